@@ -1,0 +1,47 @@
+# `make demo` and `make test` on a machine with Python 3.11 and make; nothing else is needed.
+PYTHON ?= python3.11
+CORES ?= 2
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint ui report lock schema clean
+
+demo: $(INSTALLED)
+	$(BIN)/unmask demo resources/demo
+	$(SNAKEMAKE) --configfile config/demo.yaml
+	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
+	$(BIN)/unmask summary
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/unmask demo resources/demo > /dev/null
+	$(BIN)/snakemake --configfile config/demo.yaml --lint
+
+ui: $(INSTALLED)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+# What is generated from unmask.config; a test fails when it drifts.
+schema: $(INSTALLED)
+	$(BIN)/python -m unmask schema > workflow/schemas/config.schema.json
+	$(BIN)/python -m unmask schema --readme config/README.md
+
+# Exact versions of everything, from the ranges in pyproject.toml.
+lock:
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf results logs benchmarks resources/demo
