@@ -1,0 +1,288 @@
+"""The command line: one subcommand per rule, each a thin call of the function it is named after.
+
+The workflow calls these; they can be called by hand too. Settings come as JSON of configuration
+sections (`--settings '{"frames": {"per_video": 16}}'`), and what is left out has its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from unmask.config import Config, load_config
+from unmask.errors import UnmaskError
+from unmask.progress import configure_logging
+
+logger = logging.getLogger("unmask")
+
+Options = argparse.Namespace
+Command = Callable[[Options], None]
+
+
+def _settings(text: str) -> Config:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UnmaskError(f"--settings: no valid JSON ({error})") from None
+    return load_config(values)
+
+
+# Modules are imported inside the commands: torch alone takes seconds that `probe` need not wait.
+
+
+def _demo(options: Options) -> None:
+    from unmask.demo import build_demo
+
+    print(build_demo(options.folder, options.seed))
+
+
+def _probe(options: Options) -> None:
+    from unmask.videos.probe import probe_shard
+
+    probe_shard(options.part, options.chunk, options.chunks, options.out)
+
+
+def _extract_frames(options: Options) -> None:
+    from unmask.videos.frames import write_stream
+
+    write_stream(options.part, options.probe, options.settings.frames, options.out)
+
+
+def _crop_faces(options: Options) -> None:
+    from unmask.faces.crops import crop_shard
+
+    crop_shard(
+        options.stream,
+        options.probe,
+        options.settings.faces,
+        options.shard,
+        options.index,
+        options.videos,
+    )
+
+
+def _ledger(options: Options) -> None:
+    from unmask.videos.ledger import write_ledger
+
+    write_ledger(options.probes, options.cropped, options.out, options.summary)
+
+
+def _split(options: Options) -> None:
+    from unmask.splits.folds import write_splits
+
+    write_splits(
+        options.ledger, options.settings.split, options.settings.seed, options.out, options.audit
+    )
+
+
+def _tracking(options: Options) -> None:
+    from unmask.tracking import create_tracking
+
+    create_tracking(options.settings.tracking, options.out)
+
+
+def _train(options: Options) -> None:
+    from unmask.training.fit import FitJob, fit
+
+    settings = options.settings
+    job = FitJob(
+        experiment=options.experiment,
+        fold=options.fold,
+        folds=settings.split.folds,
+        seed=settings.seed,
+        shards=options.shards,
+        indices=options.indices,
+        splits=options.splits,
+        threads=options.threads,
+    )
+    fit(job, settings.training, settings.tracking, options.out)
+
+
+def _score(options: Options) -> None:
+    from unmask.evaluation.score import score_fold
+
+    score_fold(
+        options.model,
+        options.run,
+        options.shards,
+        options.indices,
+        options.splits,
+        options.threads,
+        options.settings.training.batch_size,
+        options.settings.training.workers,
+        options.out,
+    )
+
+
+def _evaluate(options: Options) -> None:
+    from unmask.evaluation.evaluate import evaluate
+
+    evaluate(
+        options.scores,
+        options.runs,
+        options.splits,
+        options.shards,
+        options.indices,
+        options.settings.evaluation,
+        options.out,
+    )
+
+
+def _compare(options: Options) -> None:
+    from unmask.evaluation.evaluate import compare
+
+    compare(options.metrics, options.table, options.figure)
+
+
+def _explore(options: Options) -> None:
+    from unmask.evaluation.explore import explore
+
+    explore(options.ledger, options.shards, options.indices, options.out)
+
+
+def _export(options: Options) -> None:
+    from unmask.kaggle.bundle import Trained, export_bundle
+
+    trained = [Trained(*pair) for pair in zip(options.models, options.runs, strict=True)]
+    export_bundle(trained, options.evaluation, options.comparison, options.settings, options.out)
+
+
+def _schema(options: Options) -> None:
+    from unmask.config import config_schema, config_table, with_config_table
+
+    if options.readme is not None:
+        options.readme.write_text(with_config_table(options.readme.read_text()))
+    elif options.table:
+        print(config_table())
+    else:
+        print(json.dumps(config_schema(), indent=2))
+
+
+def _summary(options: Options) -> None:
+    from unmask.evaluation.summary import print_summary
+
+    print_summary(options.results, options.report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="unmask", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("--log", type=Path, help="log file; by default the log goes to stderr")
+        return sub
+
+    def path(sub: argparse.ArgumentParser, *names: str) -> None:
+        for name in names:
+            sub.add_argument(f"--{name}", type=Path, required=True)
+
+    def paths(sub: argparse.ArgumentParser, *names: str) -> None:
+        for name in names:
+            sub.add_argument(f"--{name}", type=Path, nargs="+", required=True)
+
+    def settings(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--settings", default="{}", help="configuration sections as JSON")
+
+    sub = add("demo", _demo, "build the miniature challenge")
+    sub.add_argument("folder", type=Path)
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = add("probe", _probe, "read the containers of one shard's videos")
+    path(sub, "part", "out")
+    sub.add_argument("--chunk", type=int, default=0)
+    sub.add_argument("--chunks", type=int, default=1)
+
+    sub = add("extract-frames", _extract_frames, "write the frame stream of one shard")
+    path(sub, "part", "probe", "out")
+    settings(sub)
+
+    sub = add("crop-faces", _crop_faces, "crop the faces of one shard's frame stream")
+    path(sub, "stream", "probe", "shard", "index", "videos")
+    settings(sub)
+
+    sub = add("ledger", _ledger, "join what became of every video")
+    paths(sub, "probes", "cropped")
+    path(sub, "out", "summary")
+
+    sub = add("split", _split, "assign folds, families kept together")
+    path(sub, "ledger", "out", "audit")
+    settings(sub)
+
+    sub = add("tracking", _tracking, "create the MLflow database and experiment")
+    path(sub, "out")
+    settings(sub)
+
+    sub = add("train", _train, "train one model")
+    path(sub, "shards", "splits", "out")
+    paths(sub, "indices")
+    sub.add_argument("--experiment", required=True)
+    sub.add_argument("--fold", type=int, required=True)
+    sub.add_argument("--threads", type=int, default=1)
+    settings(sub)
+
+    sub = add("score", _score, "score the crops a model was not trained on")
+    path(sub, "model", "run", "shards", "splits", "out")
+    paths(sub, "indices")
+    sub.add_argument("--threads", type=int, default=1)
+    settings(sub)
+
+    sub = add("evaluate", _evaluate, "calibrate and evaluate one experiment")
+    paths(sub, "scores", "runs", "indices")
+    path(sub, "splits", "shards", "out")
+    settings(sub)
+
+    sub = add("compare", _compare, "compare the experiments")
+    paths(sub, "metrics")
+    path(sub, "table", "figure")
+
+    sub = add("explore", _explore, "draw what the data is like")
+    path(sub, "ledger", "shards", "out")
+    paths(sub, "indices")
+
+    sub = add("export", _export, "write the Kaggle upload folder")
+    paths(sub, "models", "runs")
+    path(sub, "evaluation", "comparison", "out")
+    settings(sub)
+
+    sub = add("schema", _schema, "print the configuration's JSON schema")
+    sub.add_argument("--table", action="store_true", help="the Markdown table of keys instead")
+    sub.add_argument("--readme", type=Path, help="replace the table between this file's markers")
+
+    sub = add("summary", _summary, "print what came out of a run")
+    sub.add_argument("--results", type=Path, default=Path("results"))
+    sub.add_argument("--report", type=Path, default=Path("results/report.html"))
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; return the exit status: 0, or 2 for a problem the user can fix."""
+    options = _parser().parse_args(arguments)
+    configure_logging(options.log)
+    try:
+        if "settings" in options:
+            options.settings = _settings(options.settings)
+        options.command(options)
+    except UnmaskError as error:
+        return _told(str(error), options)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _told(f"{error.filename}: {error.strerror}", options)
+    except Exception:
+        # The log keeps the traceback even where the terminal is gone.
+        logger.exception("this is a bug of unmask, please report it with this log")
+        raise
+    return 0
+
+
+def _told(message: str, options: Options) -> int:
+    logger.error("%s", message)
+    if options.log is not None:
+        print(f"unmask: {message}", file=sys.stderr)
+    return 2

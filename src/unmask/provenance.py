@@ -1,0 +1,83 @@
+"""Provenance: a digest of the code behind a rule's output, and the commit it came from.
+
+Snakemake notices an edited shell command but not an edited module, so every rule carries
+`source_digest(...)` of the module it runs as a parameter.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import subprocess
+from pathlib import Path
+
+from unmask import tables
+
+_PACKAGE = Path(__file__).resolve().parent
+
+# The ground floor changes no result by itself: settings reach a rule as parameters of their own,
+# and of `tables` only the columns that a module names count.
+_NOT_FOLLOWED = {"errors", "config", "tables", "progress", "provenance", "tracking"}
+
+
+def source_digest(module: str) -> str:
+    """Return a digest of a module of this package and all modules of it that it imports.
+
+    Args:
+        module: dotted name below `unmask`, for example "videos.probe".
+    """
+    digest = hashlib.sha256()
+    for name in sorted(imported_modules(module)):
+        digest.update(f"{name}\0".encode())
+        digest.update(_path(name).read_bytes())
+        digest.update(_columns(name).encode())
+    return digest.hexdigest()[:16]
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the module and the modules of this package it imports, directly or not."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += [found for found in _imports(name) if found not in _NOT_FOLLOWED]
+    return seen
+
+
+def _imports(module: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unmask"):
+            base = (node.module or "").removeprefix("unmask").removeprefix(".")
+            names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+            found |= {name for name in names if name and _path(name).is_file()}
+    return found
+
+
+def _columns(module: str) -> str:
+    """Return the tables that a module imports, columns and all."""
+    named = []
+    for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "unmask.tables":
+            values = (getattr(tables, alias.name) for alias in node.names)
+            named += [repr(value) for value in values if isinstance(value, tables.Table)]
+    return "\n".join(sorted(named))
+
+
+def _path(module: str) -> Path:
+    return _PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def git_state() -> dict[str, str]:
+    """Return the commit of the code and whether it has uncommitted changes, where git knows."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(git("status", "-s")))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": "not a git checkout", "git_dirty": "unknown"}

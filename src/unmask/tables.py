@@ -1,0 +1,276 @@
+"""The tables between stages: their columns, the status vocabulary, and how they are written.
+
+Every stage reads and writes Parquet through `read_table` and `write_table`, so a column is declared
+once, here, and a file that lacks one says so instead of failing later. This module and
+`unmask.config` are the ground floor: they import nothing of the project but its error. pandas and
+pyarrow are imported when a table is read or written, because the Kaggle bundle uses the status
+vocabulary without having pyarrow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unmask.errors import UnmaskError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class Status(StrEnum):
+    """What became of a video. Every video of a `metadata.json` ends with exactly one of these."""
+
+    OK = "ok"  # at least one face crop is in the shard
+    BAD_METADATA = "bad_metadata"  # its entry in metadata.json is not what DFDC's schema says
+    UNSAFE_NAME = "unsafe_name"  # its name points outside the part; never opened
+    DUPLICATE = "duplicate"  # the same name stands in an earlier part, whose video is used
+    MISSING = "missing"  # named in metadata.json, but no such file
+    UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty, not a video
+    NO_VIDEO_STREAM = "no_video_stream"  # opened, but holds no picture
+    DECODE_ERROR = "decode_error"  # opened, but not one frame could be decoded
+    NO_FACE = "no_face"  # decoded, but no face was found in any sampled frame
+
+
+class Label(StrEnum):
+    """The two labels of DFDC's `metadata.json`."""
+
+    REAL = "REAL"
+    FAKE = "FAKE"
+
+
+class Role(StrEnum):
+    """What a video is used for by the model of one fold."""
+
+    TRAIN = "train"  # gradients
+    SELECT = "select"  # checkpoint, threshold and calibration are chosen on it
+    REPORT = "report"  # figures are reported on it; nothing is ever chosen on it
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one kind of table.
+
+    Attributes:
+        name: what messages call it.
+        columns: column name to Arrow type name, in file order.
+        key: the columns that identify a row; rows are sorted by them and must be unique in them.
+    """
+
+    name: str
+    columns: dict[str, str]
+    key: tuple[str, ...]
+
+
+_VIDEO = {"part": "string", "video": "string"}
+
+PROBE = Table(
+    name="probe",
+    # The container columns carry the names used by the challenge's introductory notebooks.
+    columns=_VIDEO
+    | {
+        "label": "string",
+        "original": "string",
+        "family": "string",
+        "status": "string",
+        "detail": "string",
+        "file_size": "int64",
+        "format": "string",
+        "video_codec_name": "string",
+        "video_height": "int32",
+        "video_width": "int32",
+        "video_nb_frames": "int64",
+        "video_bit_rate": "int64",
+        "video_duration": "double",
+        "video_start_time": "double",
+        "video_fps": "double",
+        "video_pix_fmt": "string",
+        "video_rotation": "int32",
+        "video_keyframes": "int32",
+        "video_has_b_frames": "bool",
+        "audio_codec_name": "string",
+        "audio_channels": "int32",
+        "audio_sample_rate": "int32",
+        "audio_nb_frames": "int64",
+        "audio_bit_rate": "int64",
+        "audio_duration": "double",
+        "audio_start_time": "double",
+    },
+    key=("part", "video"),
+)
+
+CROPPED = Table(
+    name="cropped videos",
+    columns=_VIDEO
+    | {
+        "status": "string",
+        "detail": "string",
+        "frames": "int32",
+        "frames_with_face": "int32",
+        "tracks": "int32",
+        "crops": "int32",
+        "detections": "int32",
+    },
+    key=("part", "video"),
+)
+
+FACES = Table(
+    name="face index",
+    columns=_VIDEO
+    | {
+        "track": "int32",
+        "frame": "int32",
+        "time": "double",
+        "shard": "string",
+        "key": "string",
+        "offset": "int64",
+        "size": "int64",
+        "x0": "float",
+        "y0": "float",
+        "x1": "float",
+        "y1": "float",
+        "score": "float",
+        "detected": "bool",
+        "crop_x0": "float",
+        "crop_y0": "float",
+        "crop_side": "float",
+        "landmarks": "list<float>",
+        "sharpness": "float",
+    },
+    key=("part", "video", "track", "frame"),
+)
+
+VIDEOS = Table(
+    name="ledger",
+    columns=PROBE.columns
+    | {name: kind for name, kind in CROPPED.columns.items() if name not in PROBE.columns},
+    key=("part", "video"),
+)
+
+SPLITS = Table(
+    name="splits",
+    columns=_VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},
+    key=("part", "video"),
+)
+
+SCORES = Table(
+    name="scores",
+    columns=_VIDEO
+    | {
+        "track": "int32",
+        "frame": "int32",
+        "time": "double",
+        "label": "string",
+        "experiment": "string",
+        "fold": "int32",
+        "role": "string",
+        "logit": "double",
+    },
+    key=("fold", "part", "video", "track", "frame"),
+)
+
+PREDICTIONS = Table(
+    name="video predictions",
+    columns=_VIDEO
+    | {
+        "label": "string",
+        "family": "string",
+        "group": "string",
+        "fold": "int32",
+        "role": "string",
+        "faces": "int32",
+        "logit": "double",
+        "probability": "double",
+    },
+    key=("fold", "part", "video"),
+)
+
+
+def _arrow_schema(table: Table) -> pa.Schema:
+    import pyarrow as pa
+
+    types = {"list<float>": pa.list_(pa.float32()), "bool": pa.bool_(), "float": pa.float32()}
+    return pa.schema(
+        [(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in table.columns.items()]
+    )
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
+
+    A reader therefore never sees half a file, and a job killed while writing leaves the old one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
+    """Write `rows` as Parquet, sorted by the table's key, byte-equal for equal rows.
+
+    Args:
+        rows: a frame that holds at least the table's columns; others are left out.
+        table: the columns to write.
+        path: the file; replaced atomically.
+
+    Raises:
+        ValueError: a column is missing, or two rows share a key: a bug in the stage that calls.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    missing = [name for name in table.columns if name not in rows]
+    if missing:
+        raise ValueError(f"{table.name} table: no column {missing}")
+    if rows.duplicated(list(table.key)).any():
+        raise ValueError(f"{table.name} table: rows share {table.key}")
+    ordered = rows[list(table.columns)].sort_values(list(table.key), kind="stable")
+    arrow = pa.Table.from_pandas(ordered, schema=_arrow_schema(table), preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(arrow.replace_schema_metadata(None), temporary, compression="zstd")
+
+
+def read_table(path: Path, table: Table) -> pd.DataFrame:
+    """Read a table that `write_table` wrote.
+
+    Raises:
+        UnmaskError: the file lacks a column that this version of the code needs, or is no Parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UnmaskError(
+            f"{path}: cannot be read as a table ({error}): delete it and rerun"
+        ) from None
+    missing = [name for name in table.columns if name not in arrow.column_names]
+    if missing:
+        raise UnmaskError(
+            f"{path}: the {table.name} table lacks {', '.join(missing)}; "
+            "an older version wrote it: delete it and rerun"
+        )
+    frame: pd.DataFrame = arrow.select(list(table.columns)).to_pandas()
+    return frame
+
+
+def read_tables(paths: Sequence[Path], table: Table) -> pd.DataFrame:
+    """Read several tables of one kind as one, in the order of `paths`."""
+    import pandas as pd
+
+    if not paths:
+        empty: pd.DataFrame = _arrow_schema(table).empty_table().to_pandas()
+        return empty
+    return pd.concat([read_table(path, table) for path in paths], ignore_index=True)

@@ -1,0 +1,171 @@
+"""MLflow: everything that talks to it.
+
+One run per training job. Its id is in that job's `run.json`, and evaluation and export log into the
+same run. There is no autologging: beside Lightning's logger it would open runs of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
+from pytorch_lightning.loggers import MLFlowLogger
+
+from unmask.config import TrackingConfig
+from unmask.errors import UnmaskError
+from unmask.provenance import git_state
+from unmask.tables import atomic_path
+
+logger = logging.getLogger(__name__)
+
+# MLflow announces URLs and asynchronous logging on the terminal; the job's log has what matters.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def tracking_uri(config: TrackingConfig) -> str:
+    """Return the URI of the tracking server or database; the environment wins."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.uri
+
+
+def create_tracking(config: TrackingConfig, output: Path) -> None:
+    """Create database and experiment, once, before any job uses them.
+
+    Several processes that create an SQLite database at once break it (7 of 8 crashed when tried);
+    on an existing one they do not.
+
+    Args:
+        config: the `tracking` section.
+        output: JSON that says where runs are kept.
+
+    Raises:
+        UnmaskError: the server or database cannot be used.
+    """
+    uri = tracking_uri(config)
+    with _reachable(uri):
+        mlflow.set_tracking_uri(uri)
+        experiment = mlflow.get_experiment_by_name(config.experiment)
+        if experiment is None:
+            # A server keeps artifacts itself; a database file keeps them in a folder beside it.
+            location = Path("mlartifacts").resolve().as_uri() if _is_file(uri) else None
+            identifier = mlflow.create_experiment(config.experiment, artifact_location=location)
+        else:
+            identifier = experiment.experiment_id
+    with atomic_path(output) as temporary:
+        content = {"uri": uri, "experiment": config.experiment, "experiment_id": identifier}
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    logger.info("experiment %s (id %s) at %s", config.experiment, identifier, uri)
+
+
+def _is_file(uri: str) -> bool:
+    return uri.startswith("sqlite:")
+
+
+@contextmanager
+def _reachable(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise UnmaskError(
+            f"tracking.uri: MLflow at {uri} does not answer ({reason}); start the server or set "
+            "tracking.uri or MLFLOW_TRACKING_URI"
+        ) from None
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """An active MLflow run of a training job."""
+
+    id: str
+    uri: str
+    experiment: str
+
+    def lightning_logger(self) -> MLFlowLogger:
+        """Return a Lightning logger that writes into this run and opens none of its own."""
+        return MLFlowLogger(self.experiment, tracking_uri=self.uri, run_id=self.id)
+
+    def log_data(self, faces: Mapping[str, pd.DataFrame], splits: Path) -> None:
+        """Record which crops were used in which role, with MLflow's digest of their keys."""
+        for role, rows in faces.items():
+            used = rows[["part", "video", "key", "label", "fold"]]
+            data = from_pandas(used, source=str(splits), name=f"faces-{role}")
+            mlflow.log_input(data, context=role)
+
+
+@contextmanager
+def start_training_run(
+    config: TrackingConfig, name: str, params: Mapping[str, Any], resolved: Mapping[str, Any]
+) -> Iterator[TrainingRun]:
+    """Open the run of a training job.
+
+    Args:
+        config: the `tracking` section.
+        name: run name.
+        params: what the comparison in the UI shows, flat.
+        resolved: the whole configuration of the job, kept as `config.json`.
+    """
+    uri = tracking_uri(config)
+    with _reachable(uri):
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(config.experiment)
+        with mlflow.start_run(run_name=name, log_system_metrics=True) as active:
+            mlflow.log_params(dict(params))
+            mlflow.log_dict(dict(resolved), "config.json")
+            mlflow.set_tags({"config_digest": _digest(resolved), **git_state()})
+            yield TrainingRun(active.info.run_id, uri, config.experiment)
+
+
+@contextmanager
+def continue_run(run: Mapping[str, Any]) -> Iterator[None]:
+    """Reopen the run that a `run.json` names; `mlflow.log_…` inside goes to it."""
+    with _reachable(run["tracking_uri"]):
+        mlflow.set_tracking_uri(run["tracking_uri"])
+        mlflow.set_experiment(run["tracking_experiment"])
+        with mlflow.start_run(run_id=run["run_id"], log_system_metrics=False):
+            yield
+
+
+def log_evaluation(
+    run: Mapping[str, Any], metrics: Mapping[str, float], files: Mapping[Path, str]
+) -> None:
+    """Log metrics and files (path to artifact folder) into the run of a training job."""
+    with continue_run(run):
+        mlflow.log_metrics(dict(metrics))
+        for path, folder in files.items():
+            mlflow.log_artifact(str(path), folder)
+
+
+def register_bundle(
+    run: Mapping[str, Any], name: str, bundle: Path, metrics: Mapping[str, float]
+) -> str:
+    """Register an exported bundle as the newest model version, alias `champion`.
+
+    Returns:
+        The version.
+    """
+    with continue_run(run):
+        mlflow.log_artifacts(str(bundle), f"bundle/{bundle.name}")
+        source = mlflow.get_artifact_uri(f"bundle/{bundle.name}")
+        client = mlflow.MlflowClient()
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        version = client.create_model_version(name, source, run["run_id"])
+        client.set_registered_model_alias(name, "champion", version.version)
+        for key, value in metrics.items():
+            client.set_model_version_tag(name, version.version, key, f"{value:.4f}")
+    return str(version.version)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
