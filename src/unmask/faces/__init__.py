@@ -1,0 +1,1 @@
+"""Faces: found in frames, linked over time, cropped and stored in shards."""

@@ -1,0 +1,1 @@
+"""Videos: where they are, what their containers say, and which frames are looked at."""

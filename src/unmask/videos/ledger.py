@@ -1,0 +1,67 @@
+"""The ledger: every video of every `metadata.json`, with the one status it ended with."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from unmask.errors import UnmaskError
+from unmask.tables import (
+    CROPPED,
+    PROBE,
+    VIDEOS,
+    Status,
+    atomic_path,
+    read_tables,
+    write_table,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def write_ledger(
+    probes: Sequence[Path], cropped: Sequence[Path], output: Path, summary: Path
+) -> None:
+    """Join what the probe and the crop stage say of each video.
+
+    Args:
+        probes: the probe tables of all shards.
+        cropped: the tables of cropped videos of all shards.
+        output: the ledger, see `unmask.tables.VIDEOS`.
+        summary: JSON of counts by status; they add up to the number of videos.
+
+    Raises:
+        UnmaskError: no video at all, or none with a face.
+    """
+    ledger = join_ledger(read_tables(probes, PROBE), read_tables(cropped, CROPPED))
+    if ledger.empty:
+        raise UnmaskError("the ledger is empty: no metadata.json in data_root names a video")
+    counts = ledger["status"].value_counts().sort_index()
+    if Status.OK not in counts:
+        raise UnmaskError(f"no video has a usable face; statuses: {counts.to_dict()}")
+    write_table(ledger, VIDEOS, output)
+    labels = ledger[ledger["status"] == Status.OK]["label"].value_counts().sort_index()
+    report = {
+        "videos": len(ledger),
+        "statuses": {str(status): int(n) for status, n in counts.items()},
+        "usable": {str(label): int(n) for label, n in labels.items()},
+    }
+    with atomic_path(summary) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    logger.info("%s", report)
+
+
+def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per probed video; the later stage's status counts where it has one."""
+    ledger = probe.merge(cropped, on=["part", "video"], how="left", suffixes=("", "_cropped"))
+    for column in ("status", "detail"):
+        ledger[column] = ledger.pop(f"{column}_cropped").fillna(ledger[column])
+    ledger = ledger.sort_values(["video", "part"], kind="stable", ignore_index=True)
+    again = ledger.duplicated("video")
+    ledger.loc[again, "detail"] = "the same name stands in an earlier part"
+    ledger.loc[again, "status"] = Status.DUPLICATE
+    return ledger

@@ -1,0 +1,126 @@
+"""Probe: what each video's container says, one row per video, in process.
+
+The columns are ffprobe's values under the names that the challenge's notebooks use. Nothing is
+decoded but the first frame, which alone carries the rotation.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import av
+import pandas as pd
+
+from unmask.progress import track
+from unmask.tables import PROBE, Status, write_table
+from unmask.videos.source import METADATA, Entry, shard_entries
+
+logger = logging.getLogger(__name__)
+
+_VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
+
+
+def probe_shard(part: Path, chunk: int, chunks: int, output: Path) -> None:
+    """Write the probe table of one shard.
+
+    Args:
+        part: folder with the `metadata.json` and the videos.
+        chunk: which piece of the part.
+        chunks: pieces the part is worked on in.
+        output: the table, see `unmask.tables.PROBE`.
+
+    Raises:
+        UnmaskError: the `metadata.json` cannot be used.
+    """
+    entries = shard_entries(part, chunk, chunks)
+    rows = [{"part": part.resolve().name, **probe_entry(part, e)} for e in track(entries, "videos")]
+    table = pd.DataFrame(rows, columns=list(PROBE.columns))
+    write_table(table, PROBE, output)
+    logger.info("statuses: %s", table["status"].value_counts().to_dict())
+    if chunk == 0:
+        _warn_unlisted(part)
+
+
+def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
+    """Probe one entry; whatever is wrong with the file becomes its status."""
+    row: dict[str, Any] = {
+        "video": entry.name,
+        "label": entry.label,
+        "original": entry.original,
+        "family": entry.family,
+        "status": entry.status,
+        "detail": entry.detail,
+    }
+    if entry.status != Status.OK:
+        return row
+    path = part / entry.name
+    if not path.is_file():
+        return row | {"status": Status.MISSING, "detail": f"no such file in the part ({METADATA})"}
+    row["file_size"] = path.stat().st_size
+    try:
+        with av.open(str(path)) as container:
+            return row | _container_values(container)
+    except (av.FFmpegError, ValueError) as error:
+        return row | {"status": Status.UNREADABLE, "detail": _reason(error)}
+
+
+def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
+    values: dict[str, Any] = {"format": container.format.name}
+    if container.streams.audio:
+        values |= _audio_values(container.streams.audio[0])
+    if not container.streams.video:
+        detail = "the file holds no video stream"
+        return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
+    stream = container.streams.video[0]
+    values |= {
+        "video_codec_name": stream.codec_context.codec.canonical_name,
+        "video_height": stream.codec_context.height,
+        "video_width": stream.codec_context.width,
+        "video_nb_frames": stream.frames or None,
+        "video_bit_rate": stream.bit_rate,
+        "video_duration": _seconds(stream.duration, stream),
+        "video_start_time": _seconds(stream.start_time, stream),
+        "video_fps": float(stream.average_rate) if stream.average_rate else None,
+        "video_pix_fmt": stream.codec_context.pix_fmt,
+        "video_keyframes": sum(entry.is_keyframe for entry in stream.index_entries),
+        "video_has_b_frames": stream.codec_context.has_b_frames,
+    }
+    try:
+        first = next(container.decode(stream))
+    except (av.FFmpegError, StopIteration) as error:
+        return values | {"status": Status.DECODE_ERROR, "detail": _reason(error)}
+    return values | {"video_rotation": first.rotation % 360}
+
+
+def _audio_values(stream: av.audio.stream.AudioStream) -> dict[str, Any]:
+    return {
+        "audio_codec_name": stream.codec_context.codec.canonical_name,
+        "audio_channels": stream.codec_context.channels,
+        "audio_sample_rate": stream.codec_context.sample_rate,
+        "audio_nb_frames": stream.frames or None,
+        "audio_bit_rate": stream.bit_rate,
+        "audio_duration": _seconds(stream.duration, stream),
+        "audio_start_time": _seconds(stream.start_time, stream),
+    }
+
+
+def _seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
+    return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, StopIteration):
+        return "no frame in the video stream"
+    # FFmpeg's message without the path, which would differ from machine to machine.
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _warn_unlisted(part: Path) -> None:
+    listed = {entry.name for entry in shard_entries(part, 0, 1)}
+    found = {path.name for path in part.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES}
+    unlisted = sorted(found - listed)
+    if unlisted:
+        some = ", ".join(unlisted[:5])
+        logger.warning("%d videos are not named in %s: %s …", len(unlisted), METADATA, some)
