@@ -1,0 +1,1 @@
+"""Evaluation: from one logit per face to calibrated, reported probabilities per video."""

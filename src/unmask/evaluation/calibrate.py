@@ -1,0 +1,87 @@
+"""Calibration: from a video's logit to a probability that can be bet on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A Platt calibration: probability = sigmoid(slope * logit + intercept).
+
+    Attributes:
+        slope: not negative; 1 with intercept 0 leaves logits as they are.
+        intercept: in logits.
+        prior: share of FAKE among the videos it was fitted on, the answer where there is no face.
+    """
+
+    slope: float
+    intercept: float
+    prior: float
+
+    def probability(
+        self, logits: NDArray[np.float64], prior: float | None = None
+    ) -> NDArray[np.float64]:
+        """Return the probability of FAKE.
+
+        Args:
+            logits: float64 (n,); NaN where a video has no face, which answers with the prior.
+            prior: share of FAKE to assume instead of the one fitted on. The odds are multiplied by
+                the ratio of prior odds (Saerens et al., 2002).
+        """
+        shift = 0.0 if prior is None else log_odds(prior) - log_odds(self.prior)
+        calibrated = self.slope * logits + self.intercept
+        faceless = np.isnan(logits)
+        logits = np.where(faceless, log_odds(self.prior), calibrated) + shift
+        return np.asarray(expit(logits), np.float64)
+
+
+def log_odds(probability: float) -> float:
+    """Return log(p / (1 - p))."""
+    return math.log(probability / (1 - probability))
+
+
+def identity(labels: NDArray[np.float64]) -> Calibration:
+    """Return the calibration that changes nothing, with the prior of labels (n,)."""
+    return Calibration(slope=1.0, intercept=0.0, prior=smoothed_prior(labels))
+
+
+def smoothed_prior(labels: NDArray[np.float64]) -> float:
+    """Return the share of FAKE by Laplace's rule of succession, never 0 or 1."""
+    return float((labels.sum() + 1) / (len(labels) + 2))
+
+
+def fit_platt(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibration:
+    """Fit slope and intercept on the videos of the select role.
+
+    The targets are Platt's (1999): (n1 + 1) / (n1 + 2) for the n1 FAKE videos and 1 / (n0 + 2) for
+    the n0 REAL ones, so that a few separable videos do not give an infinite slope. A slope below 0
+    would answer the contrary of the model; such scores carry nothing, and the prior is answered.
+
+    Args:
+        logits: float64 (n,), without NaN.
+        labels: float64 (n,), 1 for FAKE.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    fakes, reals = labels.sum(), len(labels) - labels.sum()
+    prior = smoothed_prior(labels)
+    if fakes == 0 or reals == 0:
+        return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
+    targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+    # A soft target t is a FAKE of weight t and a REAL of weight 1 - t.
+    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    model.fit(
+        np.concatenate([logits, logits])[:, None],
+        np.repeat([1, 0], len(logits)),
+        sample_weight=np.concatenate([targets, 1 - targets]),
+    )
+    slope = float(model.coef_[0, 0])
+    if slope <= 0:
+        return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
+    return Calibration(slope=slope, intercept=float(model.intercept_[0]), prior=prior)

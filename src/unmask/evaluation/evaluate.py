@@ -1,0 +1,211 @@
+"""Evaluation of one experiment: calibrate on the select role, report on the report role."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unmask.config import EvaluationConfig
+from unmask.evaluation import figures
+from unmask.evaluation.aggregate import aggregate_videos
+from unmask.evaluation.calibrate import Calibration, fit_platt, identity
+from unmask.evaluation.metrics import binary_metrics
+from unmask.splits.folds import with_roles
+from unmask.tables import (
+    FACES,
+    PREDICTIONS,
+    SCORES,
+    SPLITS,
+    Label,
+    Role,
+    atomic_path,
+    read_table,
+    read_tables,
+    write_table,
+)
+from unmask.tracking import log_evaluation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """What an evaluation writes, all in one folder."""
+
+    folder: Path
+
+    @property
+    def metrics(self) -> Path:
+        """JSON: metrics per role over all folds, per fold, and before calibration."""
+        return self.folder / "metrics.json"
+
+    @property
+    def calibration(self) -> Path:
+        """JSON: the calibration of each fold's model."""
+        return self.folder / "calibration.json"
+
+    @property
+    def predictions(self) -> Path:
+        """One row per fold and video, see `unmask.tables.PREDICTIONS`."""
+        return self.folder / "videos.parquet"
+
+    def figure(self, name: str) -> Path:
+        """Return the path of one figure."""
+        return self.folder / name
+
+
+def evaluate(
+    scores: list[Path],
+    runs: list[Path],
+    splits: Path,
+    shards: Path,
+    indices: list[Path],
+    config: EvaluationConfig,
+    output: Path,
+) -> None:
+    """Evaluate an experiment and log what came out into the runs of its training jobs.
+
+    Args:
+        scores: score tables of the experiment's folds.
+        runs: `run.json` of the same folds, in the same order.
+        splits: the split table.
+        shards: folder of face shards, for the faces of the worst mistakes.
+        indices: face indices of all shards.
+        config: the `evaluation` section.
+        output: folder of the files in `EvaluationFiles`.
+    """
+    files = EvaluationFiles(output)
+    output.mkdir(parents=True, exist_ok=True)
+    jobs = [json.loads(run.read_text()) for run in runs]
+    table = read_table(splits, SPLITS)
+    scored = read_tables(scores, SCORES)
+    videos = aggregate_videos(scored, config)
+    answered, calibrations = [], {}
+    for job in jobs:
+        asked = with_roles(table, job["fold"], job["folds"])
+        asked = asked[asked["role"] != Role.TRAIN].assign(fold=job["fold"])
+        fold = asked.merge(videos, on=["fold", "part", "video"], how="left")
+        calibration = calibrate_fold(fold, config)
+        fold["probability"] = calibration.probability(fold["logit"].to_numpy())
+        answered.append(fold)
+        calibrations[str(job["fold"])] = calibration
+    predictions = pd.concat(answered, ignore_index=True)
+    predictions["faces"] = predictions["faces"].fillna(0).astype(int)
+
+    metrics: dict[str, Any] = {
+        "experiment": jobs[0]["experiment"],
+        **{str(role): _metrics_of(predictions, role) for role in (Role.REPORT, Role.SELECT)},
+        "report_uncalibrated": uncalibrated_metrics(predictions),
+        "folds": {
+            str(job["fold"]): _metrics_of(
+                predictions[predictions["fold"] == job["fold"]], Role.REPORT
+            )
+            for job in jobs
+        },
+    }
+    write_table(predictions, PREDICTIONS, files.predictions)
+    _write_json(metrics, files.metrics)
+    _write_json({fold: asdict(one) for fold, one in calibrations.items()}, files.calibration)
+    drawn = _draw(predictions, jobs, shards, read_tables(indices, FACES), files)
+    for job in jobs:
+        of_fold = metrics["folds"][str(job["fold"])]
+        logged = {f"report/{name}": value for name, value in of_fold.items()}
+        log_evaluation(job, logged, dict.fromkeys((files.metrics, *drawn), "evaluation"))
+    report = metrics["report"]
+    logger.info(
+        "%s: report log loss %.4f (best constant %.4f), AUC %.4f, %d videos",
+        metrics["experiment"],
+        report["log_loss"],
+        report["best_constant_log_loss"],
+        report["roc_auc"],
+        report["videos"],
+    )
+
+
+def calibrate_fold(fold: pd.DataFrame, config: EvaluationConfig) -> Calibration:
+    """Fit the calibration of one fold's model on its select role alone."""
+    select = fold[fold["role"] == Role.SELECT]
+    if not config.calibrate:
+        return identity(_is_fake(select))
+    seen = select[select["logit"].notna()]
+    return fit_platt(seen["logit"].to_numpy(), _is_fake(seen))
+
+
+def uncalibrated_metrics(predictions: pd.DataFrame) -> dict[str, float]:
+    """Return the report role's metrics as if nothing had been calibrated."""
+    raw = []
+    for _, fold in predictions.groupby("fold"):
+        plain = identity(_is_fake(fold[fold["role"] == Role.SELECT]))
+        raw.append(fold.assign(probability=plain.probability(fold["logit"].to_numpy())))
+    return _metrics_of(pd.concat(raw), Role.REPORT)
+
+
+def _metrics_of(predictions: pd.DataFrame, role: Role) -> dict[str, float]:
+    rows = predictions[predictions["role"] == role]
+    metrics = binary_metrics(_is_fake(rows), rows["probability"].to_numpy())
+    return metrics | {"without_face": int(rows["logit"].isna().sum())}
+
+
+def _is_fake(rows: pd.DataFrame) -> NDArray[np.float64]:
+    return np.asarray(rows["label"] == Label.FAKE, np.float64)
+
+
+def _write_json(content: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _draw(
+    predictions: pd.DataFrame,
+    jobs: list[dict[str, Any]],
+    shards: Path,
+    faces: pd.DataFrame,
+    files: EvaluationFiles,
+) -> list[Path]:
+    report = predictions[predictions["role"] == Role.REPORT]
+    labels, probabilities = _is_fake(report), report["probability"].to_numpy()
+    drawings = {
+        "curves.svg": figures.training_curves(jobs),
+        "roc.svg": figures.roc(labels, probabilities),
+        "reliability.svg": figures.reliability(labels, probabilities),
+        "answers.svg": figures.answers(labels, probabilities),
+        "confusion.svg": figures.confusion(labels, probabilities),
+        "mistakes.png": figures.worst_mistakes(report, faces, shards),
+    }
+    paths = []
+    for name, figure in drawings.items():
+        figures.save(figure, files.figure(name))
+        paths.append(files.figure(name))
+    return paths
+
+
+def compare(metrics: list[Path], table: Path, figure: Path) -> None:
+    """Compare experiments: a table by report log loss, a figure, and which one is best.
+
+    Args:
+        metrics: `metrics.json` of each experiment.
+        table: CSV to write, best on the select role first: the report role chooses nothing.
+        figure: SVG to write.
+    """
+    rows = []
+    for path in metrics:
+        content = json.loads(path.read_text())
+        rows.append(
+            {
+                "experiment": content["experiment"],
+                "select_log_loss": content["select"]["log_loss"],
+                **{f"report_{name}": value for name, value in content["report"].items()},
+            }
+        )
+    comparison = pd.DataFrame(rows).sort_values(["select_log_loss", "experiment"])
+    with atomic_path(table) as temporary:
+        comparison.to_csv(temporary, index=False)
+    figures.save(figures.comparison(comparison), figure)
+    logger.info("best on the select role: %s", comparison["experiment"].iloc[0])

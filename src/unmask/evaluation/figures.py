@@ -1,0 +1,227 @@
+"""Figures of the report: drawn with matplotlib, colour-blind safe, readable in print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import confusion_matrix, roc_curve
+
+from unmask.evaluation.metrics import best_constant_log_loss, binary_metrics
+from unmask.faces.crops import decode_jpeg
+from unmask.faces.shards import ShardReader
+from unmask.tables import Label, atomic_path
+
+# Okabe & Ito (2008), told apart with any colour vision.
+COLORS = {Label.REAL: "#0072B2", Label.FAKE: "#D55E00"}
+_GRAY = "#666666"
+_FACES_SHOWN = 12
+
+mpl.use("agg")
+mpl.rcParams.update(
+    {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "font.size": 11,
+        "legend.frameon": False,
+        # Equal data give equal bytes.
+        "svg.hashsalt": "unmask",
+    }
+)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG or PNG, by its suffix, without a date in it."""
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=144, metadata=metadata)
+
+
+def _axes(title: str, x: str, y: str, size: tuple[float, float] = (6, 4.2)) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size)
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def training_curves(jobs: Sequence[dict[str, Any]]) -> Figure:
+    """Draw training loss and validation log loss by epoch, one pair of lines per fold."""
+    figure, axes = _axes("Training", "epoch", "log loss")
+    for number, job in enumerate(jobs):
+        epochs = [row["epoch"] for row in job["history"]]
+        shade = 1 - 0.6 * number / max(1, len(jobs))
+        for key, color, label in (
+            ("train/loss", COLORS[Label.REAL], "train, per crop"),
+            ("val/log_loss", COLORS[Label.FAKE], "select role, per video"),
+        ):
+            values = [row.get(key, np.nan) for row in job["history"]]
+            shown = label if number == 0 else None
+            axes.plot(epochs, values, marker="o", color=color, alpha=shade, label=shown)
+        axes.axvline(job["best_epoch"], color=_GRAY, linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def roc(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw the ROC curve of videos."""
+    area = binary_metrics(labels, probabilities)["roc_auc"]
+    figure, axes = _axes(
+        f"ROC, area {area:.3f}", "REAL called FAKE", "FAKE called FAKE", (4.6, 4.4)
+    )
+    false_positive, true_positive, _ = roc_curve(labels, probabilities)
+    axes.plot(false_positive, true_positive, color=COLORS[Label.FAKE])
+    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":")
+    axes.set_aspect("equal")
+    return figure
+
+
+def reliability(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw the share of FAKE among videos by the probability answered, in up to ten bins."""
+    figure, axes = _axes("Reliability", "answered", "share that is FAKE", (4.6, 4.4))
+    bins = int(np.clip(len(labels) // 5, 2, 10))
+    observed, answered = calibration_curve(labels, probabilities, n_bins=bins, strategy="quantile")
+    axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":")
+    axes.plot(answered, observed, marker="o", color=COLORS[Label.FAKE])
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_aspect("equal")
+    return figure
+
+
+def answers(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw how the answers are spread, by label."""
+    loss = binary_metrics(labels, probabilities)["log_loss"]
+    constant = best_constant_log_loss(labels)
+    title = f"Answers: log loss {loss:.3f}, best constant {constant:.3f}"
+    figure, axes = _axes(title, "probability of FAKE", "videos")
+    groups = [probabilities[labels == value] for value in (0, 1)]
+    axes.hist(
+        groups,
+        bins=list(np.linspace(0, 1, 21)),
+        stacked=True,
+        color=[COLORS[Label.REAL], COLORS[Label.FAKE]],
+        label=["REAL", "FAKE"],
+    )
+    axes.legend()
+    return figure
+
+
+def confusion(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw the confusion matrix at probability one half."""
+    counts = confusion_matrix(labels, probabilities > 0.5, labels=[0, 1])
+    figure, axes = _axes("Confusion at 0.5", "answered", "label", (4, 3.6))
+    axes.imshow(counts, cmap="Blues", vmin=0, vmax=2 * counts.max())
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=14)
+    axes.set_xticks([0, 1], ["REAL", "FAKE"])
+    axes.set_yticks([0, 1], ["REAL", "FAKE"])
+    return figure
+
+
+def worst_mistakes(report: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
+    """Show a face of each of the videos whose answer cost most, dearest first."""
+    fake = report["label"] == Label.FAKE
+    cost = -np.log(np.where(fake, report["probability"], 1 - report["probability"]))
+    worst = report.assign(cost=cost)[report["faces"] > 0].nlargest(_FACES_SHOWN, "cost")
+    captions = [
+        f"{row.video}\n{row.label}, answered {row.probability:.2f}" for row in worst.itertuples()
+    ]
+    return _face_grid(worst, captions, faces, shards, "Dearest answers")
+
+
+def face_samples(videos: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
+    """Show a face of some videos of each label, spread evenly over the table."""
+    shown = pd.concat(
+        rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _FACES_SHOWN).astype(int))]
+        for _, rows in videos.groupby("label")
+    )
+    captions = [f"{row.video}\n{row.label}" for row in shown.itertuples()]
+    return _face_grid(shown, captions, faces, shards, "Faces as the model gets them")
+
+
+def _face_grid(
+    videos: pd.DataFrame, captions: list[str], faces: pd.DataFrame, shards: Path, title: str
+) -> Figure:
+    columns = 6
+    rows = max(1, -(-len(videos) // columns))
+    figure = Figure(figsize=(1.9 * columns, 2.3 * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.suptitle(title)
+    reader = ShardReader(shards)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, video, caption in zip(grid.flat, videos.itertuples(), captions, strict=False):
+        of_video = faces[(faces["part"] == video.part) & (faces["video"] == video.video)]
+        crop = of_video[of_video["track"] == 0].iloc[len(of_video[of_video["track"] == 0]) // 2]
+        data = reader.read(crop["shard"], int(crop["offset"]), int(crop["size"]))
+        axes.imshow(decode_jpeg(data, crop["key"]))
+        axes.set_title(caption, fontsize=7)
+    return figure
+
+
+def comparison(table: pd.DataFrame) -> Figure:
+    """Draw the report log loss of each experiment beside the best constant answer."""
+    figure, axes = _axes(
+        "Experiments", "log loss on the report role", "", (7, 1.6 + 0.5 * len(table))
+    )
+    ordered = table.sort_values("report_log_loss", ascending=False)
+    axes.barh(ordered["experiment"], ordered["report_log_loss"], color=COLORS[Label.REAL])
+    axes.axvline(
+        float(table["report_best_constant_log_loss"].mean()),
+        color=COLORS[Label.FAKE],
+        linestyle="--",
+        label="best constant answer",
+    )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    return figure
+
+
+def label_distribution(videos: pd.DataFrame) -> Figure:
+    """Draw the number of REAL and FAKE videos, with percentages."""
+    figure, axes = _axes("Labels", "", "videos", (4.6, 3.8))
+    counts = videos["label"].value_counts().reindex([Label.REAL, Label.FAKE], fill_value=0)
+    bars = axes.bar(["REAL", "FAKE"], counts, color=[COLORS[Label.REAL], COLORS[Label.FAKE]])
+    axes.bar_label(bars, [f"{count}\n{count / counts.sum():.0%}" for count in counts])
+    axes.margins(y=0.15)
+    return figure
+
+
+def statuses(videos: pd.DataFrame) -> Figure:
+    """Draw what became of the videos: the ledger's statuses."""
+    counts = videos["status"].value_counts().sort_values()
+    figure, axes = _axes("Ledger", "videos", "", (6, 1.4 + 0.4 * len(counts)))
+    bars = axes.barh(counts.index, counts, color=COLORS[Label.REAL])
+    axes.bar_label(bars, padding=3)
+    return figure
+
+
+def container_values(videos: pd.DataFrame) -> Figure:
+    """Draw what containers say, by label: a difference between labels would be a shortcut."""
+    names = {
+        "video_duration": "duration [s]",
+        "video_fps": "frames per second",
+        "video_width": "width [px]",
+        "video_height": "height [px]",
+        "video_nb_frames": "frames",
+        "video_bit_rate": "bit rate [bit/s]",
+    }
+    figure = Figure(figsize=(9, 5))
+    for axes, (column, shown) in zip(figure.subplots(2, 3).flat, names.items(), strict=True):
+        known = videos[videos[column].notna() & videos["label"].notna()]
+        groups = [known.loc[known["label"] == label, column] for label in COLORS]
+        weights = [np.full(len(group), 1 / max(1, len(group))) for group in groups]
+        axes.hist(groups, bins=12, weights=weights, color=list(COLORS.values()), label=list(COLORS))
+        axes.set(xlabel=shown, ylabel="share of label")
+    axes.legend()
+    return figure

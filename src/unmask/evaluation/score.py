@@ -1,0 +1,69 @@
+"""Scores: the logit of every face crop that a model was not trained on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from unmask.progress import track
+from unmask.splits.folds import with_roles
+from unmask.tables import FACES, SCORES, SPLITS, Role, read_table, read_tables, write_table
+from unmask.training.backbones import load_model
+from unmask.training.dataset import Batch, create_score_loader, labelled_faces
+
+logger = logging.getLogger(__name__)
+
+
+def score_fold(
+    model: Path,
+    run: Path,
+    shards: Path,
+    indices: list[Path],
+    splits: Path,
+    threads: int,
+    batch_size: int,
+    workers: int,
+    output: Path,
+) -> None:
+    """Score the select and the report role of one fold.
+
+    Args:
+        model: `model.safetensors` of the training job.
+        run: its `run.json`, for experiment, fold and prior shift.
+        shards: folder of face shards.
+        indices: face indices of all shards.
+        splits: the split table.
+        threads: CPU threads.
+        batch_size: crops per forward pass.
+        workers: processes that decode crops.
+        output: one row per crop, see `unmask.tables.SCORES`.
+    """
+    torch.set_num_threads(threads)
+    job = json.loads(run.read_text())
+    network, model_input = load_model(model)
+    roles = with_roles(read_table(splits, SPLITS), job["fold"], job["folds"])
+    roles["fold"] = job["fold"]
+    faces = labelled_faces(read_tables(indices, FACES), roles)
+    faces = faces[faces["role"] != Role.TRAIN].reset_index(drop=True)
+    loader = create_score_loader(faces, shards, model_input, batch_size, workers)
+    faces["logit"] = predict_logits(network, loader) + job["prior_shift"]
+    faces["experiment"] = job["experiment"]
+    write_table(faces, SCORES, output)
+    logger.info("%d crops scored", len(faces))
+
+
+def predict_logits(network: nn.Module, loader: DataLoader[Batch]) -> pd.Series:
+    """Return the logits of every row of the loader's dataset, in its order."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device).eval()
+    logits = []
+    with torch.inference_mode():
+        for batch in track(loader, "batches"):
+            logits.append(network(batch["image"].to(device)).squeeze(1).double().cpu())
+    return pd.Series(torch.cat(logits).numpy())

@@ -1,0 +1,1 @@
+"""Kaggle: the upload folder, and the code that answers a test set from it."""

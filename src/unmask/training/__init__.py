@@ -1,0 +1,1 @@
+"""Training: backbones, crops as tensors, the LightningModule and the fit itself."""

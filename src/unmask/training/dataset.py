@@ -1,0 +1,168 @@
+"""Crops as tensors: the dataset and the sampler.
+
+The sampler hands out (epoch, row) pairs, and a sample is a function of (seed, epoch, row): the
+number of workers, which worker takes it and in which order cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from unmask.config import TrainingConfig
+from unmask.faces.crops import decode_jpeg
+from unmask.faces.shards import ShardReader
+from unmask.tables import Label
+from unmask.training.augment import Augmentation, create_augmentation
+from unmask.training.backbones import ModelInput
+
+
+class SampleId(NamedTuple):
+    """Which sample: the row of the face index as the epoch sees it."""
+
+    epoch: int
+    row: int
+
+
+class Batch(TypedDict):
+    """A collated batch of n crops.
+
+    Keys:
+        image: float32 (n, 3, size, size), normalised.
+        label: float32 (n,), 1 for FAKE.
+        row: int64 (n,), row in the dataset's face index.
+    """
+
+    image: Tensor
+    label: Tensor
+    row: Tensor
+
+
+class FaceDataset(Dataset[dict[str, Tensor]]):
+    """Face crops with their labels, read from shards by offset."""
+
+    def __init__(
+        self,
+        faces: pd.DataFrame,
+        folder: Path,
+        model_input: ModelInput,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Take the rows to read.
+
+        Args:
+            faces: face index with a `label` column.
+            folder: the folder of shards.
+            model_input: size and normalisation.
+            augmentation: applied to each crop; None leaves crops as they are.
+            seed: of the augmentation.
+        """
+        self.labels = (faces["label"] == Label.FAKE).to_numpy(np.float32)
+        self._keys = faces["key"].to_list()
+        self._shards = faces["shard"].to_list()
+        self._offsets = faces["offset"].to_numpy()
+        self._sizes = faces["size"].to_numpy()
+        self._reader = ShardReader(folder)
+        self._input = model_input
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, sample: SampleId) -> dict[str, Tensor]:
+        epoch, row = sample
+        data = self._reader.read(self._shards[row], int(self._offsets[row]), int(self._sizes[row]))
+        crop = decode_jpeg(data, self._keys[row])
+        if self._augmentation is not None:
+            crop = self._augmentation(crop, sample_seed(self._seed, epoch, row))
+        return {
+            "image": self._input.prepare(crop),
+            "label": torch.tensor(self.labels[row]),
+            "row": torch.tensor(row),
+        }
+
+
+def sample_seed(seed: int, epoch: int, row: int) -> int:
+    """Return a 32-bit seed that is a function of its arguments, equal on every machine."""
+    return int(np.random.SeedSequence((seed, epoch, row)).generate_state(1)[0])
+
+
+class EpochSampler(Sampler[SampleId]):
+    """A new order each epoch; with `balance`, all of the rarer class and as many of the other."""
+
+    def __init__(self, labels: np.ndarray, seed: int, balance: bool) -> None:
+        """Take the labels.
+
+        Args:
+            labels: float (n,), 0 or 1.
+            seed: of the order.
+            balance: draw as many of the commoner class as there are of the rarer, anew each epoch.
+        """
+        self._rows = [np.flatnonzero(labels == label) for label in (0, 1)]
+        self._balance = balance
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell which epoch comes next; Lightning calls it."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        sizes = [len(rows) for rows in self._rows]
+        return 2 * min(sizes) if self._balance else sum(sizes)
+
+    def __iter__(self) -> Iterator[SampleId]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        count = min(len(rows) for rows in self._rows)
+        chosen = [
+            rng.choice(rows, count, replace=False) if self._balance else rows for rows in self._rows
+        ]
+        for row in rng.permutation(np.concatenate(chosen)):
+            yield SampleId(self._epoch, int(row))
+
+
+def create_train_loader(
+    faces: pd.DataFrame, folder: Path, model_input: ModelInput, config: TrainingConfig, seed: int
+) -> DataLoader[Batch]:
+    """Create the loader of training batches; see `FaceDataset` for the arguments."""
+    dataset = FaceDataset(faces, folder, model_input, create_augmentation(config), seed)
+    sampler = EpochSampler(dataset.labels, seed, config.balance)
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=config.batch_size,
+        sampler=sampler,
+        num_workers=config.workers,
+        persistent_workers=config.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=len(sampler) >= config.batch_size,
+    )
+
+
+def create_score_loader(
+    faces: pd.DataFrame, folder: Path, model_input: ModelInput, batch_size: int, workers: int
+) -> DataLoader[Batch]:
+    """Create a loader that gives every row once, in order, without augmentation."""
+    dataset = FaceDataset(faces, folder, model_input)
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        sampler=[SampleId(0, row) for row in range(len(dataset))],
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Join the face index with label, group, fold (and role where present) of each video."""
+    columns = [c for c in ("label", "family", "group", "fold", "role") if c in splits]
+    return index.merge(splits[["part", "video", *columns]], on=["part", "video"], how="inner")
