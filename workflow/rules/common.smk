@@ -1,0 +1,133 @@
+"""Configuration, shards and digests: the only helpers of the workflow.
+
+INPUTS
+    config        validated by unmask.config before any job starts
+    data_root     listed for its parts (50 folders), never for its videos
+
+NAMES
+    SHARDS        every PART-CHUNK of the data
+    FOLDS         the trained folds of each experiment
+"""
+
+import json
+import os
+import re
+import sys
+
+sys.path.insert(0, str(ROOT / "src"))
+
+from unmask.config import load_config
+from unmask.errors import UnmaskError
+from unmask.provenance import source_digest
+from unmask.videos.source import find_parts
+
+# Jobs run the interpreter and the code that parsed this file, activated environment or not.
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
+os.environ["PYTHONPATH"] = str(ROOT / "src")
+
+
+def located(path):
+    """Return a data path: from the working directory, else from the repository."""
+    here = Path(path).expanduser()
+    return here if here.exists() or not (ROOT / here).exists() else ROOT / here
+
+
+def test_file(name):
+    """Return a file of test_root, or stop with one line."""
+    path = located(CONFIG.test_root) / name
+    if not path.exists():
+        raise UnmaskError(
+            f"test_root: no {path}; it must hold test_videos/ and sample_submission.csv"
+        )
+    return str(path)
+
+
+def settings(*sections):
+    """Return configuration sections as JSON: what a rule depends on, and no more."""
+    return json.dumps(
+        CONFIG.model_dump(mode="json", include=set(sections)), sort_keys=True
+    )
+
+
+def training_settings(wildcards):
+    """Return the settings of one experiment; which folds are trained does not change a fold."""
+    experiment = CONFIG.experiment(wildcards.experiment).model_dump(exclude={"folds"})
+    shared = CONFIG.model_dump(mode="json", include={"seed", "split", "tracking"})
+    return json.dumps({"training": experiment, **shared}, sort_keys=True)
+
+
+def part_of(wildcards):
+    """Return the folder of a shard's part."""
+    return str(PARTS[wildcards.shard.rpartition("-")[0]])
+
+
+def metadata_of(wildcards):
+    """Return the metadata.json of a shard's part."""
+    return f"{part_of(wildcards)}/metadata.json"
+
+
+def chunk_of(wildcards):
+    """Return the number of a shard's chunk."""
+    return wildcards.shard.rpartition("-")[2]
+
+
+def frame_stream(path):
+    """Return the frame stream's output flag.
+
+    A pipe needs both of its ends running at once, which one core cannot; jobs that an executor
+    starts are given a core for each.
+    """
+    if CONFIG.frames.keep:
+        return path
+    one_core = workflow.cores == 1 and not workflow.remote_exec
+    return temp(path) if one_core else pipe(path)
+
+
+def weights(path):
+    """Return the flag of trained weights: write-protected where the configuration asks for it."""
+    return protected(path) if CONFIG.protect else path
+
+
+def folds_of(pattern):
+    """Return an input function that expands a pattern over an experiment's trained folds."""
+    return lambda wildcards: expand(
+        pattern, experiment=wildcards.experiment, fold=FOLDS[wildcards.experiment]
+    )
+
+
+def of_all_models(pattern):
+    """Return a pattern's files for every trained fold of every experiment."""
+    return [
+        path
+        for experiment, folds in FOLDS.items()
+        for path in expand(pattern, experiment=experiment, fold=folds)
+    ]
+
+
+try:
+    CONFIG = load_config(config)
+    PARTS = find_parts(located(CONFIG.data_root))
+    TEST = (
+        [test_file("sample_submission.csv"), test_file("test_videos")]
+        if CONFIG.test_root
+        else []
+    )
+except UnmaskError as error:
+    sys.exit(f"unmask: {error}")
+
+SHARDS = [
+    f"{part}-{chunk:02d}"
+    for part in sorted(PARTS)
+    for chunk in range(CONFIG.shards_per_part)
+]
+FOLDS = {name: CONFIG.experiment(name).folds for name in CONFIG.experiments}
+BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
+SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
+
+
+wildcard_constraints:
+    shard="|".join(map(re.escape, SHARDS)),
+    experiment="|".join(map(re.escape, FOLDS)),
+    fold=r"\d+",

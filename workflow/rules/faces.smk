@@ -1,0 +1,77 @@
+"""Faces: sampled frames flow through a pipe into the cropper; only crops reach the disk.
+
+INPUTS
+    the videos of a part, results/probe/SHARD.parquet
+
+OUTPUTS
+    results/frames/SHARD.tar              the frame stream: a pipe; a file with frames.keep
+    results/faces/SHARD.tar               JPEG crops, WebDataset names
+    results/faces/SHARD.parquet           the face index: one row per crop, with its byte offset
+    results/faces/SHARD.videos.parquet    what became of each video
+"""
+
+
+rule extract_frames:
+    input:
+        "results/probe/{shard}.parquet",
+    output:
+        frame_stream("results/frames/{shard}.tar"),
+    log:
+        "logs/extract_frames/{shard}.log",
+    benchmark:
+        "benchmarks/extract_frames/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=240,
+    params:
+        part=part_of,
+        settings=settings("frames"),
+        code=source_digest("videos.frames"),
+    shell:
+        r"""
+        python -m unmask extract-frames \
+            --log {log:q} \
+            --part {params.part:q} \
+            --probe {input:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule crop_faces:
+    input:
+        stream="results/frames/{shard}.tar",
+        probe="results/probe/{shard}.parquet",
+    output:
+        shard=ensure("results/faces/{shard}.tar", non_empty=True),
+        index="results/faces/{shard}.parquet",
+        videos="results/faces/{shard}.videos.parquet",
+    log:
+        "logs/crop_faces/{shard}.log",
+    benchmark:
+        "benchmarks/crop_faces/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=240,
+    params:
+        settings=settings("faces"),
+        # The stream leaves no file whose change Snakemake could see.
+        frames=settings("frames"),
+        code=source_digest("faces.crops"),
+    shell:
+        r"""
+        python -m unmask crop-faces \
+            --log {log:q} \
+            --stream {input.stream:q} \
+            --probe {input.probe:q} \
+            --settings {params.settings:q} \
+            --shard {output.shard:q} \
+            --index {output.index:q} \
+            --videos {output.videos:q}
+        """

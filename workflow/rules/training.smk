@@ -1,0 +1,79 @@
+"""Training: one job per experiment and fold.
+
+INPUTS
+    face shards and indices, results/splits.parquet
+
+OUTPUTS
+    results/tracking.json                                 where MLflow keeps the runs
+    results/train/EXPERIMENT/foldFOLD/model.safetensors   best epoch on the select role
+    results/train/EXPERIMENT/foldFOLD/last.ckpt           Lightning's last checkpoint
+    results/train/EXPERIMENT/foldFOLD/run.json            MLflow run id, settings, history
+"""
+
+
+rule tracking:
+    output:
+        "results/tracking.json",
+    log:
+        "logs/tracking.log",
+    benchmark:
+        "benchmarks/tracking.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        settings=settings("tracking"),
+    shell:
+        r"""
+        python -m unmask tracking \
+            --log {log:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule train:
+    input:
+        # The database must exist before several jobs use it; its age is no reason to train again.
+        tracking=ancient("results/tracking.json"),
+        splits="results/splits.parquet",
+        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+    output:
+        model=weights(
+            ensure(
+                "results/train/{experiment}/fold{fold}/model.safetensors",
+                non_empty=True,
+            )
+        ),
+        checkpoint="results/train/{experiment}/fold{fold}/last.ckpt",
+        run="results/train/{experiment}/fold{fold}/run.json",
+    log:
+        "logs/train/{experiment}/fold{fold}.log",
+    benchmark:
+        "benchmarks/train/{experiment}/fold{fold}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8  # decoding and augmenting for one GPU; more than that many are not used
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        settings=training_settings,
+        code=source_digest("training.fit"),
+    shell:
+        r"""
+        python -m unmask train \
+            --log {log:q} \
+            --experiment {wildcards.experiment:q} \
+            --fold {wildcards.fold:q} \
+            --threads {threads:q} \
+            --settings {params.settings:q} \
+            --splits {input.splits:q} \
+            --shards results/faces \
+            --indices {input.indices:q} \
+            --out "$(dirname {output.model:q})"
+        """

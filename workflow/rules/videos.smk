@@ -1,0 +1,71 @@
+"""Videos: what the containers say, and the ledger of what became of each.
+
+INPUTS
+    metadata.json and videos of a part
+
+OUTPUTS
+    results/probe/SHARD.parquet   one row per video, ffprobe's values
+    results/videos.parquet        the ledger: one row and one status per video
+    results/ledger.json           counts by status
+"""
+
+
+rule probe:
+    input:
+        metadata_of,
+    output:
+        ensure("results/probe/{shard}.parquet", non_empty=True),
+    log:
+        "logs/probe/{shard}.log",
+    benchmark:
+        "benchmarks/probe/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        part=part_of,
+        chunk=chunk_of,
+        chunks=CONFIG.shards_per_part,
+        code=source_digest("videos.probe"),
+    shell:
+        r"""
+        python -m unmask probe \
+            --log {log:q} \
+            --part {params.part:q} \
+            --chunk {params.chunk:q} \
+            --chunks {params.chunks:q} \
+            --out {output:q}
+        """
+
+
+rule ledger:
+    input:
+        probes=expand("results/probe/{shard}.parquet", shard=SHARDS),
+        cropped=expand("results/faces/{shard}.videos.parquet", shard=SHARDS),
+    output:
+        ledger="results/videos.parquet",
+        summary="results/ledger.json",
+    log:
+        "logs/ledger.log",
+    benchmark:
+        "benchmarks/ledger.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=source_digest("videos.ledger"),
+    shell:
+        r"""
+        python -m unmask ledger \
+            --log {log:q} \
+            --probes {input.probes:q} \
+            --cropped {input.cropped:q} \
+            --out {output.ledger:q} \
+            --summary {output.summary:q}
+        """
