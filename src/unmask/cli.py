@@ -97,9 +97,10 @@ def _train(options: Options) -> None:
         shards=options.shards,
         indices=options.indices,
         splits=options.splits,
+        tracking=options.tracking,
         threads=options.threads,
     )
-    fit(job, settings.training, settings.tracking, options.out)
+    fit(job, settings.training, options.out)
 
 
 def _score(options: Options) -> None:
@@ -113,7 +114,6 @@ def _score(options: Options) -> None:
         options.splits,
         options.threads,
         options.settings.training.batch_size,
-        options.settings.training.workers,
         options.out,
     )
 
@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     settings(sub)
 
     sub = add("train", _train, "train one model")
-    path(sub, "shards", "splits", "out")
+    path(sub, "shards", "splits", "tracking", "out")
     paths(sub, "indices")
     sub.add_argument("--experiment", required=True)
     sub.add_argument("--fold", type=int, required=True)

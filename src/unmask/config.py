@@ -100,7 +100,6 @@ class TrainingConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="Lightning's precision; mixed ones need a GPU"
     )
-    workers: int = Field(1, ge=0, description="processes that decode and augment crops")
 
 
 TrainingOverrides: Any = create_model(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,32 +99,35 @@ class TrainingRun:
     def log_data(self, faces: Mapping[str, pd.DataFrame], splits: Path) -> None:
         """Record which crops were used in which role, with MLflow's digest of their keys."""
         for role, rows in faces.items():
-            used = rows[["part", "video", "key", "label", "fold"]]
-            data = from_pandas(used, source=str(splits), name=f"faces-{role}")
+            used = rows[["part", "video", "key", "label"]]
+            with warnings.catch_warnings():
+                # MLflow finds two equal readings of a local path, and warns that it took one.
+                warnings.simplefilter("ignore", UserWarning)
+                data = from_pandas(used, source=str(splits), name=f"faces-{role}")
             mlflow.log_input(data, context=role)
 
 
 @contextmanager
 def start_training_run(
-    config: TrackingConfig, name: str, params: Mapping[str, Any], resolved: Mapping[str, Any]
+    tracking: Path, name: str, settings: Mapping[str, Any]
 ) -> Iterator[TrainingRun]:
     """Open the run of a training job.
 
     Args:
-        config: the `tracking` section.
+        tracking: what `create_tracking` wrote.
         name: run name.
-        params: what the comparison in the UI shows, flat.
-        resolved: the whole configuration of the job, kept as `config.json`.
+        settings: every setting of the job, flat: logged as parameters, for the comparison in the
+            UI, and as `config.json`.
     """
-    uri = tracking_uri(config)
-    with _reachable(uri):
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(config.experiment)
+    where = json.loads(tracking.read_text())
+    with _reachable(where["uri"]):
+        mlflow.set_tracking_uri(where["uri"])
+        mlflow.set_experiment(where["experiment"])
         with mlflow.start_run(run_name=name, log_system_metrics=True) as active:
-            mlflow.log_params(dict(params))
-            mlflow.log_dict(dict(resolved), "config.json")
-            mlflow.set_tags({"config_digest": _digest(resolved), **git_state()})
-            yield TrainingRun(active.info.run_id, uri, config.experiment)
+            mlflow.log_params(dict(settings))
+            mlflow.log_dict(dict(settings), "config.json")
+            mlflow.set_tags({"config_digest": _digest(settings), **git_state()})
+            yield TrainingRun(active.info.run_id, where["uri"], where["experiment"])
 
 
 @contextmanager

@@ -22,10 +22,10 @@ from unmask.provenance import source_digest
 from unmask.videos.source import find_parts
 
 # Jobs run the interpreter and the code that parsed this file, activated environment or not.
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    PYTHONPATH=str(ROOT / "src"),
 )
-os.environ["PYTHONPATH"] = str(ROOT / "src")
 
 
 def located(path):
@@ -54,7 +54,7 @@ def settings(*sections):
 def training_settings(wildcards):
     """Return the settings of one experiment; which folds are trained does not change a fold."""
     experiment = CONFIG.experiment(wildcards.experiment).model_dump(exclude={"folds"})
-    shared = CONFIG.model_dump(mode="json", include={"seed", "split", "tracking"})
+    shared = CONFIG.model_dump(mode="json", include={"seed", "split"})
     return json.dumps({"training": experiment, **shared}, sort_keys=True)
 
 
@@ -81,7 +81,7 @@ def frame_stream(path):
     """
     if CONFIG.frames.keep:
         return path
-    one_core = workflow.cores == 1 and not workflow.remote_exec
+    one_core = workflow.resource_settings.cores == 1 and not workflow.remote_exec
     return temp(path) if one_core else pipe(path)
 
 

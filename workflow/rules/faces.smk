@@ -62,7 +62,7 @@ rule crop_faces:
     params:
         settings=settings("faces"),
         # The stream leaves no file whose change Snakemake could see.
-        frames=settings("frames"),
+        frames=CONFIG.frames.per_video,
         code=source_digest("faces.crops"),
     shell:
         r"""

@@ -72,6 +72,7 @@ rule train:
             --fold {wildcards.fold:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
+            --tracking {input.tracking:q} \
             --splits {input.splits:q} \
             --shards results/faces \
             --indices {input.indices:q} \

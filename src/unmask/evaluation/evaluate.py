@@ -187,11 +187,11 @@ def _draw(
 
 
 def compare(metrics: list[Path], table: Path, figure: Path) -> None:
-    """Compare experiments: a table by report log loss, a figure, and which one is best.
+    """Compare experiments: a table and a figure.
 
     Args:
         metrics: `metrics.json` of each experiment.
-        table: CSV to write, best on the select role first: the report role chooses nothing.
+        table: CSV to write, the best on the select role first: the report role chooses nothing.
         figure: SVG to write.
     """
     rows = []

@@ -15,7 +15,12 @@ from unmask.progress import track
 from unmask.splits.folds import with_roles
 from unmask.tables import FACES, SCORES, SPLITS, Role, read_table, read_tables, write_table
 from unmask.training.backbones import load_model
-from unmask.training.dataset import Batch, create_score_loader, labelled_faces
+from unmask.training.dataset import (
+    Batch,
+    create_score_loader,
+    labelled_faces,
+    loader_workers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +33,6 @@ def score_fold(
     splits: Path,
     threads: int,
     batch_size: int,
-    workers: int,
     output: Path,
 ) -> None:
     """Score the select and the report role of one fold.
@@ -41,7 +45,6 @@ def score_fold(
         splits: the split table.
         threads: CPU threads.
         batch_size: crops per forward pass.
-        workers: processes that decode crops.
         output: one row per crop, see `unmask.tables.SCORES`.
     """
     torch.set_num_threads(threads)
@@ -51,7 +54,7 @@ def score_fold(
     roles["fold"] = job["fold"]
     faces = labelled_faces(read_tables(indices, FACES), roles)
     faces = faces[faces["role"] != Role.TRAIN].reset_index(drop=True)
-    loader = create_score_loader(faces, shards, model_input, batch_size, workers)
+    loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
     faces["logit"] = predict_logits(network, loader) + job["prior_shift"]
     faces["experiment"] = job["experiment"]
     write_table(faces, SCORES, output)

@@ -185,7 +185,7 @@ def _manifest(
         },
         "licences": {
             "unmask": "Apache-2.0",
-            YUNET.name: "MIT (OpenCV Zoo)",
+            YUNET.name: "MIT (libfacedetection), quantised by OpenCV Zoo (Apache-2.0)",
             "members": "as the data they were trained on allows",
         },
         "files": {

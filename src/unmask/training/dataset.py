@@ -131,7 +131,12 @@ class EpochSampler(Sampler[SampleId]):
 
 
 def create_train_loader(
-    faces: pd.DataFrame, folder: Path, model_input: ModelInput, config: TrainingConfig, seed: int
+    faces: pd.DataFrame,
+    folder: Path,
+    model_input: ModelInput,
+    config: TrainingConfig,
+    seed: int,
+    workers: int,
 ) -> DataLoader[Batch]:
     """Create the loader of training batches; see `FaceDataset` for the arguments."""
     dataset = FaceDataset(faces, folder, model_input, create_augmentation(config), seed)
@@ -140,8 +145,8 @@ def create_train_loader(
         dataset,  # type: ignore[arg-type]
         batch_size=config.batch_size,
         sampler=sampler,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         drop_last=len(sampler) >= config.batch_size,
     )
@@ -160,6 +165,11 @@ def create_score_loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def loader_workers(threads: int) -> int:
+    """Return how many of a job's threads decode and augment crops; none where it has but one."""
+    return threads // 2
 
 
 def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:

@@ -22,12 +22,17 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
 )
 
-from unmask.config import TrackingConfig, TrainingConfig
+from unmask.config import TrainingConfig
 from unmask.splits.folds import with_roles
 from unmask.tables import FACES, SPLITS, Label, Role, atomic_path, read_table, read_tables
 from unmask.tracking import start_training_run
 from unmask.training.backbones import create_backbone, save_model
-from unmask.training.dataset import create_score_loader, create_train_loader, labelled_faces
+from unmask.training.dataset import (
+    create_score_loader,
+    create_train_loader,
+    labelled_faces,
+    loader_workers,
+)
 from unmask.training.module import DeepfakeClassifier
 
 logger = logging.getLogger(__name__)
@@ -47,7 +52,8 @@ class FitJob:
         shards: folder of face shards.
         indices: face indices of all shards.
         splits: the split table.
-        threads: CPU threads.
+        tracking: `results/tracking.json`, which says where MLflow keeps runs.
+        threads: CPU threads; one prepares batches, or more of many.
     """
 
     experiment: str
@@ -57,10 +63,11 @@ class FitJob:
     shards: Path
     indices: list[Path]
     splits: Path
+    tracking: Path
     threads: int
 
 
-def fit(job: FitJob, config: TrainingConfig, tracking: TrackingConfig, output: Path) -> None:
+def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
     """Train one model; write `model.safetensors`, `last.ckpt` and `run.json` into `output`.
 
     The model is that of the epoch with the lowest val/log_loss on the select role.
@@ -88,9 +95,11 @@ def fit(job: FitJob, config: TrainingConfig, tracking: TrackingConfig, output: P
 
     # 3. Model
     backbone, model_input = create_backbone(config)
-    train_loader = create_train_loader(train, job.shards, model_input, config, job.seed)
+    train_loader = create_train_loader(
+        train, job.shards, model_input, config, job.seed, loader_workers(job.threads)
+    )
     select_loader = create_score_loader(
-        select, job.shards, model_input, config.batch_size, config.workers
+        select, job.shards, model_input, config.batch_size, loader_workers(job.threads)
     )
     video_of_row = np.asarray(select.groupby(["part", "video"]).ngroup(), np.int64)
     model = DeepfakeClassifier(backbone, config, prior_shift, video_of_row)
@@ -113,10 +122,10 @@ def fit(job: FitJob, config: TrainingConfig, tracking: TrackingConfig, output: P
         "seed": job.seed,
         "train_crops": len(train),
         "prior": prior,
-        **config.model_dump(),
+        **config.model_dump(exclude={"folds"}),
     }
     name = f"{job.experiment}-fold{job.fold}-seed{job.seed}"
-    with start_training_run(tracking, name, resolved, resolved) as run:
+    with start_training_run(job.tracking, name, resolved) as run:
         run.log_data({Role.TRAIN: train, Role.SELECT: select}, job.splits)
 
         # 6. Trainer
@@ -131,7 +140,7 @@ def fit(job: FitJob, config: TrainingConfig, tracking: TrackingConfig, output: P
             use_distributed_sampler=False,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
-            log_every_n_steps=10,
+            log_every_n_steps=min(10, len(train_loader)),
         )
 
         # 7. Fit

@@ -44,7 +44,7 @@ class DeepfakeClassifier(pl.LightningModule):
         self.backbone = backbone
         self._config = config
         self._prior_shift = prior_shift
-        self._video_of_row = torch.from_numpy(video_of_row)
+        self._video_of_row = torch.tensor(video_of_row)
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, image: Tensor) -> Tensor:

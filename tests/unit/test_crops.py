@@ -1,0 +1,245 @@
+"""Crops show the whole face, one size per person, and the index points at them to the byte."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from unmask.config import FacesConfig, FramesConfig
+from unmask.errors import UnmaskError
+from unmask.faces.crops import (
+    Crop,
+    crop_shard,
+    crop_video,
+    decode_jpeg,
+    detect_faces,
+    encode_jpeg,
+)
+from unmask.faces.detectors import create_detector
+from unmask.tables import CROPPED, FACES, Status, read_table
+from unmask.videos.frames import Frame, sample_frames
+
+MakeVideo = Callable[..., Path]
+
+
+def sample(path: Path, count: int = 6) -> list[Frame]:
+    return list(sample_frames(path, FramesConfig(per_video=count)))
+
+
+def crop(path: Path, config: FacesConfig, count: int = 6) -> list[Crop]:
+    return crop_video(sample(path, count), create_detector(config), config)
+
+
+def test_a_face_is_found_and_cropped_in_every_frame(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    crops = crop(make_video(tmp_path / "a.mp4"), faces_config)
+    assert [(one.track, one.frame) for one in crops] == [(0, i) for i in range(6)]
+    assert all(one.detected and one.score > 0.8 for one in crops)
+    assert len({one.side for one in crops}) == 1
+    assert len({one.time for one in crops}) == 6
+    for one in crops:
+        picture = decode_jpeg(one.jpeg, "")
+        assert picture.shape == (64, 64, 3)
+        assert one.sharpness > 10
+        # The whole box and context around it are in the crop, the face in its middle.
+        assert one.x0 < one.box[0] < one.box[2] < one.x0 + one.side
+        centre = (one.box[:2] + one.box[2:]) / 2 - [one.x0, one.y0]
+        np.testing.assert_allclose(centre, one.side / 2, atol=1)
+
+
+def test_landmarks_are_where_the_crop_shows_them(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    config = faces_config.model_copy(update={"size": 160, "margin": 0.6})
+    detector = create_detector(config)
+    for one in crop(make_video(tmp_path / "a.mp4"), config, 2):
+        eye, other_eye, nose, mouth, other_mouth = one.landmarks
+        assert eye[0] < nose[0] < other_eye[0]
+        assert max(eye[1], other_eye[1]) < nose[1] < min(mouth[1], other_mouth[1])
+        shown = detector(cv2.cvtColor(decode_jpeg(one.jpeg, ""), cv2.COLOR_RGB2BGR))
+        np.testing.assert_allclose(one.landmarks, shown.landmarks[0], atol=5)
+
+
+def test_the_margin_and_the_size_are_those_asked_for(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    for margin, size in [(0.0, 32), (0.3, 64), (1.0, 100)]:
+        config = faces_config.model_copy(update={"margin": margin, "size": size})
+        crops = crop(clip, config)
+        sides = [(one.box[2:] - one.box[:2]).max() for one in crops]
+        assert crops[0].side == pytest.approx(np.median(sides) * (1 + 2 * margin), abs=1)
+        assert decode_jpeg(crops[0].jpeg, "").shape == (size, size, 3)
+
+
+def test_a_crop_shows_the_frame_in_its_colours(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    frames = sample(clip)
+    one = crop(clip, faces_config)[2]
+    region = frames[2].to_bgr()[max(one.y0, 0) :, max(one.x0, 0) :]
+    shown = region[: min(one.y0 + one.side, 120) - max(one.y0, 0), : one.side]
+    np.testing.assert_allclose(
+        decode_jpeg(one.jpeg, "").mean(axis=(0, 1)), shown.mean(axis=(0, 1))[::-1], atol=6
+    )
+
+
+@pytest.mark.parametrize("at", [(0.12, 0.5), (0.9, 0.5), (0.5, 0.2), (0.5, 0.85)])
+def test_a_face_at_the_edge_is_padded(
+    at: tuple[float, float], make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    config = faces_config.model_copy(update={"margin": 1.0, "min_score": 0.3})
+    crops = crop(make_video(tmp_path / "a.mp4", (200, 160), 6, at=at), config, 3)
+    assert crops
+    for one in crops:
+        outside = min(one.x0, one.y0, 200 - one.x0 - one.side, 160 - one.y0 - one.side)
+        assert outside < 0
+        assert decode_jpeg(one.jpeg, "").shape == (64, 64, 3)
+
+
+def test_two_people_are_two_tracks(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4", (320, 160), people=2)
+    crops = crop(clip, faces_config)
+    assert [(one.track, one.frame) for one in crops] == [(t, f) for t in (0, 1) for f in range(6)]
+    halves = [{one.box[0] < 160 for one in crops if one.track == track} for track in (0, 1)]
+    assert sorted(map(sorted, halves)) == [[False], [True]]
+    alone = crop(clip, faces_config.model_copy(update={"max_per_frame": 1}))
+    assert {one.track for one in alone} == {0}
+
+
+def test_a_clip_without_a_face_has_no_crop(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    assert crop(make_video(tmp_path / "a.mp4", people=0), faces_config) == []
+    assert crop_video([], create_detector(faces_config), faces_config) == []
+
+
+def test_a_face_too_small_is_not_a_face(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4")
+    width = np.median([one.box[2] - one.box[0] for one in crop(clip, faces_config)])
+    assert crop(clip, faces_config.model_copy(update={"min_size": int(width) + 10})) == []
+
+
+def test_boxes_are_in_pixels_of_the_frame_whatever_the_detector_saw(
+    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    (frame,) = sample(make_video(tmp_path / "a.mp4", (640, 480), 1), 1)
+    found = [
+        detect_faces(
+            frame,
+            create_detector(faces_config),
+            faces_config.model_copy(update={"detect_size": size}),
+        )
+        for size in (160, 320, 640)
+    ]
+    for one in found:
+        assert len(one) == 1
+        np.testing.assert_allclose(one.boxes, found[0].boxes, atol=15)
+        assert 200 < one.boxes[0, 0] < one.boxes[0, 2] < 440
+
+
+def test_a_jpeg_keeps_the_full_resolution_of_colour() -> None:
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (0, 0, 255)
+    stripes[:, 1::2] = (255, 0, 0)
+    decoded = decode_jpeg(encode_jpeg(stripes, 100), "")[..., ::-1]
+    assert np.abs(decoded.astype(int) - stripes).mean() < 5
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\xff\xd8\xff\xe0 a head without a body"])
+def test_a_damaged_crop_is_named(data: bytes) -> None:
+    with pytest.raises(UnmaskError, match=r"crop clip_0_0003: not a readable JPEG"):
+        decode_jpeg(data, "clip_0_0003")
+
+
+def test_weights_that_are_no_network_are_named(faces_config: FacesConfig, tmp_path: Path) -> None:
+    (tmp_path / "yunet.onnx").write_bytes(b"not a network")
+    weights = str(tmp_path / "yunet.onnx")
+    with pytest.raises(UnmaskError, match=r"yunet\.onnx: OpenCV .* cannot read it as YuNet"):
+        create_detector(faces_config.model_copy(update={"weights": weights}))
+
+
+def test_a_shard_cropped_twice_is_equal_to_the_byte(
+    worked_part: Path, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    crop_shard(
+        worked_part / "frames.tar",
+        worked_part / "probe.parquet",
+        faces_config,
+        tmp_path / "part-00.tar",
+        tmp_path / "part-00.parquet",
+        tmp_path / "cropped.parquet",
+    )
+    for again in sorted(tmp_path.iterdir()):
+        folder = worked_part if again.name.startswith("cropped") else worked_part / "faces"
+        assert again.read_bytes() == (folder / again.name).read_bytes(), again.name
+
+
+def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    with tarfile.open(worked_part / "faces/part-00.tar") as tar:
+        members = {member.name: (member.offset_data, member.size) for member in tar}
+    pointed = {f"{row.key}.jpg": (row.offset, row.size) for row in index.itertuples()}
+    assert pointed == members
+    assert len(index) == 16  # four clips of four frames
+    assert set(index["shard"]) == {"part-00.tar"}
+    assert {name.partition("_")[0] for name in members} == {"a", "b", "c", "d"}
+
+
+def test_a_shard_holds_the_crops_that_the_kaggle_bundle_would_make(
+    worked_part: Path, faces_config: FacesConfig
+) -> None:
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    rows = index[index["video"] == "a.mp4"].to_dict("records")
+    crops = crop(worked_part / "part/a.mp4", faces_config, 4)
+    tar = (worked_part / "faces/part-00.tar").read_bytes()
+    for row, one in zip(rows, crops, strict=True):
+        assert (row["track"], row["frame"]) == (one.track, one.frame)
+        assert (row["time"], row["detected"]) == (one.time, one.detected)
+        assert [row[name] for name in ("x0", "y0", "x1", "y1")] == one.box.tolist()
+        assert (row["crop_x0"], row["crop_y0"], row["crop_side"]) == (one.x0, one.y0, one.side)
+        np.testing.assert_array_equal(row["landmarks"], one.landmarks.reshape(-1))
+        assert tar[row["offset"] : row["offset"] + row["size"]] == one.jpeg
+
+
+def test_every_video_of_the_stream_has_one_outcome(worked_part: Path) -> None:
+    outcomes = read_table(worked_part / "cropped.parquet", CROPPED).set_index("video")
+    assert outcomes["status"].to_dict() == {
+        **{f"{name}.mp4": Status.OK for name in "abcd"},
+        "nobody.mp4": Status.NO_FACE,
+    }
+    assert outcomes.loc["a.mp4", ["frames", "frames_with_face", "tracks", "crops"]].tolist() == [
+        4,
+        4,
+        1,
+        4,
+    ]
+    assert outcomes.loc["nobody.mp4", "detail"] == "no face in 4 frames"
+    assert (outcomes["part"] == "part").all()
+
+
+def test_a_damaged_stream_leaves_no_shard_behind(
+    worked_part: Path, faces_config: FacesConfig, tmp_path: Path
+) -> None:
+    whole = (worked_part / "frames.tar").read_bytes()
+    (tmp_path / "frames.tar").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    with pytest.raises(UnmaskError, match="frame stream"):
+        crop_shard(
+            tmp_path / "frames.tar",
+            worked_part / "probe.parquet",
+            faces_config,
+            out / "part-00.tar",
+            out / "part-00.parquet",
+            out / "cropped.parquet",
+        )
+    assert list(out.iterdir()) == []

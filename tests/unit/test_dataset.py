@@ -1,0 +1,166 @@
+"""A sample depends on seed, epoch and row alone; an epoch shows what it should."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
+from unmask.tables import FACES, PROBE, read_table
+from unmask.training.augment import create_augmentation
+from unmask.training.backbones import ModelInput
+from unmask.training.dataset import (
+    EpochSampler,
+    FaceDataset,
+    SampleId,
+    create_score_loader,
+    create_train_loader,
+    labelled_faces,
+    sample_seed,
+)
+
+INPUT = ModelInput("any", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CONFIG = TrainingConfig(batch_size=4, workers=0)
+
+
+@pytest.fixture
+def faces(worked_part: Path) -> pd.DataFrame:
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    return labelled_faces(index, read_table(worked_part / "probe.parquet", PROBE))
+
+
+@pytest.fixture
+def shards(worked_part: Path) -> Path:
+    return worked_part / "faces"
+
+
+def batches(
+    faces: pd.DataFrame, shards: Path, config: TrainingConfig, seed: int = 1, epoch: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    loader = create_train_loader(faces, shards, INPUT, config, seed)
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    found = list(loader)
+    return torch.cat([one["image"] for one in found]), torch.cat([one["row"] for one in found])
+
+
+def test_each_crop_has_the_label_of_its_video(faces: pd.DataFrame, shards: Path) -> None:
+    assert len(faces) == 16
+    fake = faces["video"].isin(["c.mp4", "d.mp4"])
+    assert FaceDataset(faces, shards, INPUT).labels.tolist() == fake.astype(float).tolist()
+
+
+def test_crops_of_videos_outside_the_split_are_left_out(worked_part: Path) -> None:
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    splits = pd.DataFrame({"part": ["part"], "video": ["a.mp4"], "label": ["REAL"], "fold": [3]})
+    found = labelled_faces(index, splits)
+    assert set(found["video"]) == {"a.mp4"}
+    assert found[["label", "fold"]].drop_duplicates().values.tolist() == [["REAL", 3]]
+
+
+def test_samples_are_the_same_with_any_number_of_workers(
+    faces: pd.DataFrame, shards: Path
+) -> None:
+    images, rows = batches(faces, shards, CONFIG)
+    assert images.shape == (16, 3, 32, 32)
+    for workers in (1, 2):
+        config = CONFIG.model_copy(update={"workers": workers})
+        other_images, other_rows = batches(faces, shards, config)
+        assert torch.equal(rows, other_rows)
+        assert torch.equal(images, other_images)
+
+
+def test_another_epoch_or_seed_shows_other_samples(faces: pd.DataFrame, shards: Path) -> None:
+    images, rows = batches(faces, shards, CONFIG)
+    for seed, epoch in [(1, 1), (2, 0)]:
+        other_images, other_rows = batches(faces, shards, CONFIG, seed, epoch)
+        assert not torch.equal(rows, other_rows)
+        assert not torch.equal(images[rows.argsort()], other_images[other_rows.argsort()])
+
+
+def test_without_augmentation_a_crop_is_the_stored_one(faces: pd.DataFrame, shards: Path) -> None:
+    plain, rows = batches(faces, shards, CONFIG.model_copy(update={"augment": "none"}))
+    scored = torch.cat(
+        [one["image"] for one in create_score_loader(faces, shards, INPUT, 5, workers=0)]
+    )
+    assert torch.equal(plain, scored[rows])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_scoring_takes_every_row_once_in_order(
+    workers: int, faces: pd.DataFrame, shards: Path
+) -> None:
+    loader = create_score_loader(faces, shards, INPUT, 5, workers)
+    rows = torch.cat([one["row"] for one in loader])
+    assert rows.tolist() == list(range(16))
+
+
+def test_a_damaged_crop_is_named(faces: pd.DataFrame, shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "faces")
+    row = faces.iloc[3]
+    with (tmp_path / "faces/part-00.tar").open("r+b") as file:
+        file.seek(row["offset"])
+        file.write(b"\0" * 64)
+    dataset = FaceDataset(faces, tmp_path / "faces", INPUT)
+    assert dataset[SampleId(0, 2)]["row"] == 2
+    with pytest.raises(UnmaskError, match=f"crop {row['key']}: not a readable JPEG"):
+        dataset[SampleId(0, 3)]
+
+
+labels = st.lists(st.booleans(), min_size=2, max_size=60).filter(lambda ls: len(set(ls)) == 2)
+
+
+@given(labels=labels, seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_a_balanced_epoch_shows_all_of_the_rarer_class_and_as_many_others(
+    labels: list[bool], seed: int, epoch: int
+) -> None:
+    sampler = EpochSampler(np.array(labels, float), seed, balance=True)
+    sampler.set_epoch(epoch)
+    samples = list(sampler)
+    rows = [sample.row for sample in samples]
+    assert {sample.epoch for sample in samples} == {epoch}
+    assert len(set(rows)) == len(rows) == len(sampler)
+    shown = [labels[row] for row in rows]
+    assert shown.count(True) == shown.count(False) == min(labels.count(True), labels.count(False))
+    assert list(sampler) == samples
+
+
+@given(labels=labels, seed=st.integers(0, 99))
+def test_an_unbalanced_epoch_shows_everything_once(labels: list[bool], seed: int) -> None:
+    sampler = EpochSampler(np.array(labels, float), seed, balance=False)
+    assert sorted(sample.row for sample in sampler) == list(range(len(labels)))
+    assert len(sampler) == len(labels)
+
+
+def test_every_epoch_draws_anew_from_the_commoner_class() -> None:
+    labels = np.repeat([0.0, 1.0], [10, 200])
+    sampler = EpochSampler(labels, seed=1, balance=True)
+    shown = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        shown.append({sample.row for sample in sampler})
+    assert all(set(range(10)) < rows for rows in shown)
+    assert shown[0] != shown[1] != shown[2]
+
+
+def test_seeds_of_samples_are_the_same_on_every_machine() -> None:
+    seeds = [sample_seed(1, 0, 0), sample_seed(1, 0, 1), sample_seed(1, 1, 0)]
+    assert seeds == [1835504127, 1501029259, 1189033389]
+
+
+def test_augmentation_depends_on_the_seed_alone() -> None:
+    augment = create_augmentation(TrainingConfig())
+    assert augment is not None
+    crop = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    first = [augment(crop, seed) for seed in range(8)]
+    backwards = [augment(crop, seed) for seed in reversed(range(8))][::-1]
+    for one, other in zip(first, backwards, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert (one.shape, one.dtype) == (crop.shape, crop.dtype)
+    assert len({one.tobytes() for one in first}) > 4
+    assert create_augmentation(TrainingConfig(augment="none")) is None

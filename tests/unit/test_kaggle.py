@@ -1,0 +1,232 @@
+"""The bundle answers every test video, without internet and without what Kaggle lacks."""
+
+import csv
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, logit
+
+from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
+from unmask.errors import UnmaskError
+from unmask.evaluation.calibrate import Calibration
+from unmask.faces.crops import crop_video, decode_jpeg
+from unmask.faces.detectors import create_detector
+from unmask.faces.weights import YUNET, find_weights
+from unmask.kaggle.bundle import check_size
+from unmask.kaggle.predict import (
+    CONFIG,
+    MANIFEST,
+    Bundle,
+    Member,
+    check_files,
+    load_bundle,
+    main,
+    member_logits,
+    predict,
+    predict_crops,
+    read_sample,
+    write_submission,
+)
+from unmask.training.backbones import create_backbone, save_model
+from unmask.videos.frames import sample_frames
+
+MakeVideo = Callable[..., Path]
+
+SETTINGS = Config(frames=FramesConfig(per_video=3), faces=FacesConfig(size=64))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported folder of one small untrained model."""
+    folder = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(0)
+    config = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
+    save_model(*create_backbone(config), folder / "fold0.safetensors", half=True)
+    shutil.copyfile(find_weights(YUNET, None, "faces.weights"), folder / YUNET.name)
+    settings = SETTINGS.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
+    settings["faces"]["weights"] = YUNET.name
+    (folder / CONFIG).write_text(json.dumps(settings))
+    calibration = {"slope": 1.5, "intercept": 0.4, "prior": 0.8}
+    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "calibration": calibration}
+    files = {
+        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in folder.iterdir()
+    }
+    (folder / MANIFEST).write_text(json.dumps({"members": [member], "files": files}))
+    return folder
+
+
+@pytest.fixture
+def challenge(make_video: MakeVideo, tmp_path: Path) -> Path:
+    videos = tmp_path / "test_videos"
+    make_video(videos / "person.mp4", frames=8)
+    make_video(videos / "nobody.mp4", frames=8, people=0)
+    (videos / "broken.mp4").write_bytes(b"not a video")
+    make_video(tmp_path / "outside.mp4", frames=8)
+    names = ["person.mp4", "nobody.mp4", "broken.mp4", "absent.mp4", "../outside.mp4", "person.mp4"]
+    rows = "\n".join(f"{name},0.5" for name in names)
+    (tmp_path / "sample_submission.csv").write_text(f"filename,label\n{rows}\n")
+    return tmp_path
+
+
+def answers(path: Path) -> dict[str, float]:
+    with path.open() as file:
+        return {row["filename"]: float(row["label"]) for row in csv.DictReader(file)}
+
+
+def test_every_video_of_the_sample_is_answered_once(bundle: Path, challenge: Path) -> None:
+    output = challenge / "submission.csv"
+    predict(bundle, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
+    found = answers(output)
+    assert list(found) == ["person.mp4", "nobody.mp4", "broken.mp4", "absent.mp4", "../outside.mp4"]
+    assert found.pop("person.mp4") != 0.5
+    assert set(found.values()) == {0.5}  # kaggle.prior
+    assert len(output.read_text().splitlines()) == 6
+
+
+def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
+    bundle: Path, challenge: Path
+) -> None:
+    loaded = load_bundle(bundle)
+    frames = list(sample_frames(challenge / "test_videos/person.mp4", SETTINGS.frames))
+    crops = crop_video(frames, loaded.detector, SETTINGS.faces)
+    pictures = [decode_jpeg(crop.jpeg, "") for crop in crops]
+    mean = member_logits(loaded.members[0], pictures, loaded.device).mean()
+    calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
+    assert predict_crops(loaded, crops) == pytest.approx(expit(calibrated))
+    assert predict_crops(loaded, []) is None
+
+
+def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:
+    loaded = load_bundle(bundle)
+    (member,) = loaded.members
+    frames = list(sample_frames(challenge / "test_videos/person.mp4", SETTINGS.frames))
+    crops = crop_video(frames, loaded.detector, SETTINGS.faces)
+
+    def answer(*intercepts: float) -> float:
+        members = [
+            Member(member.network, member.input, 0.0, Calibration(0.0, intercept, 0.5))
+            for intercept in intercepts
+        ]
+        found = predict_crops(
+            Bundle(loaded.config, members, create_detector(loaded.config.faces), loaded.device),
+            crops,
+        )
+        assert found is not None
+        return found
+
+    assert answer(2.0) == pytest.approx(expit(2.0))
+    assert answer(2.0, -1.0, 5.0) == pytest.approx(expit(2.0))
+
+
+def test_answers_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
+    certain = tmp_path / "certain"
+    shutil.copytree(bundle, certain)
+    manifest = json.loads((certain / MANIFEST).read_text())
+    manifest["members"][0]["calibration"] = {"slope": 0.0, "intercept": 30.0, "prior": 0.5}
+    (certain / MANIFEST).write_text(json.dumps(manifest))
+    output = tmp_path / "submission.csv"
+    predict(certain, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
+    assert answers(output)["person.mp4"] == 0.99
+
+
+def test_a_file_with_a_flipped_byte_is_named(bundle: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    data = bytearray((damaged / "fold0.safetensors").read_bytes())
+    data[-1] ^= 1
+    (damaged / "fold0.safetensors").write_bytes(data)
+    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: sha256 is .* upload the bundle"):
+        load_bundle(damaged)
+    (damaged / "fold0.safetensors").unlink()
+    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: named in manifest\.json but absent"):
+        load_bundle(damaged)
+    (damaged / MANIFEST).write_text("{")
+    with pytest.raises(UnmaskError, match=r"damaged: no readable manifest\.json"):
+        load_bundle(damaged)
+
+
+def test_an_undamaged_folder_passes(bundle: Path) -> None:
+    check_files(bundle, json.loads((bundle / MANIFEST).read_text())["files"])
+
+
+def test_a_damaged_bundle_is_told_in_one_line_and_no_submission_is_written(
+    challenge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = challenge / "predict.log"
+    status = main(
+        [
+            *("--bundle", str(challenge)),
+            *("--videos", str(challenge / "test_videos")),
+            *("--sample", str(challenge / "sample_submission.csv")),
+            *("--out", str(challenge / "submission.csv")),
+            *("--threads", "1", "--log", str(log)),
+        ]
+    )
+    assert status == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert "no readable manifest.json" in log.read_text()
+    assert not (challenge / "submission.csv").exists()
+
+
+def test_a_sample_without_file_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sample.csv"
+    for text in ("id,label\na.mp4,0.5\n", "", "filename,label\n"):
+        path.write_text(text)
+        with pytest.raises(UnmaskError, match=r"sample\.csv: no rows with a column 'filename'"):
+            read_sample(path)
+    with pytest.raises(UnmaskError, match=r"absent\.csv: cannot be read \(No such file"):
+        read_sample(tmp_path / "absent.csv")
+
+
+def test_a_name_that_stands_twice_is_answered_once_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sample.csv"
+    path.write_text('label,filename\n0.5,b.mp4\n0.5,"a,1.mp4"\n0.5,b.mp4\n')
+    with caplog.at_level(logging.WARNING):
+        assert read_sample(path) == ["b.mp4", "a,1.mp4"]
+    assert "more than once" in caplog.text
+
+
+def test_a_submission_is_read_back(tmp_path: Path) -> None:
+    written = {"b.mp4": 0.01, "a,1.mp4": 0.123456, "c.mp4": 0.99}
+    write_submission(written, tmp_path / "submission.csv")
+    assert answers(tmp_path / "submission.csv") == written
+    assert (tmp_path / "submission.csv").read_bytes().startswith(b"filename,label\nb.mp4,0.010000\n")
+
+
+def test_a_bundle_over_the_limit_names_its_largest_files(tmp_path: Path) -> None:
+    for name, size in [("a.safetensors", 5000), ("b.safetensors", 7000), ("README.md", 10)]:
+        (tmp_path / name).write_bytes(np.zeros(size, np.uint8))
+    assert check_size(tmp_path, 12_010) == 12_010
+    with pytest.raises(UnmaskError) as caught:
+        check_size(tmp_path, 10_000)
+    assert str(caught.value).startswith(
+        "kaggle.max_bytes: the bundle has 12,010 bytes, 2,010 too many "
+        "(b.safetensors 7,000, a.safetensors 5,000, README.md 10)"
+    )
+
+
+def test_prediction_needs_nothing_that_kaggle_lacks() -> None:
+    absent = ["snakemake", "mlflow", "pytorch_lightning", "lightning", "albumentations", "pyarrow"]
+    code = (
+        f"import sys; absent = {absent}\n"
+        "import pandas\n"  # takes pyarrow where it is there, and does without
+        "before = set(sys.modules)\n"
+        "import unmask.kaggle.predict\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not new & set(absent), new & set(absent)\n"
+    )
+    without = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
+    for one in (code, without):
+        subprocess.run([sys.executable, "-c", one], check=True)

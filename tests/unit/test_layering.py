@@ -1,0 +1,65 @@
+"""Imports run only backwards along the data's way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import unmask
+
+PACKAGE = Path(unmask.__file__).parent
+STAGES = ["videos", "faces", "splits", "training", "evaluation", "kaggle"]
+GROUND_FLOOR = {"errors", "config", "tables", "progress", "provenance", "tracking"}
+FRONT_DOORS = {"cli", "__main__"}
+MODULES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py"
+)
+
+
+def imports_of(module: str) -> set[str]:
+    """Return the modules of this package that a module imports, wherever in it."""
+    tree = ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "unmask":
+            base = (node.module or "").removeprefix("unmask").removeprefix(".")
+            names = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= (names & set(MODULES)) or {base}
+    return found
+
+
+def allowed(module: str) -> set[str]:
+    if module in FRONT_DOORS:
+        return set(MODULES)
+    if module not in GROUND_FLOOR and "." in module:
+        position = STAGES.index(module.partition(".")[0])
+        behind = {m for m in MODULES if m.partition(".")[0] in STAGES[: position + 1]}
+        return behind | GROUND_FLOOR
+    return GROUND_FLOOR
+
+
+def test_the_package_is_made_of_the_stages_and_the_ground_floor() -> None:
+    top = {module.partition(".")[0] for module in MODULES}
+    assert top == {*STAGES, *GROUND_FLOOR, *FRONT_DOORS, "demo"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_only_backwards(module: str) -> None:
+    assert imports_of(module) <= allowed(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_are_written_so_that_provenance_follows_them(module: str) -> None:
+    tree = ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("unmask.")]
+            assert not names, f"line {node.lineno}: write `from unmask import …`"
+
+
+def test_tables_and_config_need_nothing_but_errors() -> None:
+    assert imports_of("config") | imports_of("tables") == {"errors"}

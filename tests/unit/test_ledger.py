@@ -1,0 +1,129 @@
+"""Every video ends with exactly one status, and the counts add up."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unmask.errors import UnmaskError
+from unmask.tables import CROPPED, PROBE, VIDEOS, Status, read_table, write_table
+from unmask.videos.ledger import join_ledger, write_ledger
+from unmask.videos.probe import probe_shard
+
+MakeVideo = Callable[..., Path]
+MakePart = Callable[..., Path]
+
+
+def probed(part: str, **statuses: str) -> pd.DataFrame:
+    rows = [
+        {
+            "part": part,
+            "video": f"{name}.mp4",
+            "label": "REAL",
+            "family": f"{name}.mp4",
+            "status": status,
+            "detail": f"probe says {status}",
+        }
+        for name, status in statuses.items()
+    ]
+    return pd.DataFrame(rows, columns=list(PROBE.columns))
+
+
+def cropped(part: str, **statuses: str) -> pd.DataFrame:
+    rows = [
+        {
+            "part": part,
+            "video": f"{name}.mp4",
+            "status": status,
+            "detail": f"crop says {status}",
+            "frames": 4,
+        }
+        for name, status in statuses.items()
+    ]
+    return pd.DataFrame(rows, columns=list(CROPPED.columns))
+
+
+def test_each_video_of_a_real_part_ends_with_one_status(worked_part: Path, tmp_path: Path) -> None:
+    write_ledger(
+        [worked_part / "probe.parquet"],
+        [worked_part / "cropped.parquet"],
+        tmp_path / "videos.parquet",
+        tmp_path / "ledger.json",
+    )
+    ledger = read_table(tmp_path / "videos.parquet", VIDEOS).set_index("video")
+    assert ledger["status"].to_dict() == {
+        **{f"{name}.mp4": Status.OK for name in "abcd"},
+        "broken.mp4": Status.UNREADABLE,
+        "nobody.mp4": Status.NO_FACE,
+    }
+    assert ledger.loc["a.mp4", "crops"] == 4
+    assert pd.isna(ledger.loc["broken.mp4", "crops"])
+    summary = json.loads((tmp_path / "ledger.json").read_text())
+    assert summary == {
+        "videos": 6,
+        "statuses": {"no_face": 1, "ok": 4, "unreadable": 1},
+        "usable": {"FAKE": 2, "REAL": 2},
+    }
+
+
+def test_the_later_stage_has_the_last_word() -> None:
+    ledger = join_ledger(
+        probed("p", a=Status.OK, b=Status.OK, c=Status.MISSING),
+        cropped("p", a=Status.OK, b=Status.DECODE_ERROR),
+    ).set_index("video")
+    assert ledger["status"].tolist() == [Status.OK, Status.DECODE_ERROR, Status.MISSING]
+    assert ledger["detail"].tolist() == [
+        "crop says ok",
+        "crop says decode_error",
+        "probe says missing",
+    ]
+
+
+def test_a_name_in_two_parts_counts_once() -> None:
+    ledger = join_ledger(
+        pd.concat([probed("p1", a=Status.OK), probed("p0", a=Status.OK, b=Status.OK)]),
+        pd.concat([cropped("p0", a=Status.OK, b=Status.OK), cropped("p1", a=Status.OK)]),
+    ).set_index(["part", "video"])
+    assert ledger["status"].to_dict() == {
+        ("p0", "a.mp4"): Status.OK,
+        ("p1", "a.mp4"): Status.DUPLICATE,
+        ("p0", "b.mp4"): Status.OK,
+    }
+
+
+@pytest.mark.parametrize("earlier", [Status.MISSING, Status.BAD_METADATA, Status.UNREADABLE])
+def test_a_video_that_only_the_later_part_really_has_is_used(earlier: Status) -> None:
+    ledger = join_ledger(
+        pd.concat([probed("p0", a=earlier), probed("p1", a=Status.OK)]),
+        cropped("p1", a=Status.OK),
+    ).set_index("part")
+    assert ledger.loc["p1", "status"] == Status.OK
+
+
+def test_a_ledger_without_a_video_or_a_face_is_refused(tmp_path: Path) -> None:
+    write_table(probed("p"), PROBE, tmp_path / "none.parquet")
+    write_table(probed("p", a=Status.MISSING), PROBE, tmp_path / "missing.parquet")
+    write_table(cropped("p"), CROPPED, tmp_path / "cropped.parquet")
+    outputs = (tmp_path / "videos.parquet", tmp_path / "ledger.json")
+    with pytest.raises(UnmaskError, match=r"no metadata\.json in data_root names a video"):
+        write_ledger([tmp_path / "none.parquet"], [tmp_path / "cropped.parquet"], *outputs)
+    with pytest.raises(UnmaskError, match="no video has a usable face; statuses: {'missing': 1}"):
+        write_ledger([tmp_path / "missing.parquet"], [tmp_path / "cropped.parquet"], *outputs)
+    assert not any(output.exists() for output in outputs)
+
+
+def test_chunks_of_a_part_make_the_ledger_of_the_whole(
+    make_part: MakePart, tmp_path: Path
+) -> None:
+    part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(9)})
+    tables = [tmp_path / f"{chunk}.parquet" for chunk in range(3)]
+    for chunk, table in enumerate(tables):
+        probe_shard(part, chunk, 3, table)
+    probe_shard(part, 0, 1, tmp_path / "whole.parquet")
+    nothing = cropped("part")
+    pieces = join_ledger(pd.concat(read_table(t, PROBE) for t in tables), nothing)
+    whole = join_ledger(read_table(tmp_path / "whole.parquet", PROBE), nothing)
+    assert pieces["video"].tolist() == whole["video"].tolist()
+    assert len(whole) == 9

@@ -1,0 +1,185 @@
+"""The probe tells what each container says, and gives every broken file a status of its own."""
+
+import json
+import logging
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from unmask.tables import PROBE, Status, read_table
+from unmask.videos.probe import probe_shard
+
+MakeVideo = Callable[..., Path]
+MakePart = Callable[..., Path]
+
+
+def probe(part: Path) -> dict[str, dict[str, Any]]:
+    output = part.parent / f"{part.name}.parquet"
+    probe_shard(part, 0, 1, output)
+    return {row["video"]: row for row in read_table(output, PROBE).to_dict("records")}
+
+
+def probe_clip(path: Path, make_part: MakePart) -> dict[str, Any]:
+    return probe(make_part(path.parent, {path.name: "REAL"}))[path.name]
+
+
+def test_values_are_those_the_clip_was_encoded_with(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "part/a.mp4", (160, 120), 30, 25, sound=True)
+    row = probe_clip(clip, make_part)
+    assert (row["status"], row["detail"], row["part"]) == (Status.OK, "", "part")
+    assert row["file_size"] == clip.stat().st_size
+    assert "mp4" in row["format"]
+    assert (row["video_width"], row["video_height"]) == (160, 120)
+    assert (row["video_codec_name"], row["video_pix_fmt"]) == ("h264", "yuv420p")
+    assert (row["video_nb_frames"], row["video_fps"]) == (30, 25)
+    assert row["video_duration"] == pytest.approx(30 / 25)
+    assert row["video_start_time"] == 0
+    assert (row["video_keyframes"], row["video_rotation"]) == (1, 0)
+    assert row["video_has_b_frames"]
+    assert (row["audio_codec_name"], row["audio_channels"]) == ("aac", 1)
+    assert row["audio_sample_rate"] == 44100
+    assert row["audio_duration"] == pytest.approx(30 / 25, abs=0.1)
+
+
+def test_a_clip_without_sound_is_fine(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    row = probe_clip(make_video(tmp_path / "part/a.mp4", frames=4, b_frames=0), make_part)
+    assert row["status"] == Status.OK
+    assert pd.isna(row["audio_codec_name"])
+    assert pd.isna(row["audio_channels"])
+    assert not row["video_has_b_frames"]
+
+
+def test_a_clip_stored_lying_says_by_how_much(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    row = probe_clip(make_video(tmp_path / "part/a.mp4", frames=4, rotation=270), make_part)
+    assert row["video_rotation"] == 270
+    assert (row["video_width"], row["video_height"]) == (120, 160)
+
+
+def write_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        for index in range(8):
+            silence = np.zeros((1, 1024), np.float32)
+            block = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            block.sample_rate, block.pts = 44100, index * 1024
+            container.mux(stream.encode(block))
+        container.mux(stream.encode())
+    return path
+
+
+def test_every_broken_file_has_a_status_and_none_stops_the_others(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    names = ["empty", "text", "truncated", "sound", "absent", "folder", "intact"]
+    part = make_part(
+        tmp_path / "part",
+        {f"{name}.mp4": "REAL" for name in names} | {"../out.mp4": "REAL", "odd.mp4": {"label": "?"}},
+    )
+    make_video(part / "intact.mp4", frames=6)
+    make_video(tmp_path / "out.mp4", frames=6)
+    whole = (part / "intact.mp4").read_bytes()
+    (part / "empty.mp4").touch()
+    (part / "text.mp4").write_text("404: not found\n" * 100)
+    (part / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    (part / "folder.mp4").mkdir()
+    write_sound(part / "sound.mp4")
+    rows = probe(part)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "empty.mp4": Status.UNREADABLE,
+        "text.mp4": Status.UNREADABLE,
+        "truncated.mp4": Status.UNREADABLE,
+        "sound.mp4": Status.NO_VIDEO_STREAM,
+        "absent.mp4": Status.MISSING,
+        "folder.mp4": Status.MISSING,
+        "intact.mp4": Status.OK,
+        "../out.mp4": Status.UNSAFE_NAME,
+        "odd.mp4": Status.BAD_METADATA,
+    }
+    for row in rows.values():
+        assert bool(row["detail"]) == (row["status"] != Status.OK)
+        assert str(tmp_path) not in row["detail"]
+
+
+@pytest.mark.parametrize("name", ["z" * 300, "\ud800"], ids=["too long", "no text"])
+def test_a_name_that_no_file_can_have_does_not_stop_the_others(
+    name: str, make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    part = make_part(tmp_path / "part", {"a.mp4": "REAL", f"{name}.mp4": "REAL"})
+    make_video(part / "a.mp4", frames=4)
+    rows = probe(part)
+    assert len(rows) == 2
+    assert rows["a.mp4"]["status"] == Status.OK
+
+
+def test_videos_that_no_metadata_names_are_said(
+    make_video: MakeVideo,
+    make_part: MakePart,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_video(tmp_path / "part/stray.mp4", frames=4)
+    part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
+    with caplog.at_level(logging.WARNING):
+        probe(part)
+    assert "1 videos are not named in metadata.json: stray.mp4" in caplog.text
+
+
+def test_shards_of_a_part_hold_each_video_once(make_part: MakePart, tmp_path: Path) -> None:
+    part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(20)})
+    found: list[str] = []
+    for chunk in range(3):
+        probe_shard(part, chunk, 3, tmp_path / f"{chunk}.parquet")
+        found += read_table(tmp_path / f"{chunk}.parquet", PROBE)["video"].to_list()
+    assert sorted(found) == sorted(f"{i}.mp4" for i in range(20))
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffprobe is not installed")
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("sound.mp4", {"sound": True, "fps": 30}),
+        ("lying.mp4", {"rotation": 90}),
+        ("full.mkv", {"pix_fmt": "yuv444p", "b_frames": 0}),
+        ("ntsc.mov", {"milliseconds": [round(i * 1001 / 24) for i in range(24)]}),
+    ],
+)
+def test_values_are_those_of_ffprobe(
+    name: str, encoding: dict[str, Any], make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "part" / name, **encoding)
+    row = probe_clip(clip, make_part)
+    command = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", clip]
+    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert row["format"] == said["format"]["format_name"]
+    assert row["file_size"] == int(said["format"]["size"])
+    for stream in said["streams"]:
+        kind = stream["codec_type"]
+        assert row[f"{kind}_codec_name"] == stream["codec_name"]
+        numbers = ["nb_frames", "bit_rate", "duration", "start_time"]
+        numbers += ["width", "height"] if kind == "video" else ["channels", "sample_rate"]
+        for number in numbers:
+            if number in stream:
+                found = row[f"{kind}_{number}"]
+                assert found == pytest.approx(float(stream[number]), rel=1e-6, abs=1e-6), number
+            else:
+                assert pd.isna(row[f"{kind}_{number}"]), number
+        if kind == "video":
+            assert row["video_pix_fmt"] == stream["pix_fmt"]
+            assert row["video_has_b_frames"] == (stream["has_b_frames"] > 0)
+            top, bottom = map(int, stream["avg_frame_rate"].split("/"))
+            assert row["video_fps"] == pytest.approx(top / bottom)
+            sides = [side for side in stream.get("side_data_list", []) if "rotation" in side]
+            assert row["video_rotation"] == (sides[0]["rotation"] % 360 if sides else 0)

@@ -1,0 +1,169 @@
+"""Every entry of a metadata.json is kept, with a status that says what is wrong with it."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask.errors import UnmaskError
+from unmask.tables import Label, Status
+from unmask.videos.source import chunk_of, find_parts, read_metadata, shard_entries
+
+MakePart = Callable[..., Path]
+
+
+def test_a_real_and_its_fake_are_one_family(make_part: MakePart, tmp_path: Path) -> None:
+    part = make_part(tmp_path / "part", {"fake.mp4": "real.mp4", "real.mp4": "REAL"})
+    fake, real = read_metadata(part)
+    assert (fake.name, fake.label, fake.original) == ("fake.mp4", Label.FAKE, "real.mp4")
+    assert (real.name, real.label, real.original) == ("real.mp4", Label.REAL, None)
+    assert fake.family == real.family == "real.mp4"
+    assert fake.status == real.status == Status.OK
+
+
+def test_a_fake_that_names_no_original_is_a_family_of_its_own(
+    make_part: MakePart, tmp_path: Path
+) -> None:
+    (entry,) = read_metadata(make_part(tmp_path / "part", {"fake.mp4": "FAKE"}))
+    assert (entry.label, entry.original, entry.family) == (Label.FAKE, None, "fake.mp4")
+
+
+@pytest.mark.parametrize(
+    ("value", "detail"),
+    [
+        ({"label": "fake", "original": None}, "label is 'fake', not 'REAL' or 'FAKE'"),
+        ({"label": None}, "label is None"),
+        ({"label": ["FAKE"]}, "label is ['FAKE']"),
+        ({"original": "real.mp4"}, "label is None"),
+        ({"label": "FAKE", "original": 7}, "original is 7, not a file name"),
+        (["FAKE"], "no JSON object"),
+        (1, "no JSON object"),
+        (None, "no JSON object"),
+    ],
+)
+def test_an_odd_entry_is_kept_with_the_reason(
+    value: Any, detail: str, make_part: MakePart, tmp_path: Path
+) -> None:
+    entries = read_metadata(make_part(tmp_path / "part", {"a.mp4": value, "b.mp4": "REAL"}))
+    assert [entry.status for entry in entries] == [Status.BAD_METADATA, Status.OK]
+    assert detail in entries[0].detail
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.mp4", "a/b.mp4", "/etc/passwd", "", ".", "..", "a\\b.mp4", "a\0.mp4", "a.mp4/"]
+)
+def test_a_name_that_leaves_the_part_is_never_opened(
+    name: str, make_part: MakePart, tmp_path: Path
+) -> None:
+    (entry,) = read_metadata(make_part(tmp_path / "part", {name: "REAL"}))
+    assert entry.status == Status.UNSAFE_NAME
+
+
+def test_malformed_json_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_text('{\n "a.mp4": {"label": "REAL"},\n "b.mp4": {"lab')
+    with pytest.raises(UnmaskError, match=r"metadata\.json: is no valid JSON at line 3, column"):
+        read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[]", "holds a JSON list"),
+        (b"7", "holds a JSON int"),
+        (b"", "no valid JSON at line 1"),
+        (b'{"\xff": 1}', "no UTF-8"),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "metadata.json").write_bytes(content)
+    with pytest.raises(UnmaskError, match=message):
+        read_metadata(tmp_path)
+
+
+def test_absent_metadata_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"metadata\.json: cannot be read \(No such file"):
+        read_metadata(tmp_path)
+
+
+def test_a_part_that_names_no_video_is_empty_and_said(
+    make_part: MakePart, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_metadata(make_part(tmp_path / "part", {})) == []
+    assert "names no video" in caplog.text
+
+
+def test_a_name_that_stands_twice_is_said_and_the_last_entry_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = '{"a.mp4": {"label": "REAL"}, "a.mp4": {"label": "FAKE", "original": "b.mp4"}}'
+    (tmp_path / "metadata.json").write_text(text)
+    (entry,) = read_metadata(tmp_path)
+    assert entry.label == Label.FAKE
+    assert "a.mp4: named more than once" in caplog.text
+
+
+def test_parts_are_the_folders_with_metadata(
+    make_part: MakePart, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_part(tmp_path / "part_1", {})
+    make_part(tmp_path / "part_0", {})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "labels.csv").touch()
+    with caplog.at_level(logging.WARNING):
+        parts = find_parts(tmp_path)
+    assert parts == {"part_0": tmp_path / "part_0", "part_1": tmp_path / "part_1"}
+    assert "notes: no metadata.json" in caplog.text
+    assert "labels.csv" not in caplog.text
+
+
+def test_a_part_may_be_given_itself(
+    make_part: MakePart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = make_part(tmp_path / "part_0", {})
+    assert find_parts(part) == {"part_0": part}
+    monkeypatch.chdir(part)
+    assert find_parts(Path()) == {"part_0": Path()}
+
+
+def test_an_absent_folder_or_one_without_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"data_root: no folder .*nowhere; set it to"):
+        find_parts(tmp_path / "nowhere")
+    with pytest.raises(UnmaskError, match=r"data_root: no part in .*a part is a folder with a"):
+        find_parts(tmp_path)
+
+
+def test_a_family_is_in_the_same_chunk_on_every_machine() -> None:
+    assert [chunk_of(name, 10) for name in ("aaa.mp4", "bbb.mp4", "ccc.mp4")] == [0, 6, 0]
+
+
+def test_an_original_and_its_fakes_are_in_one_shard(make_part: MakePart, tmp_path: Path) -> None:
+    entries = {f"r{i}.mp4": "REAL" for i in range(20)}
+    entries |= {f"f{i}.mp4": f"r{i // 2}.mp4" for i in range(40)}
+    part = make_part(tmp_path / "part", entries)
+    shards = [shard_entries(part, chunk, 4) for chunk in range(4)]
+    families = [{entry.family for entry in shard} for shard in shards]
+    assert sum(map(len, families)) == len(set.union(*families)) == 20
+    assert all(families)
+
+
+@given(
+    names=st.lists(st.text("abcü é.", min_size=1, max_size=8), unique=True, max_size=12),
+    chunks=st.integers(1, 7),
+    choices=st.randoms(use_true_random=False),
+)
+def test_every_entry_is_in_exactly_one_shard(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], chunks: int, choices: Any
+) -> None:
+    part = tmp_path_factory.mktemp("part")
+    values = [choices.choice(["REAL", "FAKE", "other", None]) for _ in names]
+    content = {name: {"label": label} for name, label in zip(names, values, strict=True)}
+    (part / "metadata.json").write_text(json.dumps(content))
+    found = [entry.name for chunk in range(chunks) for entry in shard_entries(part, chunk, chunks)]
+    assert sorted(found) == sorted(names)

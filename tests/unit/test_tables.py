@@ -1,0 +1,140 @@
+"""Tables between stages: what is written is read back, and what is not a table says so."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unmask.errors import UnmaskError
+from unmask.tables import (
+    FACES,
+    PROBE,
+    SPLITS,
+    Status,
+    atomic_path,
+    read_table,
+    read_tables,
+    write_table,
+)
+
+
+@pytest.fixture
+def splits() -> pd.DataFrame:
+    names = [f"{letter}.mp4" for letter in "abcdefgh"]
+    return pd.DataFrame(
+        {
+            "part": ["p0"] * 4 + ["p1"] * 4,
+            "video": names,
+            "label": ["REAL", "FAKE"] * 4,
+            "family": names,
+            "group": names,
+            "fold": range(8),
+        }
+    )
+
+
+def test_what_is_written_is_read_back(splits: pd.DataFrame, tmp_path: Path) -> None:
+    write_table(splits.assign(note="not a column"), SPLITS, tmp_path / "new/splits.parquet")
+    read = read_table(tmp_path / "new/splits.parquet", SPLITS)
+    assert list(read) == list(SPLITS.columns)
+    assert read.to_dict("list") == splits.to_dict("list")
+
+
+def test_lists_and_absent_values_are_read_back(tmp_path: Path) -> None:
+    faces = pd.DataFrame(columns=list(FACES.columns))
+    faces.loc[0] = {name: 0 for name in FACES.columns} | {
+        "part": "p",
+        "video": "v",
+        "shard": "s",
+        "key": "k",
+        "detected": True,
+        "landmarks": np.arange(10, dtype=np.float32),
+        "sharpness": None,
+    }
+    write_table(faces, FACES, tmp_path / "faces.parquet")
+    row = read_table(tmp_path / "faces.parquet", FACES).iloc[0]
+    assert row["landmarks"].tolist() == list(range(10))
+    assert np.isnan(row["sharpness"])
+
+
+def test_a_row_of_an_unopened_video_needs_no_numbers(tmp_path: Path) -> None:
+    row = {"part": "p", "video": "v", "status": Status.MISSING, "detail": "gone", "family": "v"}
+    write_table(pd.DataFrame([row], columns=list(PROBE.columns)), PROBE, tmp_path / "probe.parquet")
+    read = read_table(tmp_path / "probe.parquet", PROBE).iloc[0]
+    assert read["status"] == Status.MISSING
+    assert pd.isna(read["video_height"])
+
+
+def test_equal_rows_make_equal_bytes_in_any_order(splits: pd.DataFrame, tmp_path: Path) -> None:
+    write_table(splits, SPLITS, tmp_path / "a.parquet")
+    shuffled = splits.sample(frac=1, random_state=3)[sorted(splits)]
+    write_table(shuffled, SPLITS, tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_file_without_a_column_is_named_with_the_column(
+    splits: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.parquet"
+    splits.drop(columns="group").to_parquet(path)
+    with pytest.raises(UnmaskError, match=r"old\.parquet: the splits table lacks group"):
+        read_table(path, SPLITS)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a table", b"PAR1 half of one"])
+def test_a_file_that_is_no_table_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.parquet"
+    path.write_bytes(content)
+    with pytest.raises(UnmaskError, match=r"broken\.parquet: cannot be read as a table"):
+        read_table(path, SPLITS)
+
+
+def test_a_truncated_table_is_named(splits: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "cut.parquet"
+    write_table(splits, SPLITS, path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UnmaskError, match=r"cut\.parquet: cannot be read"):
+        read_table(path, SPLITS)
+
+
+def test_two_rows_with_one_key_are_a_bug_of_the_caller(
+    splits: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="rows share"):
+        write_table(pd.concat([splits, splits.head(1)]), SPLITS, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="no column"):
+        write_table(splits.drop(columns="fold"), SPLITS, tmp_path / "x.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_tables_are_read_as_one(splits: pd.DataFrame, tmp_path: Path) -> None:
+    paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for path, rows in zip(paths, (splits[:3], splits[3:]), strict=True):
+        write_table(rows, SPLITS, path)
+    assert read_tables(paths, SPLITS).to_dict("list") == splits.to_dict("list")
+    assert list(read_tables([], SPLITS)) == list(SPLITS.columns)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half of the ne")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_finished_write_replaces_the_old_file_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "new/result.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]

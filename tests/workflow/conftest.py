@@ -1,0 +1,35 @@
+"""Fixtures of the workflow tests: the miniature challenge and a whole run of the DAG on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unmask.demo import DemoSummary, build_demo
+
+from running import Finished, Workflow, clone
+
+
+@pytest.fixture(scope="session")
+def challenge(tmp_path_factory: pytest.TempPathFactory) -> DemoSummary:
+    return build_demo(tmp_path_factory.mktemp("challenge") / "demo")
+
+
+@pytest.fixture(scope="session")
+def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    return clone(tmp_path_factory.mktemp("clone") / "unmask")
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, workflow: Workflow, challenge: DemoSummary
+) -> Finished:
+    """The demo as a user runs it, in a directory of its own."""
+    output = tmp_path_factory.mktemp("finished")
+    config = [
+        f"data_root={Path(challenge.root) / 'train'}",
+        f"test_root={Path(challenge.root) / 'test'}",
+    ]
+    workflow.finish(directory=output, config=config)
+    return Finished(workflow, output, config, challenge)

@@ -1,0 +1,96 @@
+"""Snakemake as the workflow tests run it: in a copy of the repository that they may edit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.demo import DemoSummary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What a clone has that a run needs; no results of the developer's own runs.
+_CLONED = (
+    "Snakefile",
+    "workflow",
+    "src",
+    "config",
+    "profiles",
+    "environment.yml",
+    "pyproject.toml",
+)
+_CLONED_FOR_WHEEL = ("README.md", "LICENSE")
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """Snakemake in a copy of the repository that tests may edit."""
+
+    repository: Path
+
+    def run(
+        self,
+        *arguments: str | Path,
+        directory: Path | None = None,
+        cores: int | str = 2,
+        config: Sequence[str] = (),
+        configfile: str | None = "config/demo.yaml",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run snakemake in the repository and return what it printed, both streams in stdout."""
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
+        command += [str(argument) for argument in arguments]
+        if directory is not None:
+            command += ["--directory", str(directory)]
+        if configfile is not None:
+            command += ["--configfile", configfile]
+        if config:
+            command += ["--config", *config]
+        # Not the developer's tracking server.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+        return subprocess.run(
+            command,
+            cwd=self.repository,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=1500,
+        )
+
+    def finish(self, *arguments: str | Path, **options: object) -> str:
+        """Run snakemake, insist on success, and return what it printed."""
+        done = self.run(*arguments, **options)  # type: ignore[arg-type]
+        assert done.returncode == 0, done.stdout[-6000:]
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of the whole DAG."""
+
+    workflow: Workflow
+    output: Path
+    config: list[str]
+    challenge: DemoSummary
+
+    @property
+    def results(self) -> Path:
+        return self.output / "results"
+
+
+def clone(target: Path) -> Workflow:
+    """Copy what the repository tracks of the workflow to `target`."""
+    target.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in (*_CLONED, *_CLONED_FOR_WHEEL):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignored)
+        else:
+            shutil.copy2(source, target / name)
+    return Workflow(target)

@@ -1,0 +1,200 @@
+"""The whole DAG on the miniature challenge, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from unmask.demo import DemoSummary
+from unmask.tables import VIDEOS, Status, read_table
+
+from running import Finished, Workflow
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+def metrics_of(results: Path) -> dict[str, dict[str, float]]:
+    content: dict[str, dict[str, float]] = json.loads(
+        (results / "evaluation" / "baseline" / "metrics.json").read_text()
+    )
+    return content
+
+
+def test_the_demo_beats_the_best_constant_answer_clearly(finished: Finished) -> None:
+    report = metrics_of(finished.results)["report"]
+    assert report["log_loss"] < 0.8 * report["best_constant_log_loss"]
+    assert report["roc_auc"] > 0.8
+
+
+def test_shuffled_labels_do_not_beat_the_constant(
+    finished: Finished, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    train = tmp_path / "train"
+    rng = np.random.default_rng(7)
+    entries = {}
+    for part in sorted((finished.challenge.root / "train").iterdir()):
+        (train / part.name).mkdir(parents=True)
+        for video in part.glob("*.mp4"):
+            (train / part.name / video.name).hardlink_to(video)
+        entries[part.name] = json.loads((part / "metadata.json").read_text())
+    names = [(part, name) for part, videos in entries.items() for name in videos]
+    labels = rng.permutation([entries[part][name]["label"] for part, name in names])
+    for (part, name), label in zip(names, labels, strict=True):
+        entries[part][name] = {"label": str(label), "split": "train", "original": None}
+    for part, videos in entries.items():
+        (train / part / "metadata.json").write_text(json.dumps(videos))
+    output = tmp_path_factory.mktemp("shuffled")
+    finished.workflow.finish(
+        "results/evaluation/baseline/metrics.json",
+        directory=output,
+        config=[f"data_root={train}", "training={epochs: 3}"],
+    )
+    report = metrics_of(output / "results")["report"]
+    assert report["log_loss"] > 0.95 * report["best_constant_log_loss"]
+
+
+def test_a_second_run_has_nothing_to_do(finished: Finished) -> None:
+    again = finished.workflow.finish(directory=finished.output, config=finished.config)
+    assert "Nothing to be done" in again
+
+
+def test_the_same_seed_gives_the_same_bytes_and_metrics_also_on_one_core(
+    finished: Finished, tmp_path: Path
+) -> None:
+    stages = {"directory": tmp_path, "config": finished.config}
+    one_core = finished.workflow.finish("results/splits.parquet", cores=1, **stages)
+    assert "Removing temporary output results/frames/" in one_core
+    finished.workflow.finish("results/evaluation/baseline/metrics.json", **stages)
+    shards = sorted((finished.results / "faces").iterdir())
+    assert len(shards) == 6
+    for path in [*shards, finished.results / "splits.parquet"]:
+        assert path.read_bytes() == (tmp_path / path.relative_to(finished.output)).read_bytes()
+    assert metrics_of(tmp_path / "results") == metrics_of(finished.results)
+
+
+def test_everything_a_run_writes_is_below_the_directory(finished: Finished) -> None:
+    written = {path.name for path in finished.output.iterdir()}
+    expected = {".snakemake", "benchmarks", "logs", "mlartifacts", "mlflow.db", "results"}
+    assert written == expected
+    in_repository = {path.name for path in finished.workflow.repository.iterdir()}
+    assert not in_repository & (expected - {".snakemake"})
+
+
+def test_every_odd_clip_is_in_the_ledger_with_its_status(finished: Finished) -> None:
+    ledger = read_table(finished.results / "videos.parquet", VIDEOS).set_index("video")["status"]
+    expected = {
+        "truncated": Status.UNREADABLE,
+        "empty_file": Status.UNREADABLE,
+        "missing": Status.MISSING,
+        "no_face": Status.NO_FACE,
+        "audio_track": Status.OK,
+        "rotated": Status.OK,
+        "original_missing": Status.OK,
+    }
+    odd = finished.challenge.odd
+    assert {oddity: ledger[name] for name, oddity in odd.items()} == expected
+    assert (ledger.drop(list(odd)) == Status.OK).all()
+
+
+def test_the_counts_of_the_ledger_add_up_to_every_video_named(finished: Finished) -> None:
+    named = [
+        name
+        for part in (finished.challenge.root / "train").iterdir()
+        for name in json.loads((part / "metadata.json").read_text())
+    ]
+    summary = json.loads((finished.results / "ledger.json").read_text())
+    assert summary["videos"] == len(named) == sum(summary["statuses"].values())
+
+
+def test_every_row_of_the_sample_is_answered_once_within_the_clip(finished: Finished) -> None:
+    sample = pd.read_csv(finished.challenge.root / "test" / "sample_submission.csv")
+    submission = pd.read_csv(finished.results / "submission.csv")
+    assert submission["filename"].tolist() == sample["filename"].tolist()
+    assert submission["label"].between(0.01, 0.99).all()
+
+
+def test_the_bundle_alone_gives_the_same_submission(finished: Finished, tmp_path: Path) -> None:
+    test = finished.challenge.root / "test"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    # -S -E would hide the packages too; what counts is that unmask comes from the bundle's wheel.
+    command = [sys.executable, str(finished.results / "kaggle" / "unmask" / "predict.py")]
+    command += ["--videos", str(test / "test_videos")]
+    command += ["--sample", str(test / "sample_submission.csv")]
+    command += ["--out", str(tmp_path / "submission.csv"), "--threads", "2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = (finished.results / "submission.csv").read_text()
+    assert (tmp_path / "submission.csv").read_text() == expected
+
+
+def test_a_flipped_byte_in_the_bundle_is_named(finished: Finished, tmp_path: Path) -> None:
+    import shutil
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(finished.results / "kaggle" / "unmask", bundle)
+    weights = next(bundle.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    test = finished.challenge.root / "test"
+    command = [sys.executable, str(bundle / "predict.py"), "--videos", str(test / "test_videos")]
+    command += ["--sample", str(test / "sample_submission.csv"), "--out", str(tmp_path / "out.csv")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert weights.name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mlflow_has_one_run_with_metrics_and_a_registered_champion(finished: Finished) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{finished.output / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    job = json.loads((finished.results / "train/baseline/fold0/run.json").read_text())
+    assert run.info.run_id == job["run_id"]
+    assert run.info.status == "FINISHED"
+    epochs = client.get_metric_history(run.info.run_id, "val/log_loss")
+    assert len(epochs) == len(job["history"]) > 1
+    assert {"train/loss", "report/log_loss"} <= set(run.data.metrics)
+    assert any(name.startswith("system/") for name in run.data.metrics)
+    assert run.data.params["backbone"] == "tf_efficientnet_lite0"
+    assert {one.dataset.name for one in run.inputs.dataset_inputs} == {
+        "faces-train",
+        "faces-select",
+    }
+    assert {"git_commit", "config_digest"} <= set(run.data.tags)
+    champion = client.get_model_version_by_alias("unmask", "champion")
+    assert champion.run_id == run.info.run_id
+
+
+def test_the_report_holds_every_category(finished: Finished, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    finished.workflow.finish("--report", report, directory=finished.output, config=finished.config)
+    text = report.read_text()
+    for category in ("Data", "Training", "Evaluation", "Experiments"):
+        assert f'"{category}"' in text
+    assert "image/svg+xml" in text
+
+
+def test_every_rule_left_a_log_with_numbers_and_a_benchmark(finished: Finished) -> None:
+    logs = list((finished.output / "logs").rglob("*.log"))
+    assert len(logs) == len(list((finished.output / "benchmarks").rglob("*.tsv"))) - 0
+    for log in logs:
+        assert any(character.isdigit() for character in log.read_text()), log
+
+
+def test_jobs_add_up_without_the_number_of_videos(
+    workflow: Workflow, challenge: DemoSummary, tmp_path: Path
+) -> None:
+    printed = workflow.finish(
+        "-n", directory=tmp_path, config=[f"data_root={Path(challenge.root) / 'train'}"]
+    )
+    assert "crop_faces        2" in " ".join(printed.split("\n")).replace("\t", " ")
