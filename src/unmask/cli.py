@@ -37,7 +37,7 @@ def _settings(text: str) -> Config:
 def _demo(options: Options) -> None:
     from unmask.demo import build_demo
 
-    print(build_demo(options.folder, options.seed))
+    print(build_demo(options.folder, options.seed).describe())
 
 
 def _probe(options: Options) -> None:

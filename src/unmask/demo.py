@@ -135,6 +135,15 @@ class DemoSummary:
     odd: dict[str, Oddity]
     people: dict[str, list[str]]
 
+    def describe(self) -> str:
+        """Return the summary in two lines for a terminal."""
+        odd = ", ".join(f"{name} ({oddity})" for name, oddity in self.odd.items())
+        return (
+            f"{self.root}: {self.videos} training videos ({self.real} REAL, {self.fake} FAKE) in "
+            f"{len(self.parts)} parts, {self.test_videos} test videos\n"
+            f"odd on purpose: {odd}"
+        )
+
 
 @dataclass(frozen=True)
 class Person:

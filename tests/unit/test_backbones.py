@@ -87,7 +87,7 @@ def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_nowhere_are_named() -> None:
-    with pytest.raises(UnmaskError, match="'nowhere.pth' is neither auto, timm, none nor a file"):
+    with pytest.raises(UnmaskError, match=r"'nowhere\.pth' is neither auto, timm, none nor"):
         create_backbone(configure(weights="nowhere.pth"))
 
 
@@ -104,7 +104,7 @@ def test_without_internet_a_file_is_asked_for(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UnmaskError, match="set training.weights to it, or use 'none'") as caught:
+    with pytest.raises(UnmaskError, match=r"set training\.weights to it, or use 'none'") as caught:
         create_backbone(configure(weights=weights))
     assert "\n" not in str(caught.value)
 

@@ -29,9 +29,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         ("[]", "config: "),
     ],
 )
-def test_wrong_settings_are_told_in_one_line(
-    settings: str, message: str, tmp_path: Path
-) -> None:
+def test_wrong_settings_are_told_in_one_line(settings: str, message: str, tmp_path: Path) -> None:
     done = run("tracking", "--out", tmp_path / "x.json", "--settings", settings)
     assert done.returncode == 2
     assert message in done.stderr

@@ -22,11 +22,12 @@ from unmask.training.dataset import (
     create_score_loader,
     create_train_loader,
     labelled_faces,
+    loader_workers,
     sample_seed,
 )
 
 INPUT = ModelInput("any", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CONFIG = TrainingConfig(batch_size=4, workers=0)
+CONFIG = TrainingConfig(batch_size=4)
 
 
 @pytest.fixture
@@ -41,9 +42,15 @@ def shards(worked_part: Path) -> Path:
 
 
 def batches(
-    faces: pd.DataFrame, shards: Path, config: TrainingConfig, seed: int = 1, epoch: int = 0
+    faces: pd.DataFrame,
+    shards: Path,
+    config: TrainingConfig = CONFIG,
+    *,
+    seed: int = 1,
+    epoch: int = 0,
+    workers: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    loader = create_train_loader(faces, shards, INPUT, config, seed)
+    loader = create_train_loader(faces, shards, INPUT, config, seed, workers)
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     found = list(loader)
     return torch.cat([one["image"] for one in found]), torch.cat([one["row"] for one in found])
@@ -63,22 +70,19 @@ def test_crops_of_videos_outside_the_split_are_left_out(worked_part: Path) -> No
     assert found[["label", "fold"]].drop_duplicates().values.tolist() == [["REAL", 3]]
 
 
-def test_samples_are_the_same_with_any_number_of_workers(
-    faces: pd.DataFrame, shards: Path
-) -> None:
-    images, rows = batches(faces, shards, CONFIG)
+def test_samples_are_the_same_with_any_number_of_workers(faces: pd.DataFrame, shards: Path) -> None:
+    images, rows = batches(faces, shards)
     assert images.shape == (16, 3, 32, 32)
     for workers in (1, 2):
-        config = CONFIG.model_copy(update={"workers": workers})
-        other_images, other_rows = batches(faces, shards, config)
+        other_images, other_rows = batches(faces, shards, workers=workers)
         assert torch.equal(rows, other_rows)
         assert torch.equal(images, other_images)
 
 
 def test_another_epoch_or_seed_shows_other_samples(faces: pd.DataFrame, shards: Path) -> None:
-    images, rows = batches(faces, shards, CONFIG)
+    images, rows = batches(faces, shards)
     for seed, epoch in [(1, 1), (2, 0)]:
-        other_images, other_rows = batches(faces, shards, CONFIG, seed, epoch)
+        other_images, other_rows = batches(faces, shards, seed=seed, epoch=epoch)
         assert not torch.equal(rows, other_rows)
         assert not torch.equal(images[rows.argsort()], other_images[other_rows.argsort()])
 
@@ -146,6 +150,12 @@ def test_every_epoch_draws_anew_from_the_commoner_class() -> None:
         shown.append({sample.row for sample in sampler})
     assert all(set(range(10)) < rows for rows in shown)
     assert shown[0] != shown[1] != shown[2]
+
+
+def test_a_job_of_one_thread_decodes_by_itself_and_larger_ones_share() -> None:
+    assert loader_workers(1) == 0
+    for threads in (2, 3, 8, 16):
+        assert 1 <= loader_workers(threads) < threads
 
 
 def test_seeds_of_samples_are_the_same_on_every_machine() -> None:

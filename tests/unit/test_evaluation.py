@@ -82,9 +82,7 @@ def test_a_video_without_a_face_answers_the_prior() -> None:
     np.testing.assert_allclose(calibration.probability(np.array([np.nan]), 0.5), 0.5)
 
 
-@given(
-    probability=st.floats(0.001, 0.999), old=st.floats(0.05, 0.95), new=st.floats(0.05, 0.95)
-)
+@given(probability=st.floats(0.001, 0.999), old=st.floats(0.05, 0.95), new=st.floats(0.05, 0.95))
 def test_another_prior_reweights_both_labels(probability: float, old: float, new: float) -> None:
     """Saerens et al. 2002, equation 4: each label's share is scaled by its ratio of priors."""
     calibration = Calibration(slope=1.0, intercept=0.0, prior=old)
@@ -129,9 +127,7 @@ def test_a_certain_wrong_answer_costs_much_but_not_everything() -> None:
     assert found["log_loss"] == pytest.approx(-math.log(1e-15) / 2, rel=1e-3)
 
 
-@given(
-    fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999)
-)
+@given(fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999))
 def test_no_constant_beats_the_best_constant(fakes: int, reals: int, constant: float) -> None:
     assume(fakes + reals)
     labels = np.repeat([1.0, 0.0], [fakes, reals])

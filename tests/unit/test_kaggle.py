@@ -148,7 +148,9 @@ def test_a_file_with_a_flipped_byte_is_named(bundle: Path, tmp_path: Path) -> No
     with pytest.raises(UnmaskError, match=r"fold0\.safetensors: sha256 is .* upload the bundle"):
         load_bundle(damaged)
     (damaged / "fold0.safetensors").unlink()
-    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: named in manifest\.json but absent"):
+    with pytest.raises(
+        UnmaskError, match=r"fold0\.safetensors: named in manifest\.json but absent"
+    ):
         load_bundle(damaged)
     (damaged / MANIFEST).write_text("{")
     with pytest.raises(UnmaskError, match=r"damaged: no readable manifest\.json"):
@@ -202,7 +204,8 @@ def test_a_submission_is_read_back(tmp_path: Path) -> None:
     written = {"b.mp4": 0.01, "a,1.mp4": 0.123456, "c.mp4": 0.99}
     write_submission(written, tmp_path / "submission.csv")
     assert answers(tmp_path / "submission.csv") == written
-    assert (tmp_path / "submission.csv").read_bytes().startswith(b"filename,label\nb.mp4,0.010000\n")
+    lines = (tmp_path / "submission.csv").read_bytes().splitlines(keepends=True)
+    assert lines[:2] == [b"filename,label\n", b"b.mp4,0.010000\n"]
 
 
 def test_a_bundle_over_the_limit_names_its_largest_files(tmp_path: Path) -> None:
@@ -219,14 +222,5 @@ def test_a_bundle_over_the_limit_names_its_largest_files(tmp_path: Path) -> None
 
 def test_prediction_needs_nothing_that_kaggle_lacks() -> None:
     absent = ["snakemake", "mlflow", "pytorch_lightning", "lightning", "albumentations", "pyarrow"]
-    code = (
-        f"import sys; absent = {absent}\n"
-        "import pandas\n"  # takes pyarrow where it is there, and does without
-        "before = set(sys.modules)\n"
-        "import unmask.kaggle.predict\n"
-        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "assert not new & set(absent), new & set(absent)\n"
-    )
-    without = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
-    for one in (code, without):
-        subprocess.run([sys.executable, "-c", one], check=True)
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -109,14 +109,12 @@ def test_a_ledger_without_a_video_or_a_face_is_refused(tmp_path: Path) -> None:
     outputs = (tmp_path / "videos.parquet", tmp_path / "ledger.json")
     with pytest.raises(UnmaskError, match=r"no metadata\.json in data_root names a video"):
         write_ledger([tmp_path / "none.parquet"], [tmp_path / "cropped.parquet"], *outputs)
-    with pytest.raises(UnmaskError, match="no video has a usable face; statuses: {'missing': 1}"):
+    with pytest.raises(UnmaskError, match=r"no video has a usable face; .*'missing': 1"):
         write_ledger([tmp_path / "missing.parquet"], [tmp_path / "cropped.parquet"], *outputs)
     assert not any(output.exists() for output in outputs)
 
 
-def test_chunks_of_a_part_make_the_ledger_of_the_whole(
-    make_part: MakePart, tmp_path: Path
-) -> None:
+def test_chunks_of_a_part_make_the_ledger_of_the_whole(make_part: MakePart, tmp_path: Path) -> None:
     part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(9)})
     tables = [tmp_path / f"{chunk}.parquet" for chunk in range(3)]
     for chunk, table in enumerate(tables):

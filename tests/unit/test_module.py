@@ -1,5 +1,7 @@
 """The LightningModule learns, follows its schedule, and logs the challenge's loss per video."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -44,7 +46,11 @@ class Watch(pl.Callback):
         self.losses: list[float] = []
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: dict[str, Tensor], *_: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: dict[str, Tensor],
+        *_: Any,
     ) -> None:
         self.losses.append(float(outputs["loss"]))
 

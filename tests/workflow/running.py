@@ -83,6 +83,12 @@ class Finished:
         return self.output / "results"
 
 
+def roots(challenge: DemoSummary, train: Path | None = None) -> list[str]:
+    """Return the `--config` pairs of a challenge, or of other training data with its test set."""
+    root = Path(challenge.root)
+    return [f"data_root={train or root / 'train'}", f"test_root={root / 'test'}"]
+
+
 def clone(target: Path) -> Workflow:
     """Copy what the repository tracks of the workflow to `target`."""
     target.mkdir(parents=True)

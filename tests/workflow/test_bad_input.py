@@ -10,7 +10,7 @@ import pytest
 from unmask.demo import DemoSummary
 from unmask.tables import VIDEOS, Status, read_table
 
-from running import Workflow
+from running import Workflow, roots
 
 pytestmark = pytest.mark.workflow
 
@@ -54,7 +54,7 @@ def test_malformed_metadata_stops_its_part_with_the_line_and_column(
     part = tmp_path / "data" / "part_0"
     part.mkdir(parents=True)
     (part / "metadata.json").write_text('{"a.mp4": {"label": "REAL",}}')
-    done = workflow.run(directory=tmp_path / "out", config=[f"data_root={part.parent}"])
+    done = workflow.run(directory=tmp_path / "out", config=roots(challenge, part.parent))
     assert done.returncode != 0
     assert "metadata.json: is no valid JSON at line 1, column" in done.stdout
     assert "Traceback" not in done.stdout
@@ -84,7 +84,7 @@ def test_what_is_wrong_with_an_entry_is_a_row_of_the_ledger(
     workflow.finish(
         "results/splits.parquet",
         directory=output,
-        config=[f"data_root={data}", "frames={per_video: 2}"],
+        config=[*roots(challenge, data), "frames={per_video: 2}"],
     )
     ledger = read_table(output / "results" / "videos.parquet", VIDEOS)
     statuses = ledger[ledger["part"] == "wrong_part"].set_index("video")["status"].to_dict()
@@ -99,7 +99,7 @@ def test_what_is_wrong_with_an_entry_is_a_row_of_the_ledger(
 def test_both_snakefiles_describe_the_same_dag(
     workflow: Workflow, challenge: DemoSummary, tmp_path: Path
 ) -> None:
-    config = [f"data_root={Path(challenge.root) / 'train'}"]
+    config = roots(challenge)
     dags = [
         workflow.finish("--dag", "--snakefile", name, "-q", directory=tmp_path, config=config)
         for name in ("Snakefile", "workflow/Snakefile")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from unmask.demo import DemoSummary
 from unmask.tables import VIDEOS, Status, read_table
 
-from running import Finished, Workflow
+from running import Finished, Workflow, roots
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -55,7 +57,7 @@ def test_shuffled_labels_do_not_beat_the_constant(
     finished.workflow.finish(
         "results/evaluation/baseline/metrics.json",
         directory=output,
-        config=[f"data_root={train}", "training={epochs: 3}"],
+        config=[*roots(finished.challenge, train), "training={epochs: 3}"],
     )
     report = metrics_of(output / "results")["report"]
     assert report["log_loss"] > 0.95 * report["best_constant_log_loss"]
@@ -136,8 +138,6 @@ def test_the_bundle_alone_gives_the_same_submission(finished: Finished, tmp_path
 
 
 def test_a_flipped_byte_in_the_bundle_is_named(finished: Finished, tmp_path: Path) -> None:
-    import shutil
-
     bundle = tmp_path / "bundle"
     shutil.copytree(finished.results / "kaggle" / "unmask", bundle)
     weights = next(bundle.glob("*.safetensors"))
@@ -186,15 +186,16 @@ def test_the_report_holds_every_category(finished: Finished, tmp_path: Path) -> 
 
 def test_every_rule_left_a_log_with_numbers_and_a_benchmark(finished: Finished) -> None:
     logs = list((finished.output / "logs").rglob("*.log"))
-    assert len(logs) == len(list((finished.output / "benchmarks").rglob("*.tsv"))) - 0
+    assert len(logs) == len(list((finished.output / "benchmarks").rglob("*.tsv")))
     for log in logs:
         assert any(character.isdigit() for character in log.read_text()), log
 
 
-def test_jobs_add_up_without_the_number_of_videos(
+def test_the_number_of_jobs_depends_on_the_shards_alone(
     workflow: Workflow, challenge: DemoSummary, tmp_path: Path
 ) -> None:
-    printed = workflow.finish(
-        "-n", directory=tmp_path, config=[f"data_root={Path(challenge.root) / 'train'}"]
-    )
-    assert "crop_faces        2" in " ".join(printed.split("\n")).replace("\t", " ")
+    config = [*roots(challenge), "shards_per_part=3"]
+    printed = workflow.finish("-n", directory=tmp_path, config=config)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE))
+    assert counts["probe"] == counts["extract_frames"] == counts["crop_faces"] == "6"
+    assert counts["total"] == "29"

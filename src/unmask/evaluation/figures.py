@@ -50,7 +50,8 @@ def save(figure: Figure, path: Path) -> None:
 def _axes(title: str, x: str, y: str, size: tuple[float, float] = (6, 4.2)) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size)
     axes = figure.subplots()
-    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.set_title(title, loc="left")
+    axes.set(xlabel=x, ylabel=y)
     return figure, axes
 
 
@@ -172,18 +173,24 @@ def _face_grid(
 
 def comparison(table: pd.DataFrame) -> Figure:
     """Draw the report log loss of each experiment beside the best constant answer."""
-    figure, axes = _axes(
-        "Experiments", "log loss on the report role", "", (7, 1.6 + 0.5 * len(table))
-    )
+    size = (7, 1.8 + 0.4 * len(table))
+    figure, axes = _axes("Experiments", "log loss on the report role", "", size)
     ordered = table.sort_values("report_log_loss", ascending=False)
-    axes.barh(ordered["experiment"], ordered["report_log_loss"], color=COLORS[Label.REAL])
-    axes.axvline(
-        float(table["report_best_constant_log_loss"].mean()),
+    loss = ordered["report_log_loss"]
+    bars = axes.barh(ordered["experiment"], loss, height=0.6, color=COLORS[Label.REAL])
+    axes.bar_label(bars, fmt="%.3f", padding=3)
+    constant = float(table["report_best_constant_log_loss"].mean())
+    axes.axvline(constant, color=COLORS[Label.FAKE], linestyle="--")
+    axes.annotate(
+        f"best constant answer {constant:.3f}",
+        (constant, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, 2),
+        textcoords="offset points",
+        ha="right",
         color=COLORS[Label.FAKE],
-        linestyle="--",
-        label="best constant answer",
     )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    axes.margins(x=0.12, y=0.2)
     return figure
 
 
@@ -214,8 +221,9 @@ def container_values(videos: pd.DataFrame) -> Figure:
         "video_width": "width [px]",
         "video_height": "height [px]",
         "video_nb_frames": "frames",
-        "video_bit_rate": "bit rate [bit/s]",
+        "video_bit_rate": "bit rate [Mbit/s]",
     }
+    videos = videos.assign(video_bit_rate=videos["video_bit_rate"] / 1e6)
     figure = Figure(figsize=(9, 5))
     for axes, (column, shown) in zip(figure.subplots(2, 3).flat, names.items(), strict=True):
         known = videos[videos[column].notna() & videos["label"].notna()]

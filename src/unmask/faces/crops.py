@@ -156,7 +156,8 @@ def decode_jpeg(data: bytes, key: str) -> NDArray[np.uint8]:
     Raises:
         UnmaskError: the bytes are no JPEG; the message names `key`.
     """
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    # OpenCV returns None for what is no picture, but asserts on no bytes at all.
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if picture is None:
         raise UnmaskError(f"crop {key}: not a readable JPEG; delete its shard and rerun")
     return np.asarray(picture, np.uint8)

@@ -63,12 +63,15 @@ def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
     Raises:
         UnmaskError: timm has no such model, or the weights cannot be had or do not fit exactly.
     """
-    if not timm.is_model(config.backbone.split(".")[0]):
+    try:
+        model: Any = timm.create_model(
+            config.backbone, pretrained=False, drop_rate=config.drop_rate
+        )
+    except RuntimeError:  # an unknown name, or an unknown tag of a known one
         raise UnmaskError(
             f"training.backbone: timm {timm.__version__} has no model '{config.backbone}'; "
-            "timm.list_models() names them"
-        )
-    model: Any = timm.create_model(config.backbone, pretrained=False, drop_rate=config.drop_rate)
+            "timm.list_models(pretrained=True) names them"
+        ) from None
     data = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
     model_input = ModelInput(config.backbone, config.image_size, data["mean"], data["std"])
     packaged = _PACKAGED.get(config.backbone.split(".")[0])
@@ -98,7 +101,7 @@ def _create_from_hub(config: TrainingConfig) -> nn.Module:
     except Exception as error:  # huggingface_hub, urllib and timm raise a dozen kinds
         raise UnmaskError(
             f"training.weights: timm's weights of {config.backbone} cannot be fetched "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:120]}); without internet, copy "
+            f"({type(error).__name__}: {_one_line(error)}); without internet, copy "
             "the .safetensors file here and set training.weights to it, or use 'none'"
         ) from None
 
@@ -158,9 +161,12 @@ def _timm_key(key: str) -> str:
 def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UnmaskError(f"training.weights: '{path}' is neither auto, timm, none nor a file")
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # what a damaged file raises is any of a dozen kinds
+        raise UnmaskError(f"training.weights: {path} cannot be read: {_one_line(error)}") from None
 
 
 def _is_detector(state: Mapping[str, Tensor]) -> bool:
@@ -172,10 +178,14 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: Traini
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise UnmaskError(
-            f"training.weights: '{config.weights}' does not fit {config.backbone}: {reason}"
+            f"training.weights: '{config.weights}' does not fit {config.backbone}: "
+            f"{_one_line(error)}"
         ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def save_model(model: nn.Module, model_input: ModelInput, path: Path, half: bool = False) -> None:
@@ -208,13 +218,16 @@ def load_model(path: Path) -> tuple[nn.Module, ModelInput]:
             key: value.float() if value.is_floating_point() else value
             for key, value in load_file(path).items()
         }
-    except Exception as error:  # safetensors raises its own kinds, and KeyError without metadata
+        model_input = ModelInput(
+            described["backbone"],
+            described["size"],
+            tuple(described["mean"]),
+            tuple(described["std"]),
+        )
+        model = timm.create_model(model_input.backbone, pretrained=False, num_classes=1)
+        model.load_state_dict(state, strict=True)
+    except Exception as error:  # absent metadata, a missing tensor, a damaged file
         raise UnmaskError(
-            f"{path}: not a model of unmask ({error}); train or export again"
+            f"{path}: not a model of unmask ({_one_line(error)}); train or export again"
         ) from None
-    model_input = ModelInput(
-        described["backbone"], described["size"], tuple(described["mean"]), tuple(described["std"])
-    )
-    model = timm.create_model(model_input.backbone, pretrained=False, num_classes=1)
-    model.load_state_dict(state, strict=True)
     return model.eval(), model_input

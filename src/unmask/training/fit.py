@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
 from unmask.splits.folds import with_roles
 from unmask.tables import FACES, SPLITS, Label, Role, atomic_path, read_table, read_tables
 from unmask.tracking import start_training_run
@@ -87,6 +88,12 @@ def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
     train, select = (
         faces[faces["role"] == role].reset_index(drop=True) for role in (Role.TRAIN, Role.SELECT)
     )
+    for role, rows in ((Role.TRAIN, train), (Role.SELECT, select)):
+        if rows["label"].nunique() < len(Label):
+            raise UnmaskError(
+                f"fold {job.fold}: the videos to {role} on have faces of one label only; "
+                "results/videos.parquet says why others have none"
+            )
     prior = float((train["label"] == Label.FAKE).mean())
     prior_shift = math.log(prior / (1 - prior)) if config.balance else 0.0
     logger.info(

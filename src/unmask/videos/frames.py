@@ -40,6 +40,7 @@ YUV420, YUV444 = "yuv420p", "yuv444p"
 _FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
 _JPEG_RANGE = 2  # AVCOL_RANGE_JPEG
 _END = "end.json"
+_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """What became of one video's sampling."""
+    """What became of one video's sampling: `ok`, or why there is no frame."""
 
     video: str
     status: Status
     detail: str
-    frames: int
 
 
 def plan_times(times: NDArray[np.float64], count: int) -> NDArray[np.float64]:
@@ -255,22 +255,29 @@ def write_stream(part: Path, probe: Path, config: FramesConfig, output: Path) ->
         probe: the shard's probe table; only its videos with status `ok` are opened.
         config: the sampling.
         output: a FIFO or a file.
+
+    Raises:
+        UnmaskError: the reader of the FIFO stopped.
     """
     cv2.setNumThreads(1)
     table = read_table(probe, PROBE)
     readable = list(table.loc[table["status"] == Status.OK, "video"])
-    frames = 0
-    with output.open("wb") as sink, tarfile.open(mode="w|", fileobj=sink, bufsize=1 << 20) as tar:
-        for name in track(readable, "videos"):
-            sampled = _write_video(tar, part / name, config)
-            frames += sampled.frames
-            if sampled.status != Status.OK or sampled.detail:
-                logger.warning("%s: %s %s", name, sampled.status, sampled.detail)
-        _add(tar, _END, json.dumps({"videos": len(readable)}).encode())
+    try:
+        with (
+            output.open("wb") as sink,
+            tarfile.open(mode="w|", fileobj=sink, bufsize=_BUFFER) as tar,
+        ):
+            frames = sum(
+                _write_video(tar, part / name, config) for name in track(readable, "videos")
+            )
+            _add(tar, _END, json.dumps({"videos": len(readable)}).encode())
+    except BrokenPipeError:
+        raise UnmaskError(f"{output}: its reader stopped; see the log of crop_faces") from None
     logger.info("%d frames of %d videos", frames, len(readable))
 
 
-def _write_video(tar: tarfile.TarFile, path: Path, config: FramesConfig) -> SampledVideo:
+def _write_video(tar: tarfile.TarFile, path: Path, config: FramesConfig) -> int:
+    """Write one video and return its number of frames; what is wrong with it goes along."""
     count, status, detail = 0, Status.OK, ""
     try:
         for frame in sample_frames(path, config):
@@ -287,14 +294,14 @@ def _write_video(tar: tarfile.TarFile, path: Path, config: FramesConfig) -> Samp
                 },
             )
             count += 1
-    except (av.FFmpegError, UnmaskError) as error:
-        detail = getattr(error, "strerror", None) or str(error)
+    except (av.FFmpegError, UnmaskError, ValueError, MemoryError) as error:
         status = Status.OK if count else Status.DECODE_ERROR
-        detail = f"decoding stopped after {count} frames: {detail}"
-    sampled = SampledVideo(path.name, status, detail, count)
-    end = {"status": sampled.status, "detail": sampled.detail, "frames": sampled.frames}
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        detail = f"decoding stopped after {count} frames: {reason}"
+        logger.warning("%s: %s, %s", path.name, status, detail)
+    end = {"status": status, "detail": detail}
     _add(tar, f"{path.name}/{_END}", json.dumps(end).encode())
-    return sampled
+    return count
 
 
 def _add(
@@ -322,18 +329,22 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
 
 def _read_videos(source: BinaryIO, stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
     frames: list[Frame] = []
+    videos = 0
     try:
-        with tarfile.open(mode="r|", fileobj=source, bufsize=1 << 20) as tar:
+        with tarfile.open(mode="r|", fileobj=source, bufsize=_BUFFER) as tar:
             for member in tar:
                 payload = _payload(tar, member)
-                if member.name == _END:
+                if member.name == _END and json.loads(payload)["videos"] == videos:
+                    # To the last byte: a pipe closed early would break the writer.
+                    while source.read(_BUFFER):
+                        pass
                     return
                 video, _, leaf = member.name.rpartition("/")
                 if leaf == _END:
                     end = json.loads(payload)
-                    status = Status(end["status"])
-                    yield SampledVideo(video, status, end["detail"], end["frames"]), frames
+                    yield SampledVideo(video, Status(end["status"]), end["detail"]), frames
                     frames = []
+                    videos += 1
                 else:
                     frames.append(_parse_frame(leaf, member.pax_headers, payload))
     except (tarfile.TarError, EOFError) as error:

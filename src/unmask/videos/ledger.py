@@ -61,7 +61,9 @@ def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
     for column in ("status", "detail"):
         ledger[column] = ledger.pop(f"{column}_cropped").fillna(ledger[column])
     ledger = ledger.sort_values(["video", "part"], kind="stable", ignore_index=True)
-    again = ledger.duplicated("video")
+    # A name without a video behind it does not make the one that has it a duplicate.
+    decoded = ledger[ledger["status"].isin([Status.OK, Status.NO_FACE])]
+    again = decoded.index[decoded.duplicated("video")]
     ledger.loc[again, "detail"] = "the same name stands in an earlier part"
     ledger.loc[again, "status"] = Status.DUPLICATE
     return ledger

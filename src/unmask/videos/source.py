@@ -16,6 +16,7 @@ from unmask.tables import Label, Status
 logger = logging.getLogger(__name__)
 
 METADATA = "metadata.json"
+_MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(name: str, value: Any) -> Entry:
     if not is_safe_name(name):
+        name = _printable(name)
         detail = "the name is not a plain file name"
         return Entry(name, None, None, name, Status.UNSAFE_NAME, detail)
     if not isinstance(value, Mapping):
@@ -114,7 +116,7 @@ def _entry(name: str, value: Any) -> Entry:
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
-    if original is not None and not isinstance(original, str):
+    if original is not None and not (isinstance(original, str) and is_safe_name(original)):
         detail = f"original is {original!r}, not a file name"
         return Entry(name, Label(label), None, name, Status.BAD_METADATA, detail)
     if label == Label.REAL:
@@ -129,7 +131,14 @@ def is_safe_name(name: str) -> bool:
         and "\\" not in name
         and "\0" not in name
         and PurePosixPath(name).name == name
+        and name == _printable(name)
+        and len(name.encode()) <= _MAX_NAME_BYTES
     )
+
+
+def _printable(name: str) -> str:
+    """Return a name without lone surrogates, which JSON may hold and no file system does."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def chunk_of(family: str, chunks: int) -> int:
