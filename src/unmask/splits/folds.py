@@ -26,10 +26,11 @@ _WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Stat
 
 
 def assign_folds(groups: pd.DataFrame, folds: int, seed: int) -> dict[str, int]:
-    """Deal groups to folds so that REAL and FAKE counts come out even.
+    """Deal groups to folds so that REAL and FAKE counts both come out even.
 
     Groups are dealt largest first, in an order among equals that is a hash of name and seed, each
-    to the fold with the fewest FAKE, then the fewest REAL, videos.
+    to the fold where it adds least to the sum of squared loads, loads being shares of all FAKE and
+    of all REAL videos.
 
     Args:
         groups: one row per video, columns `group` and `label`.
@@ -41,12 +42,14 @@ def assign_folds(groups: pd.DataFrame, folds: int, seed: int) -> dict[str, int]:
     """
     counts = groups.groupby(["group", "label"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=[Label.FAKE, Label.REAL], fill_value=0)
-    sizes = [(int(fake), int(real), str(group)) for group, fake, real in counts.itertuples()]
-    sizes.sort(key=lambda one: (-one[0], -one[1], _stable_hash(one[2], seed)))
-    load = [(0, 0)] * folds
+    shares = counts / counts.sum().clip(lower=1)
+    sizes = [(fake, real, str(group)) for group, fake, real in shares.itertuples()]
+    sizes.sort(key=lambda one: (-one[0] - one[1], _stable_hash(one[2], seed)))
+    load = [(0.0, 0.0)] * folds
     assigned = {}
     for fake, real, group in sizes:
-        fold = min(range(folds), key=lambda f: (load[f], (f + seed) % folds))
+        added = [fake * of_fake + real * of_real for of_fake, of_real in load]
+        fold = min(range(folds), key=lambda f: (added[f], load[f], (f + seed) % folds))
         load[fold] = (load[fold][0] + fake, load[fold][1] + real)
         assigned[group] = fold
     return assigned

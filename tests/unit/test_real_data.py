@@ -1,0 +1,76 @@
+"""What synthetic clips cannot show: real encoders, real people, DFDC's own metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+
+from unmask.config import FacesConfig, FramesConfig
+from unmask.faces.crops import crop_video
+from unmask.faces.detectors import create_detector
+from unmask.splits.folds import assign_folds
+from unmask.splits.groups import group_videos
+from unmask.tables import Status
+from unmask.videos.frames import sample_frames
+from unmask.videos.source import read_metadata
+
+ROOT = Path(os.environ.get("UNMASK_REAL_DATA", "../shared/data"))
+
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not ROOT.is_dir(), reason=f"no real videos in {ROOT} (UNMASK_REAL_DATA)"),
+]
+
+
+def clips() -> list[Path]:
+    """Return a clip of each part of the training set and two of DFDC."""
+    parts = sorted(ROOT.glob("ffpp/*/"))
+    firsts = [sorted(part.glob("*.mp4"))[0] for part in parts]
+    return [*firsts, *(ROOT / "test/test_videos" / n for n in ("brtujopkby.mp4", "yhffcuhhjy.mp4"))]
+
+
+@pytest.mark.parametrize("clip", clips() if ROOT.is_dir() else [], ids=lambda clip: clip.name)
+def test_sampled_frames_are_those_of_a_full_decode_bit_for_bit(clip: Path) -> None:
+    sampled = {frame.time: frame.data for frame in sample_frames(clip, FramesConfig(per_video=6))}
+    assert len(sampled) == 6
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            if (expected := sampled.pop(frame.time, None)) is not None:
+                np.testing.assert_array_equal(frame.to_ndarray(), expected)
+    assert not sampled
+
+
+def test_a_face_is_found_in_every_sampled_frame_of_real_people() -> None:
+    config = FacesConfig()
+    detector = create_detector(config)
+    for clip in clips():
+        frames = list(sample_frames(clip, FramesConfig(per_video=4)))
+        crops = crop_video(frames, detector, config)
+        assert {crop.frame for crop in crops} == {0, 1, 2, 3}, clip.name
+
+
+def test_dfdc_s_own_metadata_splits_into_balanced_folds_without_straddling(tmp_path: Path) -> None:
+    sample = ROOT / "dfdc_metadata" / "train_sample_metadata.json"
+    (tmp_path / "metadata.json").write_text(sample.read_text())
+    entries = read_metadata(tmp_path)
+    assert len(entries) == len(json.loads(sample.read_text())) == 400
+    assert {entry.status for entry in entries} == {Status.OK}
+    videos = pd.DataFrame(
+        {
+            "video": [entry.name for entry in entries],
+            "original": [entry.original for entry in entries],
+            "label": [str(entry.label) for entry in entries],
+        }
+    )
+    videos["group"] = group_videos(videos)
+    folds = assign_folds(videos, 5, seed=1)
+    videos["fold"] = videos["group"].map(folds)
+    assert videos.groupby([e.family for e in entries])["fold"].nunique().max() == 1
+    share = videos.groupby("fold")["label"].apply(lambda labels: (labels == "FAKE").mean())
+    assert share.max() - share.min() < 0.03
