@@ -4,6 +4,8 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 INSTALLED := .venv/.installed
+# snakefmt calls shfmt, which is installed beside it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint ui report lock schema clean
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from unmask.config import Config, load_config
+from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
 from unmask.progress import configure_logging
 
@@ -28,7 +28,7 @@ def _settings(text: str) -> Config:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise UnmaskError(f"--settings: no valid JSON ({error})") from None
-    return load_config(values)
+    return load_settings(values)
 
 
 # Modules are imported inside the commands: torch alone takes seconds that `probe` need not wait.

@@ -199,26 +199,6 @@ class Config(Section):
             filled["experiments"] = {k: v or {} for k, v in filled["experiments"].items()}
         return filled
 
-    @model_validator(mode="after")
-    def _possible(self) -> Config:
-        for name in self.experiments:
-            training = self.experiment(name)
-            where = f"experiments.{name}"
-            beyond = [fold for fold in training.folds if fold >= self.split.folds]
-            if beyond:
-                raise ValueError(
-                    f"{where}.folds: fold {beyond[0]} does not exist, "
-                    f"split.folds is {self.split.folds} (folds count from 0)"
-                )
-            if len(set(training.folds)) < len(training.folds):
-                raise ValueError(f"{where}.folds: {training.folds} names a fold twice")
-        if self.kaggle.experiment not in {"best", *self.experiments}:
-            raise ValueError(
-                f"kaggle.experiment: '{self.kaggle.experiment}' is neither 'best' nor one of "
-                f"experiments ({', '.join(self.experiments)})"
-            )
-        return self
-
     def experiment(self, name: str) -> TrainingConfig:
         """Return the training settings of one experiment: `training` with its overrides."""
         overrides = self.experiments[name].model_dump(exclude_none=True)
@@ -226,17 +206,52 @@ class Config(Section):
 
 
 def load_config(values: Mapping[str, Any]) -> Config:
-    """Validate a configuration as read from YAML or from the command line.
+    """Validate a whole configuration as read from YAML and from the command line.
 
     Raises:
         UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
             other; the message names the key.
+    """
+    config = load_settings(values)
+    for name in config.experiments:
+        _check_experiment(name, config)
+    if config.kaggle.experiment not in {"best", *config.experiments}:
+        raise UnmaskError(
+            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best' nor one of "
+            f"experiments ({', '.join(config.experiments)})"
+        )
+    return config
+
+
+def load_settings(values: Mapping[str, Any]) -> Config:
+    """Validate some sections of a configuration, the others being defaults.
+
+    Raises:
+        UnmaskError: a key is not known, or a value has the wrong type; the message names the key.
     """
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(_problem(one) for one in error.errors())
         raise UnmaskError(f"config: {problems}") from None
+
+
+def _check_experiment(name: str, config: Config) -> None:
+    training = config.experiment(name)
+    where = f"config: experiments.{name}"
+    beyond = [fold for fold in training.folds if fold >= config.split.folds]
+    if beyond:
+        raise UnmaskError(
+            f"{where}.folds: fold {beyond[0]} does not exist, "
+            f"split.folds is {config.split.folds} (folds count from 0)"
+        )
+    if len(set(training.folds)) < len(training.folds):
+        raise UnmaskError(f"{where}.folds: {training.folds} names a fold twice")
+    if training.image_size > config.faces.size:
+        raise UnmaskError(
+            f"{where}.image_size: {training.image_size} is more than the stored crops have "
+            f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
+        )
 
 
 def _problem(error: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ vocabulary without having pyarrow.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unmask.errors import UnmaskError
 
@@ -30,12 +31,13 @@ class Status(StrEnum):
     OK = "ok"  # at least one face crop is in the shard
     BAD_METADATA = "bad_metadata"  # its entry in metadata.json is not what DFDC's schema says
     UNSAFE_NAME = "unsafe_name"  # its name points outside the part; never opened
-    DUPLICATE = "duplicate"  # the same name stands in an earlier part, whose video is used
+    DUPLICATE = "duplicate"  # the same video stands in an earlier part and is used from there
     MISSING = "missing"  # named in metadata.json, but no such file
     UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty, not a video
     NO_VIDEO_STREAM = "no_video_stream"  # opened, but holds no picture
     DECODE_ERROR = "decode_error"  # opened, but not one frame could be decoded
     NO_FACE = "no_face"  # decoded, but no face was found in any sampled frame
+    FAILED = "failed"  # the code met something it does not know; the job's log has the traceback
 
 
 class Label(StrEnum):
@@ -214,6 +216,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON for people and for the next stage; replaced atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:

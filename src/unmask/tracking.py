@@ -26,7 +26,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
 from unmask.provenance import git_state
-from unmask.tables import atomic_path
+from unmask.tables import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,8 @@ def create_tracking(config: TrackingConfig, output: Path) -> None:
             )
         else:
             identifier = experiment.experiment_id
-    with atomic_path(output) as temporary:
-        content = {"uri": uri, "experiment": config.experiment, "experiment_id": identifier}
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    content = {"uri": uri, "experiment": config.experiment, "experiment_id": identifier}
+    write_json(content, output)
     logger.info("experiment %s (id %s) at %s", config.experiment, identifier, uri)
 
 
@@ -85,8 +84,8 @@ def _reachable(uri: str) -> Iterator[None]:
     except MlflowException as error:
         reason = str(error).splitlines()[0]
         raise UnmaskError(
-            f"tracking.uri: MLflow at {uri} does not answer ({reason}); start the server or set "
-            "tracking.uri or MLFLOW_TRACKING_URI"
+            f"tracking.uri: MLflow at {uri} says: {reason}; start the server, or set tracking.uri "
+            "or MLFLOW_TRACKING_URI; of a run that was deleted, delete the run.json and rerun"
         ) from None
 
 
@@ -129,11 +128,12 @@ def start_training_run(
     with _reachable(where["uri"]):
         mlflow.set_tracking_uri(where["uri"])
         mlflow.set_experiment(where["experiment"])
-        with mlflow.start_run(run_name=name, log_system_metrics=True) as active:
-            mlflow.log_params(dict(settings))
-            mlflow.log_dict(dict(settings), "config.json")
-            mlflow.set_tags({"config_digest": _digest(settings), **git_state()})
-            yield TrainingRun(active.info.run_id, where["uri"], where["experiment"])
+        active = mlflow.start_run(run_name=name, log_system_metrics=True)
+    with active:
+        mlflow.log_params(dict(settings))
+        mlflow.log_dict(dict(settings), "config.json")
+        mlflow.set_tags({"config_digest": _digest(settings), **git_state()})
+        yield TrainingRun(active.info.run_id, where["uri"], where["experiment"])
 
 
 @contextmanager
@@ -142,8 +142,9 @@ def continue_run(run: Mapping[str, Any]) -> Iterator[None]:
     with _reachable(run["tracking_uri"]):
         mlflow.set_tracking_uri(run["tracking_uri"])
         mlflow.set_experiment(run["tracking_experiment"])
-        with mlflow.start_run(run_id=run["run_id"], log_system_metrics=False):
-            yield
+        active = mlflow.start_run(run_id=run["run_id"], log_system_metrics=False)
+    with active:
+        yield
 
 
 def log_evaluation(

@@ -98,10 +98,10 @@ def test_calibration_is_fitted_on_the_select_role_alone() -> None:
     report = fold.assign(role="report", logit=-fold["logit"] * 9)
     faceless = fold.head(20).assign(logit=np.nan)
     config = EvaluationConfig()
-    alone = calibrate_fold(fold, config)
-    assert calibrate_fold(pd.concat([report, fold, faceless]), config) == alone
+    alone = calibrate_fold(fold, 0.8, config)
+    assert calibrate_fold(pd.concat([report, fold, faceless]), 0.8, config) == alone
     assert alone == fit_platt(logits, labels)
-    assert calibrate_fold(fold, EvaluationConfig(calibrate=False)) == identity(labels)
+    assert calibrate_fold(fold, 0.8, EvaluationConfig(calibrate=False)) == identity(0.8)
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:

@@ -4,9 +4,11 @@ import csv
 import hashlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from unmask.kaggle.predict import (
     read_sample,
     write_submission,
 )
+from unmask.kaggle.wheels import repack_wheel
 from unmask.training.backbones import create_backbone, save_model
 from unmask.videos.frames import sample_frames
 
@@ -224,3 +227,17 @@ def test_prediction_needs_nothing_that_kaggle_lacks() -> None:
     absent = ["snakemake", "mlflow", "pytorch_lightning", "lightning", "albumentations", "pyarrow"]
     code = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_installed_package_is_packed_into_a_wheel_that_works_unpacked(tmp_path: Path) -> None:
+    wheel = repack_wheel("av", tmp_path)
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    code = (
+        "import av, sys; assert av.__file__.startswith(sys.argv[1]), av.__file__; av.Codec('h264')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "unpacked")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert repack_wheel("av", tmp_path).read_bytes() == wheel.read_bytes()

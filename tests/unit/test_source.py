@@ -165,3 +165,13 @@ def test_every_entry_is_in_exactly_one_shard(
     (part / "metadata.json").write_text(json.dumps(content))
     found = [entry.name for chunk in range(chunks) for entry in shard_entries(part, chunk, chunks)]
     assert sorted(found) == sorted(names)
+
+
+def test_metadata_of_other_tools_is_understood(tmp_path: Path) -> None:
+    text = (
+        '{"a.mp4": {"label": "REAL", "original": NaN}, "b.mp4": {"label": "FAKE", "original": ""}}'
+    )
+    (tmp_path / "metadata.json").write_text(text, encoding="utf-8-sig")
+    real, fake = read_metadata(tmp_path)
+    assert (real.status, real.original, real.family) == (Status.OK, None, "a.mp4")
+    assert (fake.status, fake.original, fake.family) == (Status.OK, None, "b.mp4")

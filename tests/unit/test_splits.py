@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
 from unmask.splits.audits import audit_splits
-from unmask.splits.folds import assign_folds, role_of, with_roles, write_splits
+from unmask.splits.folds import assign_folds, write_splits
 from unmask.splits.groups import group_videos
+from unmask.splits.roles import role_of, with_roles
 from unmask.tables import SPLITS, VIDEOS, Role, Status, read_table, write_table
 
 
@@ -187,3 +188,14 @@ def test_a_role_without_a_label_is_refused(fold: int, role: str) -> None:
     with_roles(splits, fold, 3)
     with pytest.raises(UnmaskError, match=f"fold {fold}: no REAL video to {role} on; .*now 3"):
         with_roles(splits.drop(4), fold, 3)
+
+
+@pytest.mark.parametrize(
+    "families", [{"FAKE": 103, "REAL": 100}, {"FAKE": 7, "REAL": 50}, {"FAKE": 50, "REAL": 7}]
+)
+def test_videos_without_a_family_are_dealt_by_both_labels(families: dict[str, int]) -> None:
+    labels = [label for label, count in families.items() for _ in range(count)]
+    videos = pd.DataFrame({"group": [f"{i:03}" for i in range(len(labels))], "label": labels})
+    videos["fold"] = videos["group"].map(assign_folds(videos, 5, seed=1))
+    counts = videos.groupby(["fold", "label"]).size().unstack(fill_value=0)
+    assert (counts.max() - counts.min()).max() <= 1

@@ -37,7 +37,8 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
     ("module", "rules"),
     [
         ("videos/probe.py", {"probe"}),
-        ("splits/groups.py", {"split", "train", "score", "evaluate"}),
+        ("splits/groups.py", {"split"}),
+        ("splits/roles.py", {"train", "score", "evaluate"}),
         ("training/augment.py", {"train", "score"}),
         ("evaluation/figures.py", {"explore", "evaluate", "compare"}),
         ("kaggle/bundle.py", {"export"}),

@@ -24,7 +24,9 @@ from unmask.videos.source import find_parts
 # Jobs run the interpreter and the code that parsed this file, activated environment or not.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    PYTHONPATH=str(ROOT / "src"),
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])
+    ),
 )
 
 
@@ -83,6 +85,11 @@ def frame_stream(path):
         return path
     one_core = workflow.resource_settings.cores == 1 and not workflow.remote_exec
     return temp(path) if one_core else pipe(path)
+
+
+def frames_memory(wildcards, attempt):
+    """Return megabytes for one video's frames at 4K, more where a first try was not enough."""
+    return attempt * max(1500, 15 * CONFIG.frames.per_video + 1000)
 
 
 def weights(path):

@@ -28,6 +28,7 @@ rule score:
     threads: 8
     resources:
         mem_mb=8000,
+        gpu=1,
         runtime=240,
     params:
         settings=training_settings,

@@ -24,7 +24,7 @@ rule extract_frames:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=frames_memory,
         runtime=240,
     params:
         part=part_of,
@@ -32,7 +32,7 @@ rule extract_frames:
         code=source_digest("videos.frames"),
     shell:
         r"""
-        python -m unmask extract-frames \
+        exec python -m unmask extract-frames \
             --log {log:q} \
             --part {params.part:q} \
             --probe {input:q} \
@@ -57,7 +57,7 @@ rule crop_faces:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
+        mem_mb=frames_memory,
         runtime=240,
     params:
         settings=settings("faces"),
@@ -66,7 +66,7 @@ rule crop_faces:
         code=source_digest("faces.crops"),
     shell:
         r"""
-        python -m unmask crop-faces \
+        exec python -m unmask crop-faces \
             --log {log:q} \
             --stream {input.stream:q} \
             --probe {input.probe:q} \

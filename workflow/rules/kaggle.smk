@@ -30,11 +30,9 @@ rule export:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=settings(
-            "frames", "faces", "evaluation", "kaggle", "tracking", "experiments"
-        ),
+        settings=settings("frames", "faces", "evaluation", "kaggle", "tracking"),
         # The bundle carries the code that predicts.
-        code=[source_digest("kaggle.bundle"), source_digest("kaggle.predict")],
+        code=source_digest("kaggle.bundle"),
     shell:
         r"""
         python -m unmask export \
@@ -63,6 +61,7 @@ rule predict:
     threads: 8
     resources:
         mem_mb=8000,
+        gpu=1,
         runtime=540,
     shell:
         r"""

@@ -60,6 +60,7 @@ rule train:
     threads: 8  # decoding and augmenting for one GPU; more than that many are not used
     resources:
         mem_mb=16000,
+        gpu=1,
         runtime=1440,
     params:
         settings=training_settings,

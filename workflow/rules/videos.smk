@@ -12,7 +12,9 @@ OUTPUTS
 
 rule probe:
     input:
-        metadata_of,
+        metadata=metadata_of,
+        # Its time changes when videos come or go.
+        folder=part_of,
     output:
         ensure("results/probe/{shard}.parquet", non_empty=True),
     log:
@@ -26,7 +28,6 @@ rule probe:
         mem_mb=1000,
         runtime=60,
     params:
-        part=part_of,
         chunk=chunk_of,
         chunks=CONFIG.shards_per_part,
         code=source_digest("videos.probe"),
@@ -34,7 +35,7 @@ rule probe:
         r"""
         python -m unmask probe \
             --log {log:q} \
-            --part {params.part:q} \
+            --part {input.folder:q} \
             --chunk {params.chunk:q} \
             --chunks {params.chunks:q} \
             --out {output:q}

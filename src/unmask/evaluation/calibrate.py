@@ -24,10 +24,10 @@ class Calibration:
     intercept: float
     prior: float
 
-    def probability(
+    def log_odds(
         self, logits: NDArray[np.float64], prior: float | None = None
     ) -> NDArray[np.float64]:
-        """Return the probability of FAKE.
+        """Return the calibrated log-odds of FAKE.
 
         Args:
             logits: float64 (n,); NaN where a video has no face, which answers with the prior.
@@ -36,9 +36,13 @@ class Calibration:
         """
         shift = 0.0 if prior is None else log_odds(prior) - log_odds(self.prior)
         calibrated = self.slope * logits + self.intercept
-        faceless = np.isnan(logits)
-        logits = np.where(faceless, log_odds(self.prior), calibrated) + shift
-        return np.asarray(expit(logits), np.float64)
+        return np.where(np.isnan(logits), log_odds(self.prior), calibrated) + shift
+
+    def probability(
+        self, logits: NDArray[np.float64], prior: float | None = None
+    ) -> NDArray[np.float64]:
+        """Return the calibrated probability of FAKE; see `log_odds`."""
+        return np.asarray(expit(self.log_odds(logits, prior)), np.float64)
 
 
 def log_odds(probability: float) -> float:
@@ -46,9 +50,9 @@ def log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def identity(labels: NDArray[np.float64]) -> Calibration:
-    """Return the calibration that changes nothing, with the prior of labels (n,)."""
-    return Calibration(slope=1.0, intercept=0.0, prior=smoothed_prior(labels))
+def identity(prior: float) -> Calibration:
+    """Return the calibration that changes nothing of logits that assume `prior`."""
+    return Calibration(slope=1.0, intercept=0.0, prior=prior)
 
 
 def smoothed_prior(labels: NDArray[np.float64]) -> float:

@@ -17,7 +17,7 @@ from unmask.evaluation import figures
 from unmask.evaluation.aggregate import aggregate_videos
 from unmask.evaluation.calibrate import Calibration, fit_platt, identity
 from unmask.evaluation.metrics import binary_metrics
-from unmask.splits.folds import with_roles
+from unmask.splits.roles import with_roles
 from unmask.tables import (
     FACES,
     PREDICTIONS,
@@ -28,6 +28,7 @@ from unmask.tables import (
     atomic_path,
     read_table,
     read_tables,
+    write_json,
     write_table,
 )
 from unmask.tracking import log_evaluation
@@ -92,7 +93,7 @@ def evaluate(
         asked = with_roles(table, job["fold"], job["folds"])
         asked = asked[asked["role"] != Role.TRAIN].assign(fold=job["fold"])
         fold = asked.merge(videos, on=["fold", "part", "video"], how="left")
-        calibration = calibrate_fold(fold, config)
+        calibration = calibrate_fold(fold, job["prior"], config)
         fold["probability"] = calibration.probability(fold["logit"].to_numpy())
         answered.append(fold)
         calibrations[str(job["fold"])] = calibration
@@ -102,7 +103,9 @@ def evaluate(
     metrics: dict[str, Any] = {
         "experiment": jobs[0]["experiment"],
         **{str(role): _metrics_of(predictions, role) for role in (Role.REPORT, Role.SELECT)},
-        "report_uncalibrated": uncalibrated_metrics(predictions),
+        "report_uncalibrated": uncalibrated_metrics(
+            predictions, {job["fold"]: job["prior"] for job in jobs}
+        ),
         "folds": {
             str(job["fold"]): _metrics_of(
                 predictions[predictions["fold"] == job["fold"]], Role.REPORT
@@ -111,8 +114,8 @@ def evaluate(
         },
     }
     write_table(predictions, PREDICTIONS, files.predictions)
-    _write_json(metrics, files.metrics)
-    _write_json({fold: asdict(one) for fold, one in calibrations.items()}, files.calibration)
+    write_json(metrics, files.metrics)
+    write_json({fold: asdict(one) for fold, one in calibrations.items()}, files.calibration)
     drawn = _draw(predictions, jobs, shards, read_tables(indices, FACES), files)
     for job in jobs:
         of_fold = metrics["folds"][str(job["fold"])]
@@ -129,21 +132,27 @@ def evaluate(
     )
 
 
-def calibrate_fold(fold: pd.DataFrame, config: EvaluationConfig) -> Calibration:
-    """Fit the calibration of one fold's model on its select role alone."""
+def calibrate_fold(fold: pd.DataFrame, prior: float, config: EvaluationConfig) -> Calibration:
+    """Fit the calibration of one fold's model on its select role alone.
+
+    Args:
+        fold: the fold's videos with `role`, `label` and `logit`.
+        prior: share of FAKE that uncalibrated logits assume.
+        config: whether to calibrate at all.
+    """
     select = fold[fold["role"] == Role.SELECT]
     if not config.calibrate:
-        return identity(_is_fake(select))
+        return identity(prior)
     seen = select[select["logit"].notna()]
     return fit_platt(seen["logit"].to_numpy(), _is_fake(seen))
 
 
-def uncalibrated_metrics(predictions: pd.DataFrame) -> dict[str, float]:
-    """Return the report role's metrics as if nothing had been calibrated."""
+def uncalibrated_metrics(predictions: pd.DataFrame, priors: dict[int, float]) -> dict[str, float]:
+    """Return the report role's metrics as if nothing had been calibrated, by the folds' priors."""
     raw = []
-    for _, fold in predictions.groupby("fold"):
-        plain = identity(_is_fake(fold[fold["role"] == Role.SELECT]))
-        raw.append(fold.assign(probability=plain.probability(fold["logit"].to_numpy())))
+    for fold, prior in priors.items():
+        rows = predictions[predictions["fold"] == fold]
+        raw.append(rows.assign(probability=identity(prior).probability(rows["logit"].to_numpy())))
     return _metrics_of(pd.concat(raw), Role.REPORT)
 
 
@@ -155,11 +164,6 @@ def _metrics_of(predictions: pd.DataFrame, role: Role) -> dict[str, float]:
 
 def _is_fake(rows: pd.DataFrame) -> NDArray[np.float64]:
     return np.asarray(rows["label"] == Label.FAKE, np.float64)
-
-
-def _write_json(content: Any, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _draw(

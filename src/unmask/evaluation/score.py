@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from unmask.progress import track
-from unmask.splits.folds import with_roles
+from unmask.splits.roles import with_roles
 from unmask.tables import FACES, SCORES, SPLITS, Role, read_table, read_tables, write_table
 from unmask.training.backbones import load_model
 from unmask.training.dataset import (

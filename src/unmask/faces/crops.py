@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from unmask.config import FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.detectors import Detections, Detector, create_detector
-from unmask.faces.shards import ShardWriter
+from unmask.faces.shards import ShardWriter, write_shard
 from unmask.faces.tracks import Track, link_faces
 from unmask.progress import track as track_progress
 from unmask.tables import CROPPED, FACES, PROBE, Status, read_table, write_table
@@ -183,10 +183,15 @@ def crop_shard(
     detector = create_detector(config)
     rows: list[dict[str, object]] = []
     outcomes: list[dict[str, object]] = []
-    with ShardWriter(shard) as writer:
+    with write_shard(shard) as writer:
         for sampled, frames in track_progress(read_stream(stream), "videos", len(readable)):
-            crops = crop_video(frames, detector, config)
             names = {"part": parts[sampled.video], "video": sampled.video}
+            try:
+                crops = crop_video(frames, detector, config)
+            except Exception as error:  # one odd video must not cost its whole shard
+                logger.exception("%s", sampled.video)
+                crops = []
+                sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
             for crop in crops:
                 rows.append(names | _index_row(crop, writer, Path(sampled.video).stem))
             outcomes.append(names | _outcome(sampled, len(frames), crops))

@@ -10,39 +10,23 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from unmask.errors import UnmaskError
+from unmask.tables import atomic_path
 
 
 class ShardWriter:
-    """Write crops into a tar; the file appears under its name only when all are in.
+    """Append crops to a tar; made by `write_shard`.
 
     Members carry no time, owner or mode of the writing machine, so equal crops make equal bytes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> Self:
-        self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._tar.close()
-        if kind is None:
-            self._temporary.replace(self.path)
-        else:
-            self._temporary.unlink()
+        self._tar = tar
 
     def add(self, name: str, payload: bytes) -> int:
         """Append a member and return the byte offset of its payload."""
@@ -51,6 +35,16 @@ class ShardWriter:
         self._tar.addfile(member, io.BytesIO(payload))
         blocks = -(-len(payload) // tarfile.BLOCKSIZE)
         return self._tar.offset - blocks * tarfile.BLOCKSIZE
+
+
+@contextmanager
+def write_shard(path: Path) -> Iterator[ShardWriter]:
+    """Open a shard for writing; the file appears under its name only when all crops are in."""
+    with (
+        atomic_path(path) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        yield ShardWriter(path, tar)
 
 
 class ShardReader:

@@ -7,8 +7,6 @@ import json
 import logging
 import platform
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,8 @@ from unmask.config import Config
 from unmask.errors import UnmaskError
 from unmask.faces.weights import YUNET, find_weights
 from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT
+from unmask.kaggle.wheels import build_wheel, repack_wheel
+from unmask.tables import write_json
 from unmask.tracking import register_bundle
 from unmask.training.backbones import load_model, save_model
 
@@ -30,11 +30,18 @@ _VERSIONS = ("torch", "timm", "opencv-python-headless", "av", "numpy", "pydantic
 
 _SCRIPT = '''"""Answer a test set from this folder, without internet; see README.md."""
 
+import importlib.util
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 folder = Path(__file__).resolve().parent
 sys.path.insert(0, str(next(folder.glob("unmask-*.whl"))))
+if importlib.util.find_spec("av") is None:  # it has shared libraries, which no zip can give
+    unpacked = tempfile.mkdtemp()
+    zipfile.ZipFile(next(folder.glob("av-*.whl"))).extractall(unpacked)
+    sys.path.append(unpacked)
 
 from unmask.kaggle.predict import main  # noqa: E402
 
@@ -112,11 +119,12 @@ def export_bundle(
             )
     shutil.copyfile(find_weights(YUNET, config.faces.weights, "faces.weights"), output / YUNET.name)
     build_wheel(output)
+    repack_wheel("av", output)  # Kaggle's images have all else that predict.py imports
     (output / SCRIPT).write_text(_SCRIPT)
     settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
-    _write_json(settings, output / CONFIG)
-    _write_json(_dataset_metadata(config), output / "dataset-metadata.json")
+    write_json(settings, output / CONFIG)
+    write_json(_dataset_metadata(config), output / "dataset-metadata.json")
     report = metrics["report"]
     readme = _README.format(
         title=config.kaggle.title,
@@ -126,31 +134,11 @@ def export_bundle(
         constant=report["best_constant_log_loss"],
     )
     (output / "README.md").write_text(readme)
-    _write_json(_manifest(output, members, metrics), output / MANIFEST)
+    write_json(_manifest(output, members, metrics), output / MANIFEST)
     check_size(output, config.kaggle.max_bytes)
     run = json.loads(trained[0].run.read_text()) | {"run_id": members[0]["run_id"]}
     registered = register_bundle(run, config.tracking.model, output, report)
     logger.info("%s: %s, model version %s", output, experiment, registered)
-
-
-def build_wheel(output: Path) -> None:
-    """Build the project's own wheel into `output`, without isolation: nothing is fetched."""
-    root = Path(unmask.__file__).resolve().parents[2]
-    command = [
-        sys.executable,
-        "-m",
-        "hatchling",
-        "build",
-        "-t",
-        "wheel",
-        "-d",
-        str(output.resolve()),
-    ]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise UnmaskError(
-            f"export: the wheel cannot be built in {root}: {done.stderr.strip().splitlines()[-1]}"
-        )
 
 
 def check_size(folder: Path, max_bytes: int) -> int:
@@ -205,7 +193,3 @@ def _dataset_metadata(config: Config) -> dict[str, Any]:
         "id": f"{config.kaggle.owner}/{slug}",
         "licenses": [{"name": "other"}],
     }
-
-
-def _write_json(content: Any, path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -11,7 +11,6 @@ import csv
 import hashlib
 import json
 import logging
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -24,12 +23,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import nn
 
-from unmask.config import Config, load_config
+from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
 from unmask.evaluation.aggregate import AGGREGATIONS
-from unmask.evaluation.calibrate import Calibration, log_odds
+from unmask.evaluation.calibrate import Calibration
 from unmask.faces.crops import Crop, crop_video, decode_jpeg
 from unmask.faces.detectors import Detector, create_detector
 from unmask.progress import configure_logging, track
@@ -88,9 +88,8 @@ def load_bundle(folder: Path) -> Bundle:
         raise UnmaskError(f"{folder}: no readable {MANIFEST}; export or upload it again") from None
     check_files(folder, manifest["files"])
     settings = json.loads((folder / CONFIG).read_text())
-    settings["kaggle"]["experiment"] = "best"  # which it was is in the manifest
     settings["faces"]["weights"] = str(folder / settings["faces"]["weights"])
-    config = load_config(settings)
+    config = load_settings(settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     members = []
     for described in manifest["members"]:
@@ -134,9 +133,8 @@ def predict_crops(bundle: Bundle, crops: list[Crop]) -> float | None:
     for member in bundle.members:
         logits = member_logits(member, pictures, bundle.device) + member.prior_shift
         video = np.array([aggregate(logits)])
-        answers.append(member.calibration.probability(video, bundle.config.kaggle.prior)[0])
-    mean = float(np.mean([log_odds(float(answer)) for answer in answers]))
-    return 1 / (1 + math.exp(-mean))
+        answers.append(member.calibration.log_odds(video, bundle.config.kaggle.prior))
+    return float(expit(np.mean(answers)))
 
 
 def member_logits(
@@ -151,12 +149,14 @@ def member_logits(
     return np.asarray(torch.cat(logits).squeeze(1), np.float64)
 
 
-def predict_video(bundle: Bundle, path: Path) -> tuple[float | None, str]:
+def predict_video(bundle: Bundle, videos: Path, name: str) -> tuple[float | None, str]:
     """Return the probability of one video and, where there is none, why."""
-    if not path.is_file():
+    if not is_safe_name(name):
+        return None, "the name is not a plain file name"
+    if not (videos / name).is_file():
         return None, "no such file"
     try:
-        frames = list(sample_frames(path, bundle.config.frames))
+        frames = list(sample_frames(videos / name, bundle.config.frames))
     except (av.FFmpegError, UnmaskError) as error:
         return None, str(error)
     answer = predict_crops(bundle, crop_video(frames, bundle.detector, bundle.config.faces))
@@ -170,7 +170,7 @@ def read_sample(path: Path) -> list[str]:
         UnmaskError: it cannot be read, or has no column `filename`.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UnmaskError(f"{path}: cannot be read ({error.strerror})") from None
@@ -213,10 +213,11 @@ def predict(folder: Path, videos: Path, sample: Path, output: Path, threads: int
     started = written = time.monotonic()
     unanswered = 0
     for name in track(list(answers), "videos"):
-        if is_safe_name(name):
-            answer, reason = predict_video(bundle, videos / name)
-        else:
-            answer, reason = None, "the name is not a plain file name"
+        try:
+            answer, reason = predict_video(bundle, videos, name)
+        except Exception as error:  # one odd video must not cost the other answers
+            logger.exception("%s", name)
+            answer, reason = None, type(error).__name__
         if answer is None:
             unanswered += 1
             logger.warning("%s: %s; answered with the prior", name, reason)

@@ -8,7 +8,6 @@ video is reported on exactly once over all folds, by a model that never saw its 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
 from unmask.splits.audits import audit_splits
 from unmask.splits.groups import group_videos
-from unmask.tables import SPLITS, VIDEOS, Label, Role, Status, atomic_path, read_table, write_table
+from unmask.tables import SPLITS, VIDEOS, Label, Status, read_table, write_json, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -59,31 +58,6 @@ def _stable_hash(name: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
 
 
-def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
-    """Return what a video of fold `fold_of_video` is to the model of `fold`."""
-    if fold_of_video == fold:
-        return Role.REPORT
-    return Role.SELECT if fold_of_video == (fold + 1) % folds else Role.TRAIN
-
-
-def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
-    """Return the split table with a `role` column for the model of `fold`.
-
-    Raises:
-        UnmaskError: a role has no REAL or no FAKE, so the model cannot be trained or judged.
-    """
-    roles = splits.assign(role=[str(role_of(f, fold, folds)) for f in splits["fold"]])
-    for role in Role:
-        labels = set(roles.loc[roles["role"] == role, "label"])
-        for label in Label:
-            if label not in labels:
-                raise UnmaskError(
-                    f"fold {fold}: no {label} video to {role} on; "
-                    f"add videos or lower split.folds (now {folds})"
-                )
-    return roles
-
-
 def write_splits(ledger: Path, config: SplitConfig, seed: int, output: Path, audit: Path) -> None:
     """Write the fold of every video, and an audit that proves no family straddles.
 
@@ -114,8 +88,7 @@ def write_splits(ledger: Path, config: SplitConfig, seed: int, output: Path, aud
     if report["straddling_families"]:
         raise AssertionError(f"families in two folds: {report['straddling_families']}")
     write_table(splits, SPLITS, output)
-    with atomic_path(audit) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(report, audit)
     logger.info("%d videos, %d groups: %s", len(splits), report["groups"], report["folds"])
     if report["absent_originals"]:
         logger.warning("originals without a row: %s", ", ".join(report["absent_originals"]))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -146,6 +147,7 @@ def create_train_loader(
         batch_size=config.batch_size,
         sampler=sampler,
         num_workers=workers,
+        worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         drop_last=len(sampler) >= config.batch_size,
@@ -162,9 +164,15 @@ def create_score_loader(
         batch_size=batch_size,
         sampler=[SampleId(0, row) for row in range(len(dataset))],
         num_workers=workers,
+        worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _use_one_thread(worker: int) -> None:
+    """Keep OpenCV in a worker from starting a thread for every core of the machine."""
+    cv2.setNumThreads(1)
 
 
 def loader_workers(threads: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -24,8 +23,17 @@ from pytorch_lightning.callbacks import (
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.splits.folds import with_roles
-from unmask.tables import FACES, SPLITS, Label, Role, atomic_path, read_table, read_tables
+from unmask.splits.roles import with_roles
+from unmask.tables import (
+    FACES,
+    SPLITS,
+    Label,
+    Role,
+    atomic_path,
+    read_table,
+    read_tables,
+    write_json,
+)
 from unmask.tracking import start_training_run
 from unmask.training.backbones import create_backbone, save_model
 from unmask.training.dataset import (
@@ -171,8 +179,7 @@ def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
         "history": history.epochs,
         "seconds": round(seconds, 1),
     }
-    with atomic_path(output / "run.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(summary, output / "run.json")
     logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
 
 

@@ -127,7 +127,7 @@ def sample_frames(path: Path, config: FramesConfig) -> Iterator[Frame]:
         av.FFmpegError: the file cannot be opened or decoded.
         UnmaskError: the file holds no video stream or no frame.
     """
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.video:
             raise UnmaskError(f"{path.name}: no video stream")
         stream = container.streams.video[0]
@@ -186,7 +186,8 @@ def _nearest(frames: Iterator[VideoFrame], wanted: NDArray[np.float64]) -> Itera
 def _upright(index: int, frame: VideoFrame) -> Frame:
     full_range = frame.color_range == _JPEG_RANGE or frame.format.name in _FULL_RANGE
     pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
-    rotation = frame.rotation % 360
+    # Display matrices that are no multiple of 90 degrees are taken as the nearest one.
+    turns = round(frame.rotation / 90) % 4
     even = frame.width % 2 == 0 and frame.height % 2 == 0
     picture = frame
     if not (pix_fmt == YUV420 and even) and pix_fmt != YUV444:
@@ -194,10 +195,10 @@ def _upright(index: int, frame: VideoFrame) -> Frame:
         pix_fmt = YUV444
         picture = frame.reformat(format=YUV444)
     data = np.ascontiguousarray(picture.to_ndarray(), np.uint8)
-    if rotation:
-        data = _rotate(data, pix_fmt, frame.width, frame.height, rotation)
-    turned = rotation in (90, 270)
-    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    if turns:
+        data = _rotate(data, pix_fmt, frame.width, frame.height, turns)
+    lying = turns % 2 == 1
+    width, height = (frame.height, frame.width) if lying else (frame.width, frame.height)
     return Frame(
         index=index,
         time=float(frame.time),
@@ -211,10 +212,9 @@ def _upright(index: int, frame: VideoFrame) -> Frame:
 
 
 def _rotate(
-    data: NDArray[np.uint8], pix_fmt: str, width: int, height: int, degrees: int
+    data: NDArray[np.uint8], pix_fmt: str, width: int, height: int, turns: int
 ) -> NDArray[np.uint8]:
-    """Turn the planes counter-clockwise by the display matrix's angle, a multiple of 90."""
-    turns = round(degrees / 90)
+    """Turn the planes counter-clockwise by quarter turns."""
     if pix_fmt == YUV444:
         return np.ascontiguousarray(np.rot90(data, turns, axes=(1, 2)))
     planes = [np.rot90(plane, turns) for plane in _planes420(data, width, height)]
@@ -294,7 +294,11 @@ def _write_video(tar: tarfile.TarFile, path: Path, config: FramesConfig) -> int:
                 },
             )
             count += 1
-    except (av.FFmpegError, UnmaskError, ValueError, MemoryError) as error:
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # one odd video must not cost its whole shard
+        if not isinstance(error, (av.FFmpegError, UnmaskError)):
+            logger.exception("%s", path.name)
         status = Status.OK if count else Status.DECODE_ERROR
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         detail = f"decoding stopped after {count} frames: {reason}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from unmask.tables import (
     PROBE,
     VIDEOS,
     Status,
-    atomic_path,
     read_tables,
+    write_json,
     write_table,
 )
 
@@ -50,8 +49,7 @@ def write_ledger(
         "statuses": {str(status): int(n) for status, n in counts.items()},
         "usable": {str(label): int(n) for label, n in labels.items()},
     }
-    with atomic_path(summary) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(report, summary)
     logger.info("%s", report)
 
 
@@ -61,9 +59,10 @@ def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
     for column in ("status", "detail"):
         ledger[column] = ledger.pop(f"{column}_cropped").fillna(ledger[column])
     ledger = ledger.sort_values(["video", "part"], kind="stable", ignore_index=True)
-    # A name without a video behind it does not make the one that has it a duplicate.
+    # A name without a video behind it does not make the one that has it a duplicate, and some data
+    # sets give different videos one name.
     decoded = ledger[ledger["status"].isin([Status.OK, Status.NO_FACE])]
-    again = decoded.index[decoded.duplicated("video")]
-    ledger.loc[again, "detail"] = "the same name stands in an earlier part"
+    again = decoded.index[decoded.duplicated(["video", "label", "original", "file_size"])]
+    ledger.loc[again, "detail"] = "the same video stands in an earlier part"
     ledger.loc[again, "status"] = Status.DUPLICATE
     return ledger

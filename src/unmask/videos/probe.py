@@ -15,7 +15,7 @@ import pandas as pd
 
 from unmask.progress import track
 from unmask.tables import PROBE, Status, write_table
-from unmask.videos.source import METADATA, Entry, shard_entries
+from unmask.videos.source import METADATA, Entry, part_name, shard_entries
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def probe_shard(part: Path, chunk: int, chunks: int, output: Path) -> None:
         UnmaskError: the `metadata.json` cannot be used.
     """
     entries = shard_entries(part, chunk, chunks)
-    rows = [{"part": part.resolve().name, **probe_entry(part, e)} for e in track(entries, "videos")]
+    rows = [{"part": part_name(part), **probe_entry(part, e)} for e in track(entries, "videos")]
     table = pd.DataFrame(rows, columns=list(PROBE.columns))
     write_table(table, PROBE, output)
     logger.info("statuses: %s", table["status"].value_counts().to_dict())
@@ -60,20 +60,27 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
         return row | {"status": Status.MISSING, "detail": f"no such file in the part ({METADATA})"}
     row["file_size"] = path.stat().st_size
     try:
-        with av.open(str(path)) as container:
+        # Tags need not be UTF-8; a title in Latin-1 is no reason to lose a video.
+        with av.open(str(path), metadata_errors="replace") as container:
             return row | _container_values(container)
-    except (av.FFmpegError, ValueError) as error:
+    except av.FFmpegError as error:
         return row | {"status": Status.UNREADABLE, "detail": _reason(error)}
+    except Exception as error:  # one odd file must not cost its whole shard
+        logger.exception("%s", entry.name)
+        return row | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
 
 
 def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     values: dict[str, Any] = {"format": container.format.name}
-    if container.streams.audio:
+    # A stream in a codec that FFmpeg does not know has no context.
+    if container.streams.audio and container.streams.audio[0].codec_context is not None:
         values |= _audio_values(container.streams.audio[0])
     if not container.streams.video:
         detail = "the file holds no video stream"
         return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
     stream = container.streams.video[0]
+    if stream.codec_context is None:  # PyAV's stubs promise one
+        return values | {"status": Status.DECODE_ERROR, "detail": "no decoder for its video codec"}
     values |= {
         "video_codec_name": stream.codec_context.codec.canonical_name,
         "video_height": stream.codec_context.height,

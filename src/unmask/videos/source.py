@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -55,7 +56,7 @@ def find_parts(root: Path) -> dict[str, Path]:
             "(for example --config data_root=/data/dfdc)"
         )
     if (root / METADATA).is_file():
-        return {root.resolve().name: root}
+        return {part_name(root): root}
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     parts = {path.name: path for path in folders if (path / METADATA).is_file()}
     if not parts:
@@ -68,6 +69,11 @@ def find_parts(root: Path) -> dict[str, Path]:
     return parts
 
 
+def part_name(part: Path) -> str:
+    """Return the name a part goes by: its folder's as it was given, links not followed."""
+    return Path(os.path.abspath(part)).name  # noqa: PTH100 (resolve() follows links)
+
+
 def read_metadata(part: Path) -> list[Entry]:
     """Read a part's `metadata.json`: `{name: {"label", "split", "original"}}`.
 
@@ -78,7 +84,7 @@ def read_metadata(part: Path) -> list[Entry]:
     """
     path = part / METADATA
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_names)
     except OSError as error:
         raise UnmaskError(
             f"{path}: cannot be read ({error.strerror}); copy the part again"
@@ -116,12 +122,13 @@ def _entry(name: str, value: Any) -> Entry:
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
-    if original is not None and not (isinstance(original, str) and is_safe_name(original)):
+    # A REAL has no original, whatever the tool that wrote the file puts there: null, "", NaN.
+    if label == Label.REAL or original in (None, ""):
+        return Entry(name, Label(label), None, name)
+    if not (isinstance(original, str) and is_safe_name(original)):
         detail = f"original is {original!r}, not a file name"
-        return Entry(name, Label(label), None, name, Status.BAD_METADATA, detail)
-    if label == Label.REAL:
-        return Entry(name, Label.REAL, None, name)
-    return Entry(name, Label.FAKE, original, original or name)
+        return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
+    return Entry(name, Label.FAKE, original, original)
 
 
 def is_safe_name(name: str) -> bool:

@@ -1,0 +1,33 @@
+"""Roles: what each video is to the model of one fold."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from unmask.errors import UnmaskError
+from unmask.tables import Label, Role
+
+
+def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
+    """Return what a video of fold `fold_of_video` is to the model of `fold`."""
+    if fold_of_video == fold:
+        return Role.REPORT
+    return Role.SELECT if fold_of_video == (fold + 1) % folds else Role.TRAIN
+
+
+def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
+    """Return the split table with a `role` column for the model of `fold`.
+
+    Raises:
+        UnmaskError: a role has no REAL or no FAKE, so the model cannot be trained or judged.
+    """
+    roles = splits.assign(role=[str(role_of(f, fold, folds)) for f in splits["fold"]])
+    for role in Role:
+        labels = set(roles.loc[roles["role"] == role, "label"])
+        for label in Label:
+            if label not in labels:
+                raise UnmaskError(
+                    f"fold {fold}: no {label} video to {role} on; "
+                    f"add videos or lower split.folds (now {folds})"
+                )
+    return roles
