@@ -33,26 +33,31 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
     shutil.copytree(backup, finished.workflow.repository / "src")
 
 
+AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
+AFTER_PROBE = {"extract_frames", "crop_faces", "ledger", "explore", "split", "train", *AFTER_TRAIN}
+
+
 @pytest.mark.parametrize(
-    ("module", "rules"),
+    ("module", "served", "downstream"),
     [
-        ("videos/probe.py", {"probe"}),
-        ("splits/groups.py", {"split"}),
-        ("splits/roles.py", {"train", "score", "evaluate"}),
-        ("training/augment.py", {"train", "score"}),
-        ("evaluation/figures.py", {"explore", "evaluate", "compare"}),
-        ("kaggle/bundle.py", {"export"}),
-        ("progress.py", set()),
+        ("videos/probe.py", {"probe"}, AFTER_PROBE),
+        ("splits/groups.py", {"split"}, {"train", *AFTER_TRAIN}),
+        ("splits/roles.py", {"train"}, AFTER_TRAIN),
+        ("training/augment.py", {"train"}, AFTER_TRAIN),
+        ("evaluation/figures.py", {"explore", "evaluate"}, AFTER_TRAIN - {"score"}),
+        ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
+        ("progress.py", set(), set()),
     ],
 )
-def test_an_edited_module_reruns_the_rules_it_serves(
-    finished: Finished, edited: Workflow, module: str, rules: set[str]
+def test_an_edited_module_reruns_the_rules_it_serves_and_what_follows(
+    finished: Finished, edited: Workflow, module: str, served: set[str], downstream: set[str]
 ) -> None:
     path = edited.repository / "src" / "unmask" / module
     path.write_text(path.read_text() + "\n# edited\n")
     reasons = scheduled(finished, edited)
-    by_code = {rule for rule, reason in reasons.items() if "Params have changed" in reason}
-    assert by_code == rules
+    # A rule that follows another is told to run by its input before its own code is looked at.
+    assert {rule for rule, why in reasons.items() if "Params have changed" in why} == served
+    assert set(reasons) == served | downstream
 
 
 def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> None:
