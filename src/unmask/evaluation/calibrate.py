@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
+
+# How far slope and intercept are expected to be from 1 and 0, before any video is seen.
+_PRIOR_STD = 0.5
+_NO_SLOPE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -64,28 +69,29 @@ def fit_platt(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> Calib
     """Fit slope and intercept on the videos of the select role.
 
     The targets are Platt's (1999): (n1 + 1) / (n1 + 2) for the n1 FAKE videos and 1 / (n0 + 2) for
-    the n0 REAL ones, so that a few separable videos do not give an infinite slope. A slope below 0
-    would answer the contrary of the model; such scores carry nothing, and the prior is answered.
+    the n0 REAL ones. Slope and intercept have a Gaussian prior around 1 and 0, that is, around no
+    change: a dozen videos can hardly move them, hundreds outweigh it. A slope that ends at 0 means
+    that the scores carry nothing, and the prior is answered.
 
     Args:
         logits: float64 (n,), without NaN.
         labels: float64 (n,), 1 for FAKE.
     """
-    from sklearn.linear_model import LogisticRegression
-
     fakes, reals = labels.sum(), len(labels) - labels.sum()
     prior = smoothed_prior(labels)
     if fakes == 0 or reals == 0:
         return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
-    # A soft target t is a FAKE of weight t and a REAL of weight 1 - t.
-    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
-    model.fit(
-        np.concatenate([logits, logits])[:, None],
-        np.repeat([1, 0], len(logits)),
-        sample_weight=np.concatenate([targets, 1 - targets]),
-    )
-    slope = float(model.coef_[0, 0])
-    if slope <= 0:
+
+    def cost(parameters: NDArray[np.float64]) -> float:
+        slope, intercept = parameters
+        calibrated = slope * logits + intercept
+        cross_entropy = np.logaddexp(0, calibrated) - targets * calibrated
+        penalty = ((slope - 1) ** 2 + intercept**2) / (2 * _PRIOR_STD**2)
+        return float(cross_entropy.sum() + penalty)
+
+    fitted = minimize(cost, x0=(1.0, 0.0), method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    slope, intercept = (float(value) for value in fitted.x)
+    if slope < _NO_SLOPE:
         return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
-    return Calibration(slope=slope, intercept=float(model.intercept_[0]), prior=prior)
+    return Calibration(slope=slope, intercept=intercept, prior=prior)
