@@ -34,10 +34,6 @@ logger = logging.getLogger(__name__)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
-# Tells the UI to open with runs and charts, not with the pages for language models.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-
-
 def tracking_uri(config: TrackingConfig) -> str:
     """Return the URI of the tracking server or database; the environment wins."""
     return os.environ.get("MLFLOW_TRACKING_URI") or config.uri
@@ -63,9 +59,7 @@ def create_tracking(config: TrackingConfig, output: Path) -> None:
         if experiment is None:
             # A server keeps artifacts itself; a database file keeps them in a folder beside it.
             location = Path("mlartifacts").resolve().as_uri() if _is_file(uri) else None
-            identifier = mlflow.create_experiment(
-                config.experiment, artifact_location=location, tags=_EXPERIMENT_TAGS
-            )
+            identifier = mlflow.create_experiment(config.experiment, artifact_location=location)
         else:
             identifier = experiment.experiment_id
     content = {"uri": uri, "experiment": config.experiment, "experiment_id": identifier}

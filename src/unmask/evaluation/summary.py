@@ -36,4 +36,4 @@ def print_summary(results: Path, report: Path) -> None:
         print(f"submission: {results / 'submission.csv'}")
     if report.is_file():
         print(f"report: {report.resolve()}")
-    print("MLflow UI: make ui, then open http://127.0.0.1:5000")
+    print("MLflow UI: make ui, then open http://127.0.0.1:5000 and choose Model training")
