@@ -43,13 +43,14 @@ def _demo(options: Options) -> None:
 def _probe(options: Options) -> None:
     from unmask.videos.probe import probe_shard
 
-    probe_shard(options.part, options.chunk, options.chunks, options.out)
+    limits = options.settings.limits
+    probe_shard(options.part, options.chunk, options.chunks, limits, options.out)
 
 
 def _extract_frames(options: Options) -> None:
-    from unmask.videos.frames import write_stream
+    from unmask.videos.stream import write_stream
 
-    write_stream(options.part, options.probe, options.settings.frames, options.out)
+    write_stream(options.part, options.probe, options.settings, options.decoders, options.out)
 
 
 def _crop_faces(options: Options) -> None:
@@ -197,9 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "part", "out")
     sub.add_argument("--chunk", type=int, default=0)
     sub.add_argument("--chunks", type=int, default=1)
+    settings(sub)
 
     sub = add("extract-frames", _extract_frames, "write the frame stream of one shard")
     path(sub, "part", "probe", "out")
+    sub.add_argument("--decoders", type=int, default=1, help="decoding processes")
     settings(sub)
 
     sub = add("crop-faces", _crop_faces, "crop the faces of one shard's frame stream")

@@ -32,8 +32,20 @@ class FramesConfig(Section):
     """Which frames of a video are looked at."""
 
     per_video: int = Field(32, ge=1, le=1000, description="frames sampled evenly over each video")
+    rate: float | None = Field(
+        None, gt=0, le=240, description="frames per second to sample instead of per_video"
+    )
     keep: bool = Field(
         False, description="keep the sampled frames as results/frames/SHARD.tar instead of a pipe"
+    )
+
+
+class LimitsConfig(Section):
+    """What one video may cost the process that opens it."""
+
+    seconds: float = Field(300, gt=0, description="a video that takes longer has status timeout")
+    memory_mb: int = Field(
+        1000, ge=100, description="a video whose decoder asks for more has status too_large"
     )
 
 
@@ -46,6 +58,9 @@ class FacesConfig(Section):
     )
     detect_size: int = Field(
         320, ge=64, le=4096, description="long side in pixels of the picture the detector sees"
+    )
+    fallback_size: int = Field(
+        640, ge=64, le=4096, description="the same for frames in which nothing was found so small"
     )
     min_score: Probability = Field(0.7, description="detections below this score are not faces")
     min_size: int = Field(32, ge=8, description="faces narrower than this many pixels are ignored")
@@ -176,6 +191,7 @@ class Config(Section):
         False, description="write-protect trained weights, so that no rerun can replace them"
     )
     frames: FramesConfig = FramesConfig()
+    limits: LimitsConfig = LimitsConfig()
     faces: FacesConfig = FacesConfig()
     split: SplitConfig = SplitConfig()
     training: TrainingConfig = TrainingConfig()

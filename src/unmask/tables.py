@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +36,9 @@ class Status(StrEnum):
     UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty, not a video
     NO_VIDEO_STREAM = "no_video_stream"  # opened, but holds no picture
     DECODE_ERROR = "decode_error"  # opened, but not one frame could be decoded
+    CRASHED = "crashed"  # its decoder took the process down
+    TIMEOUT = "timeout"  # not done in limits.seconds
+    TOO_LARGE = "too_large"  # its decoder asked for more than limits.memory_mb
     NO_FACE = "no_face"  # decoded, but no face was found in any sampled frame
     FAILED = "failed"  # the code met something it does not know; the job's log has the traceback
 
@@ -118,6 +121,7 @@ CROPPED = Table(
         "tracks": "int32",
         "crops": "int32",
         "detections": "int32",
+        "reused": "bool",
     },
     key=("part", "video"),
 )
@@ -236,25 +240,59 @@ def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
         ValueError: a column is missing, or two rows share a key: a bug in the stage that calls.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     missing = [name for name in table.columns if name not in rows]
     if missing:
         raise ValueError(f"{table.name} table: no column {missing}")
-    if rows.duplicated(list(table.key)).any():
+    frame = rows[list(table.columns)]
+    _write_arrow(
+        pa.Table.from_pandas(frame, schema=_arrow_schema(table), preserve_index=False), table, path
+    )
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> None:
+    """Write rows as `write_table` does, without the second that importing pandas takes.
+
+    Args:
+        rows: column name to value; what a row does not name is null.
+        table: the columns to write; others are left out.
+        path: the file; replaced atomically.
+
+    Raises:
+        ValueError: two rows share a key: a bug in the stage that calls.
+    """
+    import pyarrow as pa
+
+    _write_arrow(pa.Table.from_pylist(list(rows), schema=_arrow_schema(table)), table, path)
+
+
+def _write_arrow(arrow: pa.Table, table: Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    if arrow.group_by(list(table.key)).aggregate([]).num_rows < arrow.num_rows:
         raise ValueError(f"{table.name} table: rows share {table.key}")
-    ordered = rows[list(table.columns)].sort_values(list(table.key), kind="stable")
-    arrow = pa.Table.from_pandas(ordered, schema=_arrow_schema(table), preserve_index=False)
+    ordered = arrow.sort_by([(name, "ascending") for name in table.key])
     with atomic_path(path) as temporary:
-        pq.write_table(arrow.replace_schema_metadata(None), temporary, compression="zstd")
+        pq.write_table(ordered.replace_schema_metadata(None), temporary, compression="zstd")
 
 
 def read_table(path: Path, table: Table) -> pd.DataFrame:
-    """Read a table that `write_table` wrote.
+    """Read a table that `write_table` or `write_rows` wrote.
 
     Raises:
         UnmaskError: the file lacks a column that this version of the code needs, or is no Parquet.
     """
+    frame: pd.DataFrame = _read_arrow(path, table).to_pandas()
+    return frame
+
+
+def read_rows(path: Path, table: Table) -> list[dict[str, Any]]:
+    """Read a table as `read_table` does, as a list of rows."""
+    rows: list[dict[str, Any]] = _read_arrow(path, table).to_pylist()
+    return rows
+
+
+def _read_arrow(path: Path, table: Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -270,8 +308,7 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
             f"{path}: the {table.name} table lacks {', '.join(missing)}; "
             "an older version wrote it: delete it and rerun"
         )
-    frame: pd.DataFrame = arrow.select(list(table.columns)).to_pandas()
-    return frame
+    return arrow.select(list(table.columns))
 
 
 def read_tables(paths: Sequence[Path], table: Table) -> pd.DataFrame:

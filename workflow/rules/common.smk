@@ -66,8 +66,9 @@ def part_of(wildcards):
 
 
 def metadata_of(wildcards):
-    """Return the metadata.json of a shard's part."""
-    return f"{part_of(wildcards)}/metadata.json"
+    """Return the metadata.json of a shard's part, or the archive that holds it."""
+    part = part_of(wildcards)
+    return f"{part}/metadata.json" if Path(part).is_dir() else part
 
 
 def chunk_of(wildcards):
@@ -75,21 +76,32 @@ def chunk_of(wildcards):
     return wildcards.shard.rpartition("-")[2]
 
 
-def frame_stream(path):
-    """Return the frame stream's output flag.
+def is_piped():
+    """Tell whether frames flow through a pipe.
 
-    A pipe needs both of its ends running at once, which one core cannot; jobs that an executor
-    starts are given a core for each.
+    It needs both of its ends running at once, which one core cannot; jobs that an executor starts
+    are given a core for each.
     """
-    if CONFIG.frames.keep:
-        return path
     one_core = workflow.resource_settings.cores == 1 and not workflow.remote_exec
-    return temp(path) if one_core else pipe(path)
+    return not (CONFIG.frames.keep or one_core)
+
+
+def frame_stream(path):
+    """Return the frame stream's output flag: a pipe, a file, or a file that is deleted after use."""
+    if is_piped():
+        return pipe(path)
+    return path if CONFIG.frames.keep else temp(path)
 
 
 def frames_memory(wildcards, attempt):
     """Return megabytes for one video's frames at 4K, more where a first try was not enough."""
-    return attempt * max(1500, 15 * CONFIG.frames.per_video + 1000)
+    # At a rate, a minute of video.
+    frames = (
+        CONFIG.frames.per_video
+        if CONFIG.frames.rate is None
+        else 60 * CONFIG.frames.rate
+    )
+    return attempt * max(1500, round(15 * min(1000, frames)) + 1000)
 
 
 def weights(path):

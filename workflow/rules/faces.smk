@@ -28,8 +28,10 @@ rule extract_frames:
         runtime=240,
     params:
         part=part_of,
-        settings=settings("frames"),
-        code=source_digest("videos.frames"),
+        # Both cores of a pipe's pair: its reader needs a tenth of one.
+        decoders=2 if is_piped() else 1,
+        settings=settings("frames", "limits"),
+        code=source_digest("videos.stream"),
     shell:
         r"""
         exec python -m unmask extract-frames \
@@ -37,6 +39,7 @@ rule extract_frames:
             --part {params.part:q} \
             --probe {input:q} \
             --settings {params.settings:q} \
+            --decoders {params.decoders:q} \
             --out {output:q}
         """
 
@@ -62,7 +65,7 @@ rule crop_faces:
     params:
         settings=settings("faces"),
         # The stream leaves no file whose change Snakemake could see.
-        frames=CONFIG.frames.per_video,
+        frames=settings("frames"),
         code=source_digest("faces.crops"),
     shell:
         r"""

@@ -30,6 +30,7 @@ rule probe:
     params:
         chunk=chunk_of,
         chunks=CONFIG.shards_per_part,
+        settings=settings("limits"),
         code=source_digest("videos.probe"),
     shell:
         r"""
@@ -38,6 +39,7 @@ rule probe:
             --part {input.folder:q} \
             --chunk {params.chunk:q} \
             --chunks {params.chunks:q} \
+            --settings {params.settings:q} \
             --out {output:q}
         """
 

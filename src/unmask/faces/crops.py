@@ -1,29 +1,32 @@
 """Crops: from the sampled frames of one video to JPEG crops of its faces.
 
-Training and the Kaggle bundle both call `crop_video`, so a model sees at test time what it was
-trained on, down to the JPEG.
+Training and the Kaggle bundle both call `find_faces` and `crop_faces`, so a model sees at test time
+what it was trained on, down to the JPEG.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
 from unmask.errors import UnmaskError
-from unmask.faces.detectors import Detections, Detector, create_detector
+from unmask.faces.detectors import create_detector
+from unmask.faces.search import Search, find_faces
 from unmask.faces.shards import ShardWriter, write_shard
-from unmask.faces.tracks import Track, link_faces
+from unmask.faces.tracks import Track
 from unmask.progress import track as track_progress
-from unmask.tables import CROPPED, FACES, PROBE, Status, read_table, write_table
-from unmask.videos.frames import Frame, SampledVideo, read_stream
+from unmask.tables import CROPPED, FACES, PROBE, Status, read_rows, write_rows
+from unmask.videos.color import square_bgr
+from unmask.videos.frames import Frame
+from unmask.videos.stream import SampledVideo, read_stream
 
 logger = logging.getLogger(__name__)
 
@@ -61,30 +64,20 @@ class Crop:
     jpeg: bytes
 
 
-def detect_faces(frame: Frame, detector: Detector, config: FacesConfig) -> Detections:
-    """Find the faces of one frame, in pixels of the frame, on a picture of `detect_size`."""
-    scale = min(1.0, config.detect_size / max(frame.width, frame.height))
-    width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-    found = detector(frame.to_bgr(width, height)).scaled(1 / scale)
-    return found.where(found.boxes[:, 2] - found.boxes[:, 0] >= config.min_size)
-
-
-def crop_video(frames: Sequence[Frame], detector: Detector, config: FacesConfig) -> list[Crop]:
-    """Find, link and crop the faces of one video.
+def crop_faces(frames: Sequence[Frame], search: Search, config: FacesConfig) -> list[Crop]:
+    """Crop the faces that were found in one video.
 
     Args:
         frames: the sampled frames in order.
-        detector: from `create_detector`.
-        config: sizes, margins and limits.
+        search: what `find_faces` found in them.
+        config: size, margin and quality of the crops.
 
     Returns:
         The crops by track and frame; none where no face was found.
     """
-    detections = [detect_faces(frame, detector, config) for frame in frames]
-    tracks = link_faces(detections, config.max_per_frame)
     return [
         _crop(frames[position], index, track, row, _crop_side(track, config), config)
-        for index, track in enumerate(tracks)
+        for index, track in enumerate(search.tracks)
         for row, position in enumerate(track.frames)
     ]
 
@@ -92,18 +85,20 @@ def crop_video(frames: Sequence[Frame], detector: Detector, config: FacesConfig)
 def _crop_side(track: Track, config: FacesConfig) -> int:
     """One size per track: a size that follows every box would make the face pulse."""
     sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
-    return max(2, round(float(np.median(sides)) * (1 + 2 * config.margin)))
+    return max(2, _even(float(np.median(sides)) * (1 + 2 * config.margin)))
+
+
+def _even(value: float) -> int:
+    """Round to where luma and chroma of 4:2:0 begin together."""
+    return 2 * round(value / 2)
 
 
 def _crop(frame: Frame, index: int, track: Track, row: int, side: int, config: FacesConfig) -> Crop:
     box = track.boxes[row]
-    x0 = round(float(box[0] + box[2]) / 2 - side / 2)
-    y0 = round(float(box[1] + box[3]) / 2 - side / 2)
-    picture = _square(frame, x0, y0, side)
-    interpolation = cv2.INTER_AREA if side > config.size else cv2.INTER_CUBIC
-    resized = cv2.resize(picture, (config.size, config.size), interpolation=interpolation)
-    crop = np.asarray(resized, np.uint8)
-    gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    x0 = _even(float(box[0] + box[2]) / 2 - side / 2)
+    y0 = _even(float(box[1] + box[3]) / 2 - side / 2)
+    crop = square_bgr(frame, x0, y0, side, config.size)
+    laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
     offset = np.array([x0, y0], np.float32)
     return Crop(
         track=index,
@@ -116,27 +111,9 @@ def _crop(frame: Frame, index: int, track: Track, row: int, side: int, config: F
         y0=y0,
         side=side,
         landmarks=(track.landmarks[row] - offset) * np.float32(config.size / side),
-        sharpness=float(cv2.Laplacian(gray, cv2.CV_64F).var()),
+        sharpness=float(cv2.meanStdDev(laplacian)[1][0, 0] ** 2),
         jpeg=encode_jpeg(crop, config.jpeg_quality),
     )
-
-
-def _square(frame: Frame, x0: int, y0: int, side: int) -> NDArray[np.uint8]:
-    """Cut a square out of a frame; what lies outside repeats the frame's edge."""
-    left, top = max(x0, 0), max(y0, 0)
-    right, bottom = min(x0 + side, frame.width), min(y0 + side, frame.height)
-    left, top = min(left, frame.width - 1), min(top, frame.height - 1)
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
-    region = frame.region_to_bgr(left, top, right, bottom)
-    border = (
-        max(0, top - y0),
-        max(0, y0 + side - bottom),
-        max(0, left - x0),
-        max(0, x0 + side - right),
-    )
-    if not any(border):
-        return region
-    return np.asarray(cv2.copyMakeBorder(region, *border, cv2.BORDER_REPLICATE), np.uint8)
 
 
 def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
@@ -170,37 +147,54 @@ def crop_shard(
 
     Args:
         stream: the frame stream, a FIFO or a file.
-        probe: the shard's probe table, for the part of each video.
+        probe: the shard's probe table, for the part and the family of each video.
         config: the `faces` section.
         shard: the tar of crops to write.
         index: the face index to write, see `unmask.tables.FACES`.
         videos: the table of what became of each video, see `unmask.tables.CROPPED`.
     """
     cv2.setNumThreads(1)
-    probed = read_table(probe, PROBE)
-    readable = probed[probed["status"] == Status.OK]
-    parts = dict(zip(readable["video"], readable["part"], strict=True))
-    detector = create_detector(config)
-    rows: list[dict[str, object]] = []
-    outcomes: list[dict[str, object]] = []
+    probed = {row["video"]: row for row in read_rows(probe, PROBE) if row["status"] == Status.OK}
+    rows: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
     with write_shard(shard) as writer:
-        for sampled, frames in track_progress(read_stream(stream), "videos", len(readable)):
-            names = {"part": parts[sampled.video], "video": sampled.video}
-            try:
-                crops = crop_video(frames, detector, config)
-            except Exception as error:  # one odd video must not cost its whole shard
-                logger.exception("%s", sampled.video)
-                crops = []
-                sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
-            for crop in crops:
-                rows.append(names | _index_row(crop, writer, Path(sampled.video).stem))
-            outcomes.append(names | _outcome(sampled, len(frames), crops))
-    write_table(pd.DataFrame(rows, columns=list(FACES.columns)), FACES, index)
-    write_table(pd.DataFrame(outcomes, columns=list(CROPPED.columns)), CROPPED, videos)
+        cropped = _crop_stream(stream, probed, config)
+        for outcome, crops in track_progress(cropped, "videos", len(probed)):
+            names = {"part": outcome["part"], "video": outcome["video"]}
+            stem = Path(outcome["video"]).stem
+            rows += [names | _index_row(crop, writer, stem) for crop in crops]
+            outcomes.append(outcome)
+    write_rows(rows, FACES, index)
+    write_rows(outcomes, CROPPED, videos)
     logger.info("%d crops of %d videos in %s", len(rows), len(outcomes), shard)
 
 
-def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, object]:
+def _crop_stream(
+    stream: Path, probed: Mapping[str, Mapping[str, Any]], config: FacesConfig
+) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
+    """Yield each video's row for the table of outcomes, and its crops."""
+    detector = create_detector(config)
+    family, reference = "", None
+    for sampled, frames in read_stream(stream):
+        row = probed[sampled.video]
+        if row["family"] != family:
+            family, reference = row["family"], None
+        search, crops = None, []
+        try:
+            search = find_faces(frames, detector, config, reference)
+            crops = crop_faces(frames, search, config)
+        except Exception as error:  # one odd video must not cost its whole shard
+            logger.exception("%s", sampled.video)
+            sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
+        # The stream brings an original before its fakes; without it, a fake serves the others.
+        if crops and reference is None:
+            reference = search
+        yield {"part": row["part"], **_outcome(sampled, len(frames), search, crops)}, crops
+        # The next video's frames need the room.
+        del frames
+
+
+def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, Any]:
     key = f"{stem}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
@@ -226,16 +220,20 @@ def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, object]:
     }
 
 
-def _outcome(sampled: SampledVideo, frames: int, crops: list[Crop]) -> dict[str, object]:
+def _outcome(
+    sampled: SampledVideo, frames: int, search: Search | None, crops: list[Crop]
+) -> dict[str, Any]:
     status, detail = sampled.status, sampled.detail
     if status == Status.OK and not crops:
         status, detail = Status.NO_FACE, f"no face in {frames} frames"
     return {
+        "video": sampled.video,
         "status": status,
         "detail": detail,
         "frames": frames,
         "frames_with_face": len({crop.frame for crop in crops}),
         "tracks": len({crop.track for crop in crops}),
         "crops": len(crops),
-        "detections": frames,
+        "detections": search.detections if search else 0,
+        "reused": search.reused if search else False,
     }

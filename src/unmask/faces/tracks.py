@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from unmask.faces.detectors import Detections
 
 # At 32 frames in 10 s neighbours are 0.3 s apart, in which a head moves by up to half its width.
 _MIN_IOU = 0.2
 # Frames a person may be unseen (a hand, a turned head) before the track ends.
-_MAX_GAP = 4
+MAX_GAP = 4
 # A track this much shorter than the longest is a false face or a passer-by.
 _MIN_SHARE_OF_LONGEST = 0.25
 # A box with this much of its area inside a larger face is a face inside a face.
 _MAX_CONTAINED = 0.7
+# Heads do not shake faster than this; detectors' boxes do. Hardly matters at 3 frames a second.
+_SMOOTHING_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,40 +62,92 @@ class _OpenTrack:
         return box
 
 
-def link_faces(detections: Sequence[Detections], max_per_frame: int) -> list[Track]:
-    """Link the faces of consecutive frames into tracks and drop what is no person.
+def link_faces(looks: Mapping[int, Detections]) -> list[Track]:
+    """Link the faces of a video's frames into tracks.
 
-    Neighbouring frames are matched by the assignment of the largest total IoU. Faces inside a
-    larger face, and tracks much shorter than the longest, are dropped; of more than
-    `max_per_frame` people in one frame, those with the largest sum of scores are kept.
+    From frame to frame, pairs of a track and a face are joined in order of their IoU (Bochinski et
+    al., 2017). A face inside a larger one is dropped.
 
     Args:
-        detections: one per sampled frame, in order.
-        max_per_frame: people kept in any one frame at most.
+        looks: what was found in the frames that were looked at, by index of the frame. Where no
+            frame of `MAX_GAP` neighbours was looked at, its neighbours count as agreeing.
 
     Returns:
         The tracks, heaviest first.
     """
     done: list[_OpenTrack] = []
     alive: list[_OpenTrack] = []
-    for frame, found in enumerate(map(_without_contained, detections)):
-        done += [one for one in alive if frame - one.frames[-1] > _MAX_GAP]
-        alive = [one for one in alive if frame - one.frames[-1] <= _MAX_GAP]
-        taken = set()
-        if alive and len(found):
-            overlaps = iou(np.stack([one.last_box for one in alive]), found.boxes)
-            for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
-                if overlaps[row, column] >= _MIN_IOU:
-                    alive[row].add(frame, found, column)
-                    taken.add(column)
+    for frame in sorted(looks):
+        found = without_contained(looks[frame])
+        done += [one for one in alive if frame - one.frames[-1] > MAX_GAP]
+        alive = [one for one in alive if frame - one.frames[-1] <= MAX_GAP]
+        boxes = [one.last_box for one in alive]
+        pairs = match_boxes(np.reshape(boxes, (-1, 4)), found.boxes, _MIN_IOU)
+        for row, column in pairs:
+            alive[row].add(frame, found, column)
+        taken = {column for _, column in pairs}
         for position in range(len(found)):
             if position not in taken:
                 fresh = _OpenTrack()
                 fresh.add(frame, found, position)
                 alive.append(fresh)
     tracks = [_close(one) for one in done + alive]
-    tracks.sort(key=lambda track: (-track.weight, int(track.frames[0]), float(track.boxes[0, 0])))
-    return _people(tracks, len(detections), max_per_frame)
+    return sorted(
+        tracks, key=lambda track: (-track.weight, int(track.frames[0]), float(track.boxes[0, 0]))
+    )
+
+
+def match_boxes(
+    a: NDArray[np.float32], b: NDArray[np.float32], min_iou: float
+) -> list[tuple[int, int]]:
+    """Return pairs of rows of boxes a (n, 4) and b (m, 4), best IoU first, none used twice."""
+    if not len(a) or not len(b):
+        return []
+    overlaps = iou(a, b)
+    pairs = []
+    while overlaps.max() >= min_iou:
+        row, column = (int(i) for i in np.unravel_index(overlaps.argmax(), overlaps.shape))
+        pairs.append((row, column))
+        overlaps[row], overlaps[:, column] = -1, -1
+    return pairs
+
+
+def smooth_track(track: Track, times: NDArray[np.float64]) -> Track:
+    """Return a track whose boxes and landmarks are averaged over time by a Gaussian of 0.1 s.
+
+    Args:
+        track: the track.
+        times: of the video's frames in seconds, float64 (n,).
+    """
+    own = times[track.frames]
+    weights = np.exp(-0.5 * ((own[:, None] - own[None]) / _SMOOTHING_S) ** 2)
+    weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    landmarks = np.einsum("ij,jkl->ikl", weights, track.landmarks)
+    return replace(track, boxes=weights @ track.boxes, landmarks=landmarks)
+
+
+def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.float64]) -> Track:
+    """Return a track at the frames of another video of the same take, interpolated.
+
+    Args:
+        track: the track.
+        times: of its own video's frames in seconds, float64 (n,).
+        wanted: of the other video's frames in seconds, float64 (m,).
+    """
+    own = times[track.frames]
+    slack = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
+    frames = np.flatnonzero((wanted >= own[0] - slack) & (wanted <= own[-1] + slack))
+    nearest = np.abs(own[None] - wanted[frames][:, None]).argmin(axis=1)
+    values = np.concatenate([track.boxes, track.landmarks.reshape(len(own), 10)], axis=1)
+    moved = np.stack([np.interp(wanted[frames], own, column) for column in values.T], axis=1)
+    moved = moved.astype(np.float32)
+    return Track(
+        frames=frames,
+        boxes=moved[:, :4],
+        scores=track.scores[nearest],
+        landmarks=moved[:, 4:].reshape(-1, 5, 2),
+        detected=np.zeros(len(frames), np.bool_),
+    )
 
 
 def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -114,13 +167,14 @@ def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _without_contained(found: Detections) -> Detections:
+def without_contained(found: Detections) -> Detections:
+    """Drop faces most of which lies inside a larger one: mouths, eyes, prints on a cheek."""
     if len(found) < 2:
         return found
     area = _area(found.boxes)
     inside = _intersection(found.boxes, found.boxes) / area[:, None] > _MAX_CONTAINED
     larger = area[None] > area[:, None]
-    return found.where(~np.any(inside & larger, axis=1, keepdims=False).astype(np.bool_))
+    return found.where(~np.any(inside & larger, axis=1))
 
 
 def _close(one: _OpenTrack) -> Track:
@@ -138,14 +192,19 @@ def _close(one: _OpenTrack) -> Track:
     return Track(frames, filled[:, :4], scores, filled[:, 4:].reshape(-1, 5, 2), detected)
 
 
-def _people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
-    if not tracks:
-        return []
-    longest = max(int(track.detected.sum()) for track in tracks)
+def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
+    """Drop what is no person: tracks much shorter than the longest, and too many in a frame.
+
+    Args:
+        tracks: heaviest first.
+        frames: of the video.
+        max_per_frame: people kept in any one frame at most: those of the largest sum of scores.
+    """
+    longest = max((len(track.frames) for track in tracks), default=0)
     people_in_frame = np.zeros(frames, np.int64)
     kept = []
     for track in tracks:
-        long_enough = track.detected.sum() >= _MIN_SHARE_OF_LONGEST * longest
+        long_enough = len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest
         if long_enough and (people_in_frame[track.frames] < max_per_frame).all():
             people_in_frame[track.frames] += 1
             kept.append(track)

@@ -30,13 +30,14 @@ from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
 from unmask.evaluation.aggregate import AGGREGATIONS
 from unmask.evaluation.calibrate import Calibration
-from unmask.faces.crops import Crop, crop_video, decode_jpeg
+from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import Detector, create_detector
+from unmask.faces.search import find_faces
 from unmask.progress import configure_logging, track
 from unmask.tables import atomic_path
 from unmask.training.backbones import ModelInput, load_model
 from unmask.videos.frames import sample_frames
-from unmask.videos.source import is_safe_name
+from unmask.videos.source import VideoFile, is_safe_name
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +156,14 @@ def predict_video(bundle: Bundle, videos: Path, name: str) -> tuple[float | None
         return None, "the name is not a plain file name"
     if not (videos / name).is_file():
         return None, "no such file"
+    config = bundle.config
     try:
-        frames = list(sample_frames(videos / name, bundle.config.frames))
+        with VideoFile(videos, name).opened() as source:
+            frames = list(sample_frames(source, config.frames))
     except (av.FFmpegError, UnmaskError) as error:
         return None, str(error)
-    answer = predict_crops(bundle, crop_video(frames, bundle.detector, bundle.config.faces))
+    search = find_faces(frames, bundle.detector, config.faces)
+    answer = predict_crops(bundle, crop_faces(frames, search, config.faces))
     return answer, "" if answer is not None else f"no face in {len(frames)} frames"
 
 

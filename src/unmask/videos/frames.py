@@ -1,46 +1,44 @@
-"""Frames: which are sampled, how they are decoded, and the stream that carries them.
+"""Frames: which are sampled, and how they are decoded.
 
-Only reference frames are decoded (`skip_frame=NONREF`): the ones left out are those that no other
-frame is predicted from, so every decoded picture is bit-exact, at about 0.6 of a full decode's CPU.
-Skipping every B-frame (`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of
-a pyramid, and the error grows through the clip (docs/architecture.md has the figures).
-
-The stream is a tar archive, written to a pipe that `crop_faces` reads, or to a file. Each frame is
-a member `VIDEO/INDEX.PIXFMT` of raw planes with its properties as PAX headers; each video ends with
-`VIDEO/end.json`, the stream with `end.json`, so that a producer that died is noticed.
+A clip is decoded once, in order. Frames that no other frame is predicted from are left out
+(`skip_frame=NONREF`), and so is everything from a group of pictures' last sampled frame to the next
+key frame, so that every decoded picture is bit-exact at about half of a full decode's CPU. Skipping
+every B-frame (`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a
+pyramid, and the error grows through the clip (docs/architecture.md has the figures).
 """
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import math
-import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count
 from typing import BinaryIO
 
 import av
-import cv2
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from unmask.config import FramesConfig
 from unmask.errors import UnmaskError
-from unmask.progress import track
-from unmask.tables import PROBE, Status, read_table
-
-logger = logging.getLogger(__name__)
 
 # The two layouts a frame travels in; anything else is converted to the second without loss of size.
 YUV420, YUV444 = "yuv420p", "yuv444p"
 _FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
-_JPEG_RANGE = 2  # AVCOL_RANGE_JPEG
-_END = "end.json"
-_BUFFER = 1 << 20
+# A picture of 8K has 50 MB, and no face in it loses by being halved.
+_MAX_SIDE = 4096
+# Sampling at a rate ends here: 1,000 frames at 720p take 1.4 GB.
+_MAX_FRAMES = 1000
+# What containers of videos are called in FFmpeg. Not among them: playlists, which name other files
+# and addresses, and single pictures.
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
+    "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,15 @@ class Frame:
     """One sampled picture, upright, as 8-bit planar YUV.
 
     Attributes:
-        index: position in the sampling plan, from 0.
+        index: position among the sampled frames, from 0.
         time: presentation time in seconds.
         width: pixels.
         height: pixels.
         pix_fmt: "yuv420p" (width and height even) or "yuv444p".
         colorspace: FFmpeg's AVColorSpace of the planes; 2, not said, counts as BT.601.
         full_range: whether luma spans 0–255 instead of 16–235.
-        data: uint8; (height * 3 / 2, width) for yuv420p, (3, height, width) for yuv444p.
+        planes: Y, U and V, uint8 (h, w) each; in yuv420p, U and V are half as high and wide. They
+            may be views of the decoder's memory.
     """
 
     index: int
@@ -65,318 +64,225 @@ class Frame:
     pix_fmt: str
     colorspace: int
     full_range: bool
-    data: NDArray[np.uint8]
+    planes: tuple[NDArray[np.uint8], ...]
 
-    def to_bgr(self, width: int | None = None, height: int | None = None) -> NDArray[np.uint8]:
-        """Return the whole picture as BGR, uint8 (height, width, 3), scaled to a given size."""
-        return _to_bgr(self, self.data, width or self.width, height or self.height)
 
-    def region_to_bgr(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
-        """Return a rectangle as BGR, uint8 (y1 - y0, x1 - x0, 3), converting nothing else.
-
-        Args:
-            x0: left edge in pixels, at least 0.
-            y0: top edge, at least 0.
-            x1: right edge, exclusive, at most the width.
-            y1: bottom edge, exclusive, at most the height.
-        """
-        if self.pix_fmt == YUV444:
-            region = np.ascontiguousarray(self.data[:, y0:y1, x0:x1])
-            return _to_bgr(self, region, x1 - x0, y1 - y0)
-        left, top = x0 & ~1, y0 & ~1
-        right, bottom = x1 + (x1 & 1), y1 + (y1 & 1)
-        luma, *chroma = _planes420(self.data, self.width, self.height)
-        parts = [luma[top:bottom, left:right]]
-        parts += [plane[top // 2 : bottom // 2, left // 2 : right // 2] for plane in chroma]
-        region = np.concatenate([part.reshape(-1) for part in parts]).reshape(-1, right - left)
-        picture = _to_bgr(self, region, right - left, bottom - top)
-        return picture[y0 - top : y1 - top, x0 - left : x1 - left]
+def plane_shapes(width: int, height: int, pix_fmt: str) -> list[tuple[int, int]]:
+    """Return height and width of Y, U and V."""
+    chroma = (height // 2, width // 2) if pix_fmt == YUV420 else (height, width)
+    return [(height, width), chroma, chroma]
 
 
 @dataclass(frozen=True)
-class SampledVideo:
-    """What became of one video's sampling: `ok`, or why there is no frame."""
+class _Timeline:
+    """What the packets say, in seconds: all presentation times, and those of key frames."""
 
-    video: str
-    status: Status
-    detail: str
+    times: NDArray[np.float64]
+    keys: NDArray[np.float64]
+    has_clock: bool
 
 
-def plan_times(times: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Return the times to sample: `count` of them, even over the whole clip, ends included.
+def open_container(source: str | BinaryIO) -> InputContainer:
+    """Open a video and nothing that it refers to.
+
+    Tags need not be UTF-8: a title in Latin-1 is no reason to lose a video.
+
+    Raises:
+        av.FFmpegError: no demuxer takes it.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    return av.open(source, "r", metadata_errors="replace", options=options)
+
+
+def plan_times(times: NDArray[np.float64], config: FramesConfig) -> NDArray[np.float64]:
+    """Return the times to sample, even over the whole clip.
+
+    With `per_video`, the clip is divided into as many stretches and sampled at the start of each:
+    the first frame to the last sampled one span (N - 1) / N of the duration. With `rate`, the
+    distance is 1 / rate seconds, more in a clip that would have over 1,000 frames.
 
     Args:
         times: presentation times of all frames in seconds, ascending, at least one.
-        count: number of frames wanted.
+        config: the sampling.
 
     Returns:
-        float64 (count,), or every time of the clip where it has no more than `count` frames. The
-        span is the clip's own: first frame to last.
+        float64 (n,), or every time of the clip where it has no more frames.
     """
-    if len(times) <= count:
+    duration = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
+    wanted = config.per_video
+    if config.rate is not None:
+        wanted = min(_MAX_FRAMES, max(1, math.ceil(duration * config.rate - 1e-6)))
+    if len(times) <= wanted:
         return times
-    if count == 1:
+    if wanted == 1:
         return np.array([(times[0] + times[-1]) / 2])
-    return np.linspace(times[0], times[-1], count)
+    step = duration / wanted
+    if config.rate is not None:
+        step = max(step, 1 / config.rate)
+    return np.asarray(times[0] + step * np.arange(wanted), np.float64)
 
 
-def sample_frames(path: Path, config: FramesConfig) -> Iterator[Frame]:
+def sample_frames(source: str | BinaryIO, config: FramesConfig) -> Iterator[Frame]:
     """Decode a video once and yield the sampled frames, upright, in order of time.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
         UnmaskError: the file holds no video stream or no frame.
     """
-    with av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.video:
-            raise UnmaskError(f"{path.name}: no video stream")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        stream.codec_context.skip_frame = "NONREF"
-        times = _presentation_times(container, stream)
-        if not len(times):
-            raise UnmaskError(f"{path.name}: no frame in the video stream")
-        container.seek(0, backward=True, any_frame=False)
-        wanted = plan_times(times, config.per_video)
-        for index, frame in enumerate(_nearest(_decoded(container, stream), wanted)):
-            yield _upright(index, frame)
+    with open_container(source) as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise UnmaskError("no video stream")
+        position = container.streams.video.index(stream)
+        timeline = _read_timeline(container, stream)
+    if not len(timeline.times):
+        raise UnmaskError("no frame in the video stream")
+    if not isinstance(source, str):
+        source.seek(0)
+    # Opened anew: not every container can be wound back.
+    with open_container(source) as container:
+        decoder = _Decoder(container, container.streams.video[position], timeline)
+        wanted = plan_times(timeline.times, config)
+        for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
+            yield _upright(index, time, frame)
 
 
-def _presentation_times(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> NDArray[np.float64]:
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the first video stream that is no cover picture, if there is one."""
+    for stream in container.streams.video:
+        if not stream.disposition & stream.disposition.attached_pic:
+            return stream
+    return None
+
+
+def _read_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
     """Read all packets, decoding nothing, for the exact times even where the rate varies."""
-    ticks = {packet.pts for packet in container.demux(stream) if packet.pts is not None}
-    return np.array(sorted(ticks), dtype=np.float64) * float(stream.time_base or 1)
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    base = float(stream.time_base or 1)
+    ticks = sorted({packet.pts for packet in packets if packet.pts is not None})
+    keys = sorted({p.pts for p in packets if p.pts is not None and p.is_keyframe})
+    if ticks:
+        return _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
+    # A bare stream of pictures, as .h264 is, carries no clock.
+    seconds = np.arange(len(packets)) / float(stream.average_rate or 25)
+    return _Timeline(seconds, seconds[:1], has_clock=False)
 
 
-def _decoded(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> Iterator[VideoFrame]:
-    for frame in container.decode(stream):
-        if frame.time is not None:
-            yield frame
+class _Decoder:
+    """Decodes a stream forwards, leaving out what it is told is not wanted."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, timeline: _Timeline) -> None:
+        self._packets = container.demux(stream)
+        self._context = stream.codec_context
+        self._context.thread_count = 1
+        self._timeline = timeline
+        self._base = float(stream.time_base or 1)
+        self._resume = -math.inf
+        self._read_to = -math.inf
+        if timeline.has_clock:
+            self._context.skip_frame = "NONREF"
+
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Yield presentation times in seconds and pictures."""
+        position = count()
+        for packet in self._packets:
+            time = -math.inf if packet.pts is None else packet.pts * self._base
+            if self._resume > self._read_to:
+                if not packet.is_keyframe or time < self._resume:
+                    continue
+                # What is still in the decoder is before this key frame, so nobody wants it.
+                self._context.flush_buffers()
+            self._read_to = max(self._read_to, time)
+            for frame in packet.decode():
+                if not self._timeline.has_clock:
+                    yield float(self._timeline.times[min(next(position), self._last)]), frame
+                elif frame.time is not None:
+                    yield frame.time, frame
+
+    @property
+    def _last(self) -> int:
+        return len(self._timeline.times) - 1
+
+    def skip_to(self, time: float) -> None:
+        """Leave out what is before the last key frame that is not after `time`."""
+        position = int(np.searchsorted(self._timeline.keys, time, side="right")) - 1
+        if position >= 0:
+            self._resume = float(self._timeline.keys[position])
 
 
-def _nearest(frames: Iterator[VideoFrame], wanted: NDArray[np.float64]) -> Iterator[VideoFrame]:
-    """Yield, for each wanted time, the nearest frame, and none twice."""
+def _nearest(decoder: _Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[float, VideoFrame]]:
+    """Yield, for each wanted time, the nearest decoded frame and its time, and none twice.
+
+    For the last wanted time it is the first frame not before, so that the span is never short.
+    """
     targets = iter(wanted)
-    target = next(targets, math.inf)
-    previous: VideoFrame | None = None
+    target = next(targets)
+    previous: tuple[float, VideoFrame] | None = None
     previous_is_out = False
-    for frame in frames:
+    for time, frame in decoder.frames():
         is_out = False
-        while target <= frame.time:
-            if previous is not None and target - previous.time < frame.time - target:
+        while target <= time:
+            nearer = previous is not None and target - previous[0] < time - target
+            if previous is not None and nearer and target < wanted[-1]:
                 if not previous_is_out:
                     yield previous
                 previous_is_out = True
             else:
                 if not is_out:
-                    yield frame
+                    yield time, frame
                 is_out = True
             target = next(targets, math.inf)
         if target == math.inf:
             return
-        previous, previous_is_out = frame, is_out
+        decoder.skip_to(target)
+        previous, previous_is_out = (time, frame), is_out
     if previous is not None and not previous_is_out:
         yield previous
 
 
-def _upright(index: int, frame: VideoFrame) -> Frame:
-    full_range = frame.color_range == _JPEG_RANGE or frame.format.name in _FULL_RANGE
-    pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
+def _upright(index: int, time: float, frame: VideoFrame) -> Frame:
+    picture = _as_planes(frame)
+    name = picture.format.name
+    pix_fmt = _FULL_RANGE.get(name, name)
+    shapes = plane_shapes(picture.width, picture.height, pix_fmt)
+    planes = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            : shape[0], : shape[1]
+        ]
+        for plane, shape in zip(picture.planes, shapes, strict=True)
+    ]
     # Display matrices that are no multiple of 90 degrees are taken as the nearest one.
-    turns = round(frame.rotation / 90) % 4
-    even = frame.width % 2 == 0 and frame.height % 2 == 0
-    picture = frame
-    if not (pix_fmt == YUV420 and even) and pix_fmt != YUV444:
-        # Odd sizes, 4:2:2, 10 bits, RGB: to full-resolution chroma in 8 bits, colours unchanged.
-        pix_fmt = YUV444
-        picture = frame.reformat(format=YUV444)
-    data = np.ascontiguousarray(picture.to_ndarray(), np.uint8)
-    if turns:
-        data = _rotate(data, pix_fmt, frame.width, frame.height, turns)
-    lying = turns % 2 == 1
-    width, height = (frame.height, frame.width) if lying else (frame.width, frame.height)
+    if turns := round(frame.rotation / 90) % 4:
+        planes = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
+    height, width = planes[0].shape
     return Frame(
         index=index,
-        time=float(frame.time),
+        time=time,
         width=width,
         height=height,
         pix_fmt=pix_fmt,
-        colorspace=int(frame.colorspace),
-        full_range=full_range,
-        data=data,
+        colorspace=int(picture.colorspace),
+        full_range=picture.color_range == ColorRange.JPEG or name in _FULL_RANGE,
+        planes=tuple(planes),
     )
 
 
-def _rotate(
-    data: NDArray[np.uint8], pix_fmt: str, width: int, height: int, turns: int
-) -> NDArray[np.uint8]:
-    """Turn the planes counter-clockwise by quarter turns."""
-    if pix_fmt == YUV444:
-        return np.ascontiguousarray(np.rot90(data, turns, axes=(1, 2)))
-    planes = [np.rot90(plane, turns) for plane in _planes420(data, width, height)]
-    new_width = planes[0].shape[1]
-    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(-1, new_width)
-
-
-def _planes420(data: NDArray[np.uint8], width: int, height: int) -> list[NDArray[np.uint8]]:
-    flat = data.reshape(-1)
-    luma, quarter = width * height, width * height // 4
-    chroma = (height // 2, width // 2)
-    return [
-        flat[:luma].reshape(height, width),
-        flat[luma : luma + quarter].reshape(chroma),
-        flat[luma + quarter : luma + 2 * quarter].reshape(chroma),
-    ]
-
-
-def _to_bgr(frame: Frame, data: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    picture = VideoFrame.from_ndarray(data, format=frame.pix_fmt)
-    bgr = picture.reformat(
-        width=width,
-        height=height,
-        format="bgr24",
-        interpolation="AREA",
-        src_colorspace=frame.colorspace,
-        src_color_range=_JPEG_RANGE if frame.full_range else 1,
-        dst_color_range=_JPEG_RANGE,
-    )
-    return np.asarray(bgr.to_ndarray(), np.uint8)
-
-
-def write_stream(part: Path, probe: Path, config: FramesConfig, output: Path) -> None:
-    """Sample every readable video of a shard and write the frame stream.
-
-    Args:
-        part: folder with the videos.
-        probe: the shard's probe table; only its videos with status `ok` are opened.
-        config: the sampling.
-        output: a FIFO or a file.
-
-    Raises:
-        UnmaskError: the reader of the FIFO stopped.
-    """
-    cv2.setNumThreads(1)
-    table = read_table(probe, PROBE)
-    readable = list(table.loc[table["status"] == Status.OK, "video"])
-    try:
-        with (
-            output.open("wb") as sink,
-            tarfile.open(mode="w|", fileobj=sink, bufsize=_BUFFER) as tar,
-        ):
-            frames = sum(
-                _write_video(tar, part / name, config) for name in track(readable, "videos")
-            )
-            _add(tar, _END, json.dumps({"videos": len(readable)}).encode())
-    except BrokenPipeError:
-        raise UnmaskError(f"{output}: its reader stopped; see the log of crop_faces") from None
-    logger.info("%d frames of %d videos", frames, len(readable))
-
-
-def _write_video(tar: tarfile.TarFile, path: Path, config: FramesConfig) -> int:
-    """Write one video and return its number of frames; what is wrong with it goes along."""
-    count, status, detail = 0, Status.OK, ""
-    try:
-        for frame in sample_frames(path, config):
-            _add(
-                tar,
-                f"{path.name}/{frame.index:04d}.{frame.pix_fmt}",
-                frame.data,
-                {
-                    "time": repr(frame.time),
-                    "width": str(frame.width),
-                    "height": str(frame.height),
-                    "colorspace": str(frame.colorspace),
-                    "full_range": str(int(frame.full_range)),
-                },
-            )
-            count += 1
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # one odd video must not cost its whole shard
-        if not isinstance(error, (av.FFmpegError, UnmaskError)):
-            logger.exception("%s", path.name)
-        status = Status.OK if count else Status.DECODE_ERROR
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        detail = f"decoding stopped after {count} frames: {reason}"
-        logger.warning("%s: %s, %s", path.name, status, detail)
-    end = {"status": status, "detail": detail}
-    _add(tar, f"{path.name}/{_END}", json.dumps(end).encode())
-    return count
-
-
-def _add(
-    tar: tarfile.TarFile,
-    name: str,
-    payload: bytes | NDArray[np.uint8],
-    properties: dict[str, str] | None = None,
-) -> None:
-    member = tarfile.TarInfo(name)
-    view = memoryview(payload).cast("B")  # type: ignore[arg-type]
-    member.size = view.nbytes
-    member.pax_headers = {f"UNMASK.{key}": value for key, value in (properties or {}).items()}
-    tar.addfile(member, io.BytesIO(view))
-
-
-def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
-    """Yield each video of a frame stream with its frames.
-
-    Raises:
-        UnmaskError: the stream ends early: the job that writes it died.
-    """
-    with stream.open("rb") as source:
-        yield from _read_videos(source, stream)
-
-
-def _read_videos(source: BinaryIO, stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
-    frames: list[Frame] = []
-    videos = 0
-    try:
-        with tarfile.open(mode="r|", fileobj=source, bufsize=_BUFFER) as tar:
-            for member in tar:
-                payload = _payload(tar, member)
-                if member.name == _END and json.loads(payload)["videos"] == videos:
-                    # To the last byte: a pipe closed early would break the writer.
-                    while source.read(_BUFFER):
-                        pass
-                    return
-                video, _, leaf = member.name.rpartition("/")
-                if leaf == _END:
-                    end = json.loads(payload)
-                    yield SampledVideo(video, Status(end["status"]), end["detail"]), frames
-                    frames = []
-                    videos += 1
-                else:
-                    frames.append(_parse_frame(leaf, member.pax_headers, payload))
-    except (tarfile.TarError, EOFError) as error:
-        raise UnmaskError(
-            f"{stream}: the frame stream is damaged ({error}); see the log of extract_frames"
-        ) from None
-    raise UnmaskError(f"{stream}: the frame stream ended early; see the log of extract_frames")
-
-
-def _payload(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    source = tar.extractfile(member)
-    payload = source.read() if source is not None else b""
-    if len(payload) != member.size:
-        raise EOFError(f"{member.name} is cut short")
-    return payload
-
-
-def _parse_frame(leaf: str, headers: Mapping[str, str], payload: bytes) -> Frame:
-    index, _, pix_fmt = leaf.partition(".")
-    width, height = int(headers["UNMASK.width"]), int(headers["UNMASK.height"])
-    shape = (3, height, width) if pix_fmt == YUV444 else (height * 3 // 2, width)
-    return Frame(
-        index=int(index),
-        time=float(headers["UNMASK.time"]),
-        width=width,
-        height=height,
-        pix_fmt=pix_fmt,
-        colorspace=int(headers["UNMASK.colorspace"]),
-        full_range=headers["UNMASK.full_range"] == "1",
-        data=np.frombuffer(payload, dtype=np.uint8).reshape(shape),
-    )
+def _as_planes(frame: VideoFrame) -> VideoFrame:
+    """Return a picture in one of the two layouts, colours unchanged, no side above the limit."""
+    shrink = min(1.0, _MAX_SIDE / max(frame.width, frame.height))
+    width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
+    pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    if shrink == 1.0 and (pix_fmt == YUV444 or (pix_fmt == YUV420 and even)):
+        return frame
+    # Odd sizes, 4:2:2, 10 bits, grey, RGB: to 4:4:4 in 8 bits.
+    if frame.format.is_rgb:
+        return frame.reformat(
+            width,
+            height,
+            YUV444,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            interpolation="AREA",
+        )
+    return frame.reformat(width, height, YUV444, interpolation="AREA")

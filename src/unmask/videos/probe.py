@@ -7,67 +7,88 @@ decoded but the first frame, which alone carries the rotation.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import av
-import pandas as pd
 
+from unmask.config import LimitsConfig
+from unmask.errors import UnmaskError
 from unmask.progress import track
-from unmask.tables import PROBE, Status, write_table
-from unmask.videos.source import METADATA, Entry, part_name, shard_entries
+from unmask.tables import PROBE, Status, write_rows
+from unmask.videos.frames import open_container, video_stream
+from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.source import (
+    METADATA,
+    Entry,
+    VideoFile,
+    part_name,
+    shard_entries,
+    video_names,
+)
 
 logger = logging.getLogger(__name__)
 
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 
 
-def probe_shard(part: Path, chunk: int, chunks: int, output: Path) -> None:
+def probe_shard(part: Path, chunk: int, chunks: int, limits: LimitsConfig, output: Path) -> None:
     """Write the probe table of one shard.
 
     Args:
-        part: folder with the `metadata.json` and the videos.
+        part: folder or archive with the `metadata.json` and the videos.
         chunk: which piece of the part.
         chunks: pieces the part is worked on in.
+        limits: of each video.
         output: the table, see `unmask.tables.PROBE`.
 
     Raises:
         UnmaskError: the `metadata.json` cannot be used.
     """
     entries = shard_entries(part, chunk, chunks)
-    rows = [{"part": part_name(part), **probe_entry(part, e)} for e in track(entries, "videos")]
-    table = pd.DataFrame(rows, columns=list(PROBE.columns))
-    write_table(table, PROBE, output)
-    logger.info("statuses: %s", table["status"].value_counts().to_dict())
+    tasks = [Task(probe_entry, (part, entry)) for entry in entries]
+    values = track(run_isolated(tasks, limits, workers=1), "videos", len(entries))
+    rows = [_row(part, *pair) for pair in zip(entries, values, strict=True)]
+    write_rows(rows, PROBE, output)
+    logger.info("statuses: %s", dict(Counter(str(row["status"]) for row in rows)))
     if chunk == 0:
         _warn_unlisted(part)
 
 
-def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
-    """Probe one entry; whatever is wrong with the file becomes its status."""
-    row: dict[str, Any] = {
+def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, Any]:
+    if isinstance(values, Lost):
+        values = {"status": values.status, "detail": values.detail}
+    return {
+        "part": part_name(part),
         "video": entry.name,
         "label": entry.label,
         "original": entry.original,
         "family": entry.family,
-        "status": entry.status,
-        "detail": entry.detail,
+        **values,
     }
+
+
+def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
+    """Return the values of one entry; whatever is wrong with the file becomes its status."""
+    values: dict[str, Any] = {"status": entry.status, "detail": entry.detail}
     if entry.status != Status.OK:
-        return row
-    path = part / entry.name
-    if not path.is_file():
-        return row | {"status": Status.MISSING, "detail": f"no such file in the part ({METADATA})"}
-    row["file_size"] = path.stat().st_size
+        return values
+    video = VideoFile(part, entry.name)
+    size = video.size()
+    if size is None:
+        return {"status": Status.MISSING, "detail": f"no such file in the part ({METADATA})"}
+    values["file_size"] = size
     try:
-        # Tags need not be UTF-8; a title in Latin-1 is no reason to lose a video.
-        with av.open(str(path), metadata_errors="replace") as container:
-            return row | _container_values(container)
-    except av.FFmpegError as error:
-        return row | {"status": Status.UNREADABLE, "detail": _reason(error)}
+        with video.opened() as source, open_container(source) as container:
+            return values | _container_values(container)
+    except MemoryError:
+        raise
+    except (av.FFmpegError, UnmaskError) as error:
+        return values | {"status": Status.UNREADABLE, "detail": _reason(error)}
     except Exception as error:  # one odd file must not cost its whole shard
         logger.exception("%s", entry.name)
-        return row | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
+        return values | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
 
 
 def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
@@ -75,10 +96,10 @@ def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     # A stream in a codec that FFmpeg does not know has no context.
     if container.streams.audio and container.streams.audio[0].codec_context is not None:
         values |= _audio_values(container.streams.audio[0])
-    if not container.streams.video:
+    stream = video_stream(container)
+    if stream is None:
         detail = "the file holds no video stream"
         return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
-    stream = container.streams.video[0]
     if stream.codec_context is None:  # PyAV's stubs promise one
         return values | {"status": Status.DECODE_ERROR, "detail": "no decoder for its video codec"}
     values |= {
@@ -126,7 +147,7 @@ def _reason(error: Exception) -> str:
 
 def _warn_unlisted(part: Path) -> None:
     listed = {entry.name for entry in shard_entries(part, 0, 1)}
-    found = {path.name for path in part.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES}
+    found = {name for name in video_names(part) if Path(name).suffix.lower() in _VIDEO_SUFFIXES}
     unlisted = sorted(found - listed)
     if unlisted:
         some = ", ".join(unlisted[:5])

@@ -1,15 +1,24 @@
-"""Where videos come from: parts of a DFDC-format folder, their entries, and their shards."""
+"""Where videos come from: parts of a DFDC-format data set, their entries, and their shards.
+
+A part is a folder with a `metadata.json` and its videos, or a zip archive of such a folder, which
+is read in place and never unpacked.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from unmask.errors import UnmaskError
 from unmask.tables import Label, Status
@@ -17,6 +26,7 @@ from unmask.tables import Label, Status
 logger = logging.getLogger(__name__)
 
 METADATA = "metadata.json"
+_ZIP = ".zip"
 _MAX_NAME_BYTES = 255
 
 
@@ -42,7 +52,7 @@ class Entry:
 
 
 def find_parts(root: Path) -> dict[str, Path]:
-    """Return the parts below `root` by name: folders that hold a `metadata.json`.
+    """Return the parts below `root` by name: folders and zip archives with a `metadata.json`.
 
     `root` may also be a part itself. Only the folders are listed, never the videos in them, so
     that a workflow over 119,154 videos starts in a second.
@@ -50,6 +60,8 @@ def find_parts(root: Path) -> dict[str, Path]:
     Raises:
         UnmaskError: `root` is absent, or no part is in it.
     """
+    if root.suffix == _ZIP and root.is_file():
+        return {part_name(root): root}
     if not root.is_dir():
         raise UnmaskError(
             f"data_root: no folder {root}; set it to the folder that holds the parts "
@@ -59,9 +71,18 @@ def find_parts(root: Path) -> dict[str, Path]:
         return {part_name(root): root}
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     parts = {path.name: path for path in folders if (path / METADATA).is_file()}
+    unpacked = set(parts)
+    for archive in sorted(root.glob(f"*{_ZIP}")):
+        if archive.stem in unpacked:
+            logger.warning("%s: a folder of its name is there and used instead", archive)
+        elif METADATA not in video_names(archive):
+            logger.warning("%s: no %s, so it is not used", archive, METADATA)
+        else:
+            parts[archive.stem] = archive
     if not parts:
         raise UnmaskError(
-            f"data_root: no part in {root}; a part is a folder with a {METADATA} and its videos"
+            f"data_root: no part in {root}; a part is a folder with a {METADATA} and its videos, "
+            "or a .zip of one"
         )
     for path in folders:
         if path.name not in parts:
@@ -71,7 +92,85 @@ def find_parts(root: Path) -> dict[str, Path]:
 
 def part_name(part: Path) -> str:
     """Return the name a part goes by: its folder's as it was given, links not followed."""
-    return Path(os.path.abspath(part)).name  # noqa: PTH100 (resolve() follows links)
+    path = Path(os.path.abspath(part))  # noqa: PTH100 (resolve() follows links)
+    return path.stem if path.suffix == _ZIP else path.name
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """One video of a part, in a folder or in an archive.
+
+    Attributes:
+        part: the folder or the archive.
+        name: file name inside the part.
+    """
+
+    part: Path
+    name: str
+
+    def size(self) -> int | None:
+        """Return the bytes of the video; None where the part has no such regular file.
+
+        Raises:
+            UnmaskError: the archive cannot be read.
+        """
+        if self.part.is_dir():
+            path = self.part / self.name
+            # A pipe or a device would block whoever opens it.
+            return path.stat().st_size if path.is_file() else None
+        member = _archive(self.part, os.getpid()).members.get(self.name)
+        return None if member is None else member.file_size
+
+    @contextmanager
+    def opened(self) -> Iterator[str | BinaryIO]:
+        """Yield what `av.open` takes: a URL of the file, or the bytes of the archive's member.
+
+        Raises:
+            UnmaskError: the archive or this member of it is damaged.
+        """
+        if self.part.is_dir():
+            # Without the protocol, FFmpeg takes what stands before a colon in a name for one.
+            yield f"file:{self.part / self.name}"
+            return
+        # A demuxer seeks, which a deflated member cannot.
+        yield io.BytesIO(_read_member(self.part, self.name))
+
+
+@dataclass(frozen=True)
+class _Archive:
+    file: zipfile.ZipFile
+    members: Mapping[str, zipfile.ZipInfo]
+
+
+@lru_cache(maxsize=2)
+def _archive(path: Path, process: int) -> _Archive:
+    """Open an archive and find its part: once a process, as a fork shares the file's position."""
+    try:
+        file = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UnmaskError(f"{path}: no readable zip archive ({error}); copy it again") from None
+    infos = [info for info in file.infolist() if not info.is_dir()]
+    paths = [PurePosixPath(info.filename) for info in infos]
+    folders = {path.parent for path in paths if path.name == METADATA}
+    if len(folders) > 1:
+        raise UnmaskError(f"{path}: holds {len(folders)} {METADATA}; zip each part by itself")
+    inside = zip(paths, infos, strict=True)
+    return _Archive(file, {path.name: info for path, info in inside if path.parent in folders})
+
+
+def _read_member(part: Path, name: str) -> bytes:
+    archive = _archive(part, os.getpid())
+    try:
+        return archive.file.read(archive.members[name])  # checks the CRC, too
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UnmaskError(f"{part}: {name} is damaged in the archive ({error})") from None
+
+
+def video_names(part: Path) -> list[str]:
+    """Return the names of the files of a part, its `metadata.json` included."""
+    if part.is_dir():
+        return sorted(path.name for path in part.iterdir())
+    return sorted(_archive(part, os.getpid()).members)
 
 
 def read_metadata(part: Path) -> list[Entry]:
@@ -84,7 +183,8 @@ def read_metadata(part: Path) -> list[Entry]:
     """
     path = part / METADATA
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_names)
+        data = path.read_bytes() if part.is_dir() else _read_member(part, METADATA)
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_names)
     except OSError as error:
         raise UnmaskError(
             f"{path}: cannot be read ({error.strerror}); copy the part again"

@@ -1,0 +1,271 @@
+"""The frame stream: sampled frames on their way from `extract_frames` to `crop_faces`.
+
+It is a tar archive, written to a pipe that `crop_faces` reads, or to a file. A frame is a member
+`VIDEO/INDEX.PIXFMT` of raw planes; after a video's frames comes `VIDEO/end.json` with what became
+of the video and what its frames are; the stream ends with `end.json`, so that a producer that died
+is noticed. Raw planes are many: nothing here copies them more often than once on each side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.config import Config, FramesConfig
+from unmask.errors import UnmaskError
+from unmask.progress import track
+from unmask.tables import PROBE, Label, Status, read_rows
+from unmask.videos.frames import YUV420, Frame, plane_shapes, sample_frames
+from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.source import VideoFile
+
+logger = logging.getLogger(__name__)
+
+_END = "end.json"
+_BLOCK = tarfile.BLOCKSIZE
+# Frames of videos that are decoded but not taken yet; one 4K video holds 400 MB.
+_BUFFER_MB = 500.0
+
+
+@dataclass(frozen=True)
+class SampledVideo:
+    """What became of one video's sampling: `ok`, or why there is no frame."""
+
+    video: str
+    status: Status
+    detail: str
+
+
+def write_stream(part: Path, probe: Path, config: Config, workers: int, output: Path) -> None:
+    """Sample every readable video of a shard and write the frame stream.
+
+    A family's original comes first, so that its fakes can use what was found in it.
+
+    Args:
+        part: folder or archive with the videos.
+        probe: the shard's probe table; only its videos with status `ok` are opened.
+        config: the sections `frames` and `limits`.
+        workers: decoding processes.
+        output: a FIFO or a file.
+
+    Raises:
+        UnmaskError: the reader of the FIFO stopped.
+    """
+    rows = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
+    rows.sort(key=lambda row: (row["family"], row["label"] != Label.REAL, row["video"]))
+    # One file in memory for each video on its way: it needs no room on a disk, and a pipe takes
+    # its pages without copying them.
+    buffers = [_memory_file() for _ in range(workers + 1)]
+    tasks = [
+        Task(
+            _sample_into,
+            (buffers[index % len(buffers)], VideoFile(part, row["video"]), config.frames),
+            _megabytes(row, config.frames),
+        )
+        for index, row in enumerate(rows)
+    ]
+    outcomes = run_isolated(tasks, config.limits, workers, _BUFFER_MB)
+    frames = 0
+    try:
+        with output.open("wb", buffering=0) as sink:
+            for index, outcome in enumerate(track(outcomes, "videos", len(rows))):
+                if isinstance(outcome, Lost):
+                    outcome = _Sampled(0, outcome.status, outcome.detail, [])
+                video = rows[index]["video"]
+                if outcome.detail:
+                    logger.warning("%s: %s, %s", video, outcome.status, outcome.detail)
+                _forward(buffers[index % len(buffers)], outcome.size, sink)
+                _write_member(sink, f"{video}/{_END}", _json(outcome.end()))
+                frames += len(outcome.frames)
+            _write_member(sink, _END, _json({"videos": len(rows)}))
+            sink.write(bytes(2 * _BLOCK))
+    except BrokenPipeError:
+        raise UnmaskError(f"{output}: its reader stopped; see the log of crop_faces") from None
+    finally:
+        for buffer in buffers:
+            os.close(buffer)
+    logger.info("%d frames of %d videos", frames, len(rows))
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """One video in a buffer: its bytes, and its frames but for their planes."""
+
+    size: int
+    status: Status
+    detail: str
+    frames: list[dict[str, Any]]
+
+    def end(self) -> dict[str, Any]:
+        return {"status": self.status, "detail": self.detail, "frames": self.frames}
+
+
+def _memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("frames")
+    descriptor, name = tempfile.mkstemp()
+    Path(name).unlink()
+    return descriptor
+
+
+def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
+    pixels = (row["video_width"] or 0) * (row["video_height"] or 0)
+    bytes_per_pixel = 1.5 if row["video_pix_fmt"] == YUV420 else 3
+    frames = config.per_video
+    if config.rate is not None:
+        frames = round((row["video_duration"] or 60.0) * config.rate) + 1
+    return float(pixels * bytes_per_pixel * frames / 1e6)
+
+
+def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sampled:
+    """Write a video's frames into a file in memory; whatever is wrong becomes its status."""
+    os.ftruncate(buffer, 0)
+    os.lseek(buffer, 0, os.SEEK_SET)
+    frames: list[dict[str, Any]] = []
+    status, detail = Status.OK, ""
+    with open(buffer, "wb", buffering=0, closefd=False) as sink:
+        try:
+            with video.opened() as source:
+                for frame in sample_frames(source, config):
+                    member = f"{video.name}/{frame.index:04d}.{frame.pix_fmt}"
+                    _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
+                    frames.append(_properties(frame))
+        except MemoryError:
+            raise
+        except Exception as error:  # one odd video must not cost its whole shard
+            if not isinstance(error, (av.FFmpegError, UnmaskError)):
+                logger.exception("%s", video.name)
+            status = Status.OK if frames else Status.DECODE_ERROR
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            detail = f"decoding stopped after {len(frames)} frames: {reason}"
+        return _Sampled(sink.tell(), status, detail, frames)
+
+
+def _properties(frame: Frame) -> dict[str, Any]:
+    return {
+        "time": frame.time,
+        "width": frame.width,
+        "height": frame.height,
+        "colorspace": frame.colorspace,
+        "full_range": frame.full_range,
+    }
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _write_member(sink: FileIO, name: str, *payload: bytes | NDArray[np.uint8]) -> None:
+    views = [memoryview(part).cast("B") for part in payload]  # type: ignore[arg-type]
+    member = tarfile.TarInfo(name)
+    member.size = sum(view.nbytes for view in views)
+    _write_all(sink, member.tobuf(tarfile.GNU_FORMAT))
+    for view in views:
+        _write_all(sink, view)
+    _write_all(sink, bytes(-member.size % _BLOCK))
+
+
+def _write_all(sink: FileIO, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view.nbytes:
+        view = view[sink.write(view) :]
+
+
+def _forward(buffer: int, size: int, sink: FileIO) -> None:
+    sent = 0
+    while sent < size:
+        sent += os.sendfile(sink.fileno(), buffer, sent, size - sent)
+    # Empty at once, not when the next video comes.
+    os.ftruncate(buffer, 0)
+
+
+def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
+    """Yield each video of a frame stream with its frames.
+
+    The caller may drop a video's frames before it asks for the next; nothing is kept here.
+
+    Raises:
+        UnmaskError: the stream ends early: the job that writes it died.
+    """
+    with stream.open("rb", buffering=0) as source:
+        planes: list[tuple[str, NDArray[np.uint8]]] = []
+        videos = 0
+        for name, payload in _members(source, stream):
+            video, _, leaf = name.rpartition("/")
+            if leaf != _END:
+                planes.append((leaf, payload))
+                continue
+            end = json.loads(payload.tobytes())
+            if not video:
+                if end["videos"] != videos:
+                    break
+                # To the last byte: a pipe closed early would break the writer.
+                while source.read(1 << 16):
+                    pass
+                return
+            frames = [
+                _frame(leaf, properties, data)
+                for (leaf, data), properties in zip(planes, end["frames"], strict=True)
+            ]
+            planes = []
+            videos += 1
+            yield SampledVideo(video, Status(end["status"]), end["detail"]), frames
+            del frames
+    raise UnmaskError(f"{stream}: the frame stream ended early; see the log of extract_frames")
+
+
+def _members(source: BinaryIO, stream: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the names and payloads of a tar's members, each read into memory of its own."""
+    long_name = ""
+    while True:
+        header = _read_exactly(source, _BLOCK).tobytes()
+        if len(header) < _BLOCK:
+            return
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise UnmaskError(
+                f"{stream}: the frame stream is damaged ({error}); see the log of extract_frames"
+            ) from None
+        payload = _read_exactly(source, member.size + -member.size % _BLOCK)
+        if len(payload) < member.size:
+            return
+        payload = payload[: member.size]
+        if member.type == tarfile.GNUTYPE_LONGNAME:
+            long_name = payload.tobytes().rstrip(b"\0").decode("utf-8", "surrogateescape")
+            continue
+        yield long_name or member.name, payload
+        long_name = ""
+
+
+def _read_exactly(source: BinaryIO, size: int) -> NDArray[np.uint8]:
+    """Read up to `size` bytes, uint8 (n,): fewer only where the stream ends."""
+    data = np.empty(size, np.uint8)
+    view, filled = data.data, 0
+    while filled < size:
+        count = source.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        filled += count
+    return data[:filled]
+
+
+def _frame(leaf: str, properties: Mapping[str, Any], data: NDArray[np.uint8]) -> Frame:
+    index, _, pix_fmt = leaf.partition(".")
+    planes, offset = [], 0
+    for height, width in plane_shapes(properties["width"], properties["height"], pix_fmt):
+        planes.append(data[offset : offset + height * width].reshape(height, width))
+        offset += height * width
+    return Frame(int(index), pix_fmt=pix_fmt, planes=tuple(planes), **properties)
