@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint ui report lock schema clean
+.PHONY: demo test lint bench-faces ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -25,6 +25,10 @@ lint: $(INSTALLED)
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/unmask demo resources/demo > /dev/null
 	$(BIN)/snakemake --configfile config/demo.yaml --lint
+
+# Needs ffmpeg and real clips (UNMASK_REAL_DATA); docs/benchmarks.md has what it printed.
+bench-faces: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_faces.py
 
 ui: $(INSTALLED)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

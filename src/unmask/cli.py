@@ -53,6 +53,12 @@ def _extract_frames(options: Options) -> None:
     write_stream(options.part, options.probe, options.settings, options.decoders, options.out)
 
 
+def _extract_audio(options: Options) -> None:
+    from unmask.videos.audio import extract_audio
+
+    extract_audio(options.part, options.probe, options.settings, options.shard, options.index)
+
+
 def _crop_faces(options: Options) -> None:
     from unmask.faces.crops import crop_shard
 
@@ -203,6 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("extract-frames", _extract_frames, "write the frame stream of one shard")
     path(sub, "part", "probe", "out")
     sub.add_argument("--decoders", type=int, default=1, help="decoding processes")
+    settings(sub)
+
+    sub = add("extract-audio", _extract_audio, "write the sound tracks of one shard")
+    path(sub, "part", "probe", "shard", "index")
     settings(sub)
 
     sub = add("crop-faces", _crop_faces, "crop the faces of one shard's frame stream")

@@ -40,6 +40,14 @@ class FramesConfig(Section):
     )
 
 
+class AudioConfig(Section):
+    """What is done with sound tracks."""
+
+    extract: Literal["none", "wav", "aac"] = Field(
+        "none", description="write sound tracks to results/audio/: as PCM, or as AAC"
+    )
+
+
 class LimitsConfig(Section):
     """What one video may cost the process that opens it."""
 
@@ -191,6 +199,7 @@ class Config(Section):
         False, description="write-protect trained weights, so that no rerun can replace them"
     )
     frames: FramesConfig = FramesConfig()
+    audio: AudioConfig = AudioConfig()
     limits: LimitsConfig = LimitsConfig()
     faces: FacesConfig = FacesConfig()
     split: SplitConfig = SplitConfig()

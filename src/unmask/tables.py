@@ -110,6 +110,19 @@ PROBE = Table(
     key=("part", "video"),
 )
 
+AUDIO = Table(
+    name="audio",
+    columns=_VIDEO
+    | {
+        "detail": "string",
+        "key": "string",
+        "sample_rate": "int32",
+        "channels": "int32",
+        "duration": "double",
+    },
+    key=("part", "video"),
+)
+
 CROPPED = Table(
     name="cropped videos",
     columns=_VIDEO

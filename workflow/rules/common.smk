@@ -143,6 +143,11 @@ SHARDS = [
 ]
 FOLDS = {name: CONFIG.experiment(name).folds for name in CONFIG.experiments}
 BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
+AUDIO = (
+    []
+    if CONFIG.audio.extract == "none"
+    else expand("results/audio/{shard}.parquet", shard=SHARDS)
+)
 SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 

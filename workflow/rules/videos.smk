@@ -5,6 +5,8 @@ INPUTS
 
 OUTPUTS
     results/probe/SHARD.parquet   one row per video, ffprobe's values
+    results/audio/SHARD.tar       sound tracks, with audio.extract
+    results/audio/SHARD.parquet   one row per video, sound or not
     results/videos.parquet        the ledger: one row and one status per video
     results/ledger.json           counts by status
 """
@@ -41,6 +43,38 @@ rule probe:
             --chunks {params.chunks:q} \
             --settings {params.settings:q} \
             --out {output:q}
+        """
+
+
+rule extract_audio:
+    input:
+        "results/probe/{shard}.parquet",
+    output:
+        shard="results/audio/{shard}.tar",
+        index="results/audio/{shard}.parquet",
+    log:
+        "logs/extract_audio/{shard}.log",
+    benchmark:
+        "benchmarks/extract_audio/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=120,
+    params:
+        part=part_of,
+        settings=settings("audio", "limits"),
+        code=source_digest("videos.audio"),
+    shell:
+        r"""
+        python -m unmask extract-audio \
+            --log {log:q} \
+            --part {params.part:q} \
+            --probe {input:q} \
+            --settings {params.settings:q} \
+            --shard {output.shard:q} \
+            --index {output.index:q}
         """
 
 

@@ -24,9 +24,9 @@ from unmask.faces.tracks import (
     keep_people,
     link_faces,
     match_boxes,
+    prominent_faces,
     retime_track,
     smooth_track,
-    without_contained,
 )
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame
@@ -78,7 +78,7 @@ class _Looks:
     def at(self, index: int) -> Detections:
         if index not in self.found:
             detections = detect_faces(self._frames[index], self._detector, self._config)
-            self.found[index] = without_contained(detections)
+            self.found[index] = prominent_faces(detections)
         return self.found[index]
 
 

@@ -16,6 +16,8 @@ _MIN_IOU = 0.2
 MAX_GAP = 4
 # A track this much shorter than the longest is a false face or a passer-by.
 _MIN_SHARE_OF_LONGEST = 0.25
+# A face this much narrower than the largest is somebody in the background, or on a poster.
+_MIN_SHARE_OF_LARGEST = 0.4
 # A box with this much of its area inside a larger face is a face inside a face.
 _MAX_CONTAINED = 0.7
 # Heads do not shake faster than this; detectors' boxes do. Hardly matters at 3 frames a second.
@@ -45,6 +47,11 @@ class Track:
         """How much the track speaks for a person: the sum of its scores."""
         return float(self.scores.sum())
 
+    @property
+    def width(self) -> float:
+        """Median width of the face in pixels."""
+        return float(np.median(self.boxes[:, 2] - self.boxes[:, 0]))
+
 
 @dataclass
 class _OpenTrack:
@@ -66,7 +73,7 @@ def link_faces(looks: Mapping[int, Detections]) -> list[Track]:
     """Link the faces of a video's frames into tracks.
 
     From frame to frame, pairs of a track and a face are joined in order of their IoU (Bochinski et
-    al., 2017). A face inside a larger one is dropped.
+    al., 2017). Faces that are no people by their size or place are dropped.
 
     Args:
         looks: what was found in the frames that were looked at, by index of the frame. Where no
@@ -78,7 +85,7 @@ def link_faces(looks: Mapping[int, Detections]) -> list[Track]:
     done: list[_OpenTrack] = []
     alive: list[_OpenTrack] = []
     for frame in sorted(looks):
-        found = without_contained(looks[frame])
+        found = prominent_faces(looks[frame])
         done += [one for one in alive if frame - one.frames[-1] > MAX_GAP]
         alive = [one for one in alive if frame - one.frames[-1] <= MAX_GAP]
         boxes = [one.last_box for one in alive]
@@ -167,14 +174,18 @@ def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def without_contained(found: Detections) -> Detections:
-    """Drop faces most of which lies inside a larger one: mouths, eyes, prints on a cheek."""
+def prominent_faces(found: Detections) -> Detections:
+    """Drop faces most of which lies inside a larger one, and those small beside the largest.
+
+    The first are mouths, eyes and prints on a cheek, the second people in the background.
+    """
     if len(found) < 2:
         return found
     area = _area(found.boxes)
     inside = _intersection(found.boxes, found.boxes) / area[:, None] > _MAX_CONTAINED
-    larger = area[None] > area[:, None]
-    return found.where(~np.any(inside & larger, axis=1))
+    contained = np.any(inside & (area[None] > area[:, None]), axis=1)
+    width = found.boxes[:, 2] - found.boxes[:, 0]
+    return found.where(~contained & (width >= _MIN_SHARE_OF_LARGEST * width.max()))
 
 
 def _close(one: _OpenTrack) -> Track:
@@ -193,7 +204,7 @@ def _close(one: _OpenTrack) -> Track:
 
 
 def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
-    """Drop what is no person: tracks much shorter than the longest, and too many in a frame.
+    """Drop tracks much shorter than the longest or smaller than the largest, and too many a frame.
 
     Args:
         tracks: heaviest first.
@@ -201,11 +212,13 @@ def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Tr
         max_per_frame: people kept in any one frame at most: those of the largest sum of scores.
     """
     longest = max((len(track.frames) for track in tracks), default=0)
+    largest = max((track.width for track in tracks), default=0)
     people_in_frame = np.zeros(frames, np.int64)
     kept = []
     for track in tracks:
         long_enough = len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest
-        if long_enough and (people_in_frame[track.frames] < max_per_frame).all():
+        large_enough = track.width >= _MIN_SHARE_OF_LARGEST * largest
+        if long_enough and large_enough and (people_in_frame[track.frames] < max_per_frame).all():
             people_in_frame[track.frames] += 1
             kept.append(track)
     return kept

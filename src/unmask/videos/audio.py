@@ -1,0 +1,129 @@
+"""Audio: the sound track of each video, for those who look for swapped voices.
+
+Off by default: a DFDC video may be FAKE by its sound alone, but most have none or an unaltered one.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import av
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+
+from unmask.config import Config
+from unmask.errors import UnmaskError
+from unmask.progress import track
+from unmask.tables import AUDIO, PROBE, Status, atomic_path, read_rows, write_rows
+from unmask.videos.frames import open_container
+from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.source import VideoFile
+
+logger = logging.getLogger(__name__)
+
+_MUXERS = {"wav": "wav", "aac": "adts"}
+
+
+def extract_audio(part: Path, probe: Path, config: Config, shard: Path, index: Path) -> None:
+    """Write the sound tracks of one shard's videos.
+
+    Args:
+        part: folder or archive with the videos.
+        probe: the shard's probe table; only its videos with status `ok` are opened.
+        config: the sections `audio` and `limits`.
+        shard: the tar of sound files to write, one for each video that has sound.
+        index: the table to write, see `unmask.tables.AUDIO`: one row for each video.
+    """
+    readable = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
+    kind = config.audio.extract
+    tasks = [Task(encode_audio, (VideoFile(part, row["video"]), kind)) for row in readable]
+    outcomes = track(run_isolated(tasks, config.limits, workers=1), "videos", len(tasks))
+    rows: list[dict[str, Any]] = []
+    with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:
+        for row, outcome in zip(readable, outcomes, strict=True):
+            names = {"part": row["part"], "video": row["video"]}
+            if isinstance(outcome, Lost):
+                outcome = b"", {"detail": f"{outcome.status}: {outcome.detail}"}
+            sound, values = outcome
+            if values["detail"]:
+                logger.info("%s: %s", row["video"], values["detail"])
+            else:
+                member = tarfile.TarInfo(f"{row['video']}.{kind}")
+                member.size = len(sound)
+                tar.addfile(member, io.BytesIO(sound))
+                values["key"] = member.name
+            rows.append(names | values)
+    write_rows(rows, AUDIO, index)
+    logger.info("sound of %d of %d videos", sum("key" in row for row in rows), len(rows))
+
+
+def encode_audio(video: VideoFile, kind: str) -> tuple[bytes, dict[str, Any]]:
+    """Return a video's sound track as a file, and what it is; no bytes where there is none.
+
+    `wav` is 16-bit PCM at the track's own rate; `aac` copies an AAC track as it is and encodes
+    another. The values' `detail` says why there is no sound; that a video has none is normal.
+    """
+    sound = io.BytesIO()
+    try:
+        with video.opened() as source, open_container(source) as container:
+            if not container.streams.audio:
+                return b"", {"detail": "no audio stream"}
+            stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                return b"", {"detail": "no decoder for its audio codec"}
+            values = {
+                "detail": "",
+                "sample_rate": stream.codec_context.sample_rate,
+                "channels": stream.codec_context.channels,
+            }
+            with av.open(sound, "w", format=_MUXERS[kind]) as sink:
+                if kind == "aac" and stream.codec_context.name == "aac":
+                    seconds = _copy(container, stream, sink)
+                else:
+                    seconds = _encode(container, stream, sink, kind)
+    except MemoryError:
+        raise
+    except (av.FFmpegError, UnmaskError) as error:
+        return b"", {"detail": f"cannot be decoded: {getattr(error, 'strerror', None) or error}"}
+    if not seconds:
+        return b"", {"detail": "the audio stream is empty"}
+    return sound.getvalue(), values | {"duration": seconds}
+
+
+def _copy(container: InputContainer, stream: AudioStream, sink: OutputContainer) -> float:
+    """Copy the packets of a stream; return their seconds."""
+    target: AudioStream = sink.add_stream_from_template(stream)
+    seconds = 0.0
+    for packet in container.demux(stream):
+        if packet.dts is not None and packet.size:
+            seconds += float((packet.duration or 0) * (packet.time_base or 0))
+            packet.stream = target
+            sink.mux(packet)
+    return seconds
+
+
+def _encode(
+    container: InputContainer, stream: AudioStream, sink: OutputContainer, kind: str
+) -> float:
+    """Decode a stream and encode it anew; return its seconds."""
+    rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
+    codec, sample_format = ("pcm_s16le", "s16") if kind == "wav" else ("aac", "fltp")
+    target = sink.add_stream(codec, rate=rate, layout=layout)
+    assert isinstance(target, AudioStream)  # what an audio codec gives
+    resampler = AudioResampler(format=sample_format, layout=layout, rate=rate)
+    samples = 0
+    for frame in container.decode(stream):
+        samples += frame.samples
+        # Times restart at zero: a track that begins late says so in the probe table.
+        frame.pts = None
+        for resampled in resampler.resample(frame):
+            sink.mux(target.encode(resampled))
+    for resampled in resampler.resample(None):
+        sink.mux(target.encode(resampled))
+    sink.mux(target.encode(None))
+    return samples / rate if rate else 0.0

@@ -1,0 +1,276 @@
+"""What videos to faces costs and gives, beside a plain decode of the same: `make bench-faces`.
+
+CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a part's files
+right before the rules work on that part, so that both see the same machine; shares of one run are
+what counts, not seconds. The table goes to docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+from skimage import data
+
+from unmask.config import FacesConfig, FramesConfig
+from unmask.faces.detectors import create_detector
+from unmask.faces.search import detect_faces
+from unmask.faces.tracks import prominent_faces
+from unmask.videos.frames import sample_frames
+
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
+UNMASK = [sys.executable, "-m", "unmask"]
+RULES = ("probe", "extract_frames", "crop_faces")
+DFDC_CLIPS = ("brtujopkby.mp4", "yhffcuhhjy.mp4")
+
+
+@dataclass
+class Usage:
+    """CPU seconds by command, and the largest memory of a job in MB."""
+
+    cpu: dict[str, float] = field(default_factory=dict)
+    megabytes: float = 0.0
+
+    def add(self, command: str, seconds: float) -> None:
+        self.cpu[command] = self.cpu.get(command, 0.0) + seconds
+
+
+def cpu_of(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process and return the CPU seconds of it and of those it waited for."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{process.args!r} failed with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def decode(path: Path) -> float:
+    """Decode a file with one thread of FFmpeg; return its CPU seconds."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-threads", "1", "-i", path, "-f", "null", "-"]
+    return cpu_of(subprocess.Popen(command))
+
+
+def work_part(part: Path, folder: Path, usage: Usage) -> None:
+    """Run the commands of the three rules on a part, as the workflow does with two cores."""
+    folder.mkdir(parents=True)
+    probe, stream = folder / "probe.parquet", folder / "frames.tar"
+    watch = MemoryWatch()
+    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--part", part, "--out", probe]
+    usage.add("probe", cpu_of(watch.start(start)))
+    os.mkfifo(stream)
+    extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--part", part]
+    extract += ["--probe", probe, "--decoders", "2", "--out", stream]
+    crop = [*UNMASK, "crop-faces", "--log", folder / "crop.log", "--stream", stream]
+    crop += ["--probe", probe, "--shard", folder / "faces.tar", "--index", folder / "faces.parquet"]
+    crop += ["--videos", folder / "videos.parquet"]
+    extracting, cropping = watch.start(extract), watch.start(crop)
+    usage.add("extract_frames", cpu_of(extracting))
+    usage.add("crop_faces", cpu_of(cropping))
+    usage.megabytes = max(usage.megabytes, watch.stop())
+
+
+class MemoryWatch:
+    """Samples what jobs hold: the proportional memory of their processes and of memory files."""
+
+    def __init__(self) -> None:
+        self._jobs: list[psutil.Process] = []
+        self._peak = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def start(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(command, env=ENVIRONMENT)
+        self._jobs.append(psutil.Process(process.pid))
+        return process
+
+    def stop(self) -> float:
+        """Return the peak of the largest job in MB."""
+        self._stopped.set()
+        self._thread.join()
+        return self._peak
+
+    def _sample(self) -> None:
+        while not self._stopped.wait(0.05):
+            for job in list(self._jobs):
+                self._peak = max(self._peak, _job_megabytes(job))
+
+
+def _job_megabytes(job: psutil.Process) -> float:
+    try:
+        processes = [job, *job.children(recursive=True)]
+        held = sum(process.memory_full_info().pss for process in processes)
+        for descriptor in Path(f"/proc/{job.pid}/fd").iterdir():
+            if str(descriptor.readlink()).startswith("/memfd:frames"):
+                held += descriptor.stat().st_blocks * 512
+    except (psutil.Error, OSError):  # a process of the job ended while it was looked at
+        return 0.0
+    return held / 1e6
+
+
+def wall_of_workflow(root: Path, folder: Path) -> float:
+    """Return the seconds that the three rules take with `snakemake --cores 2`."""
+    targets = [f"results/faces/{part.name}-00.videos.parquet" for part in sorted(root.iterdir())]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "--quiet"]
+    command += ["--snakefile", REPOSITORY / "Snakefile", *targets, "--config", f"data_root={root}"]
+    start = time.monotonic()
+    subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - start
+
+
+def wall_of_decoding(files: Iterable[Path]) -> float:
+    """Return the seconds that two FFmpeg processes side by side take."""
+    start = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(decode, files))
+    return time.monotonic() - start
+
+
+def reuse_overlap(root: Path, videos: pd.DataFrame, faces: pd.DataFrame) -> pd.Series:
+    """Return, for each reused face, the IoU of its crop with that of a box detected afresh."""
+    config = FacesConfig()
+    detector = create_detector(config)
+    overlaps = {}
+    for row in videos[videos["reused"]].itertuples():
+        own = faces[(faces["video"] == row.video) & (faces["track"] == 0)].set_index("frame")
+        url = f"file:{root / row.part / row.video}"
+        for frame in sample_frames(url, FramesConfig()):
+            found = prominent_faces(detect_faces(frame, detector, config))
+            if frame.index not in own.index or not len(found):
+                continue
+            face = own.loc[frame.index]
+            square = np.array([face.crop_x0, face.crop_y0])
+            square = np.concatenate([square, square + face.crop_side])
+            centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+            fresh = np.concatenate([centres, centres], axis=1)
+            fresh += np.array([-1, -1, 1, 1]) * face.crop_side / 2
+            overlaps[row.video, frame.index] = max(_iou(square, one) for one in fresh)
+    return pd.Series(overlaps)
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = np.prod(np.clip(high - low, 0, None))
+    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
+
+
+def write_4k_part(folder: Path) -> Path:
+    """Write a part with one 4K clip of ten seconds."""
+    folder.mkdir()
+    entry = {"label": "REAL", "split": "train", "original": None}
+    (folder / "metadata.json").write_text(json.dumps({"4k.mp4": entry}))
+    portrait = cv2.resize(data.astronaut(), (2160, 2160), interpolation=cv2.INTER_CUBIC)
+    with av.open(str(folder / "4k.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 3840, 2160, "yuv420p"
+        for index in range(300):
+            picture = np.zeros((2160, 3840, 3), np.uint8)
+            left = 800 + 2 * index
+            picture[:, left : left + 2160] = portrait
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return folder
+
+
+def link_data(real: Path, root: Path) -> None:
+    """Make one folder of parts: the training clips, and DFDC's own as a part of originals."""
+    for part in sorted((real / "ffpp").iterdir()):
+        (root / part.name).symlink_to(part)
+    dfdc = root / "dfdc_test_clips"
+    dfdc.mkdir()
+    entry = {"label": "REAL", "split": "train", "original": None}
+    (dfdc / "metadata.json").write_text(json.dumps(dict.fromkeys(DFDC_CLIPS, entry)))
+    for name in DFDC_CLIPS:
+        (dfdc / name).symlink_to(real / "test/test_videos" / name)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(os.environ.get("UNMASK_REAL_DATA", REPOSITORY / "../shared/data"))
+    parser.add_argument("--data", type=Path, default=default, help="the folder of real clips")
+    real = parser.parse_args().data.resolve()
+    if not (real / "ffpp").is_dir() or not shutil.which("ffmpeg"):
+        raise SystemExit(f"bench-faces needs ffmpeg and real clips in {real} (UNMASK_REAL_DATA)")
+    cv2.setNumThreads(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(real, Path(temporary))
+
+
+def measure(real: Path, work: Path) -> None:
+    """Measure in a temporary folder and print the table."""
+    root = work / "data"
+    root.mkdir()
+    link_data(real, root)
+    usage, full = Usage(), 0.0
+    for part in sorted(root.iterdir()):
+        files = sorted(part.glob("*.mp4"))
+        full += sum(map(decode, files[::2]))
+        work_part(part, work / "out" / part.name, usage)
+        full += sum(map(decode, files[1::2]))
+    every = sorted(root.glob("*/*.mp4"))
+    decoding = wall_of_decoding(every)
+    rules = wall_of_workflow(root, work / "workflow")
+    large = Usage()
+    work_part(write_4k_part(work / "4k"), work / "out4k", large)
+
+    videos = _tables(work / "out", "videos.parquet")
+    faces = _tables(work / "out", "faces.parquet")
+    overlap = reuse_overlap(root, videos, faces)
+    reused = videos[videos["reused"]]
+    found = videos["frames_with_face"] / videos["frames"]
+    total = sum(usage.cpu.values())
+    print(f"{len(every)} clips, statuses {videos['status'].value_counts().to_dict()}\n")
+    print("| | CPU s | of one full decode |\n|---|---|---|")
+    print(f"| `ffmpeg -threads 1 -f null`, all files | {full:.1f} | 1 |")
+    for rule in RULES:
+        print(f"| `{rule}` | {usage.cpu[rule]:.1f} | {usage.cpu[rule] / full:.3f} |")
+    print(f"| **all three** | {total:.1f} | **{total / full:.3f}** |\n")
+    print("| | figure |\n|---|---|")
+    print(f"| wall time of two ffmpeg side by side | {decoding:.1f} s |")
+    print(f"| wall time of `snakemake --cores 2`, its start included | {rules:.1f} s |")
+    print(f"| share | **{rules / decoding:.2f}** |")
+    print(f"| fakes whose tracks are their original's | {len(reused)} |")
+    print(f"| detections of such a fake, mean | {reused['detections'].mean():.1f} |")
+    own = videos[~videos["reused"]]
+    print(
+        f"| detections of another video, mean (of {own['frames'].mean():.0f} frames) "
+        f"| {own['detections'].mean():.1f} |"
+    )
+    print(f"| frames with a face | {found.mean():.4f} |")
+    print(f"| the same, worst clip | {found.min():.3f} ({videos.loc[found.idxmin(), 'video']}) |")
+    print(f"| crop IoU, reused and fresh: mean | {overlap.mean():.3f} |")
+    print(
+        f"| 5th percentile; lowest mean of a clip | {overlap.quantile(0.05):.3f}; "
+        f"{overlap.groupby(level=0).mean().min():.3f} |"
+    )
+    print(f"| peak memory of one job | {usage.megabytes:.0f} MB |")
+    print(f"| the same on a 4K clip | {large.megabytes:.0f} MB |")
+
+
+def _tables(folder: Path, name: str) -> pd.DataFrame:
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob(f"*/{name}"))]
+    return pd.concat(tables, ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()
