@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,16 @@ def _crop_faces(options: Options) -> None:
         options.index,
         options.videos,
     )
+
+
+def _plan(options: Options) -> None:
+    from unmask.config import load_config
+    from unmask.plan import load_yaml, plan_faces
+
+    values = load_yaml(options.config)
+    if options.data_root is not None:
+        values["data_root"] = str(options.data_root)
+    print(plan_faces(load_config(values), options.cores, options.samples).describe())
 
 
 def _ledger(options: Options) -> None:
@@ -199,6 +210,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("demo", _demo, "build the miniature challenge")
     sub.add_argument("folder", type=Path)
     sub.add_argument("--seed", type=int, default=0)
+
+    sub = add("plan", _plan, "predict what videos to faces will cost, from a few of them")
+    sub.add_argument("--config", type=Path, nargs="*", default=[], help="as --configfile")
+    sub.add_argument("--data-root", type=Path, help="the folder of parts, instead of the config's")
+    sub.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    sub.add_argument("--samples", type=int, default=24, help="videos to measure")
 
     sub = add("probe", _probe, "read the containers of one shard's videos")
     path(sub, "part", "out")

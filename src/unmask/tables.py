@@ -9,6 +9,7 @@ vocabulary without having pyarrow.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,10 +230,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        with naming_full_disk(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn what the system says about a full disk into what to do about it.
+
+    Raises:
+        UnmaskError: there is no room for what the block writes to `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UnmaskError(
+            f"{path}: no space left on the disk; free some, or put results elsewhere "
+            "with --directory, and rerun"
+        ) from None
 
 
 def write_json(content: Any, path: Path) -> None:

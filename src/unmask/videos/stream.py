@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from unmask.config import Config, FramesConfig
 from unmask.errors import UnmaskError
 from unmask.progress import track
-from unmask.tables import PROBE, Label, Status, read_rows
+from unmask.tables import PROBE, Label, Status, naming_full_disk, read_rows
 from unmask.videos.frames import YUV420, Frame, plane_shapes, sample_frames
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile
@@ -79,7 +79,7 @@ def write_stream(part: Path, probe: Path, config: Config, workers: int, output: 
     outcomes = run_isolated(tasks, config.limits, workers, _BUFFER_MB)
     frames = 0
     try:
-        with output.open("wb", buffering=0) as sink:
+        with naming_full_disk(output), output.open("wb", buffering=0) as sink:
             for index, outcome in enumerate(track(outcomes, "videos", len(rows))):
                 if isinstance(outcome, Lost):
                     outcome = _Sampled(0, outcome.status, outcome.detail, [])

@@ -1,0 +1,226 @@
+"""The plan: what turning videos into faces will cost, found out on a few of them.
+
+A sample of the videos goes through the very functions of the workflow, timed. Originals and fakes
+are sampled apart, because a fake reuses its original's tracks, and evenly over their file sizes,
+because size is what cost varies with most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.config import Config
+from unmask.errors import UnmaskError
+from unmask.faces.crops import crop_faces
+from unmask.faces.detectors import Detector, create_detector
+from unmask.faces.search import Search, find_faces
+from unmask.progress import track
+from unmask.tables import Label, Status
+from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.probe import probe_entry
+from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata
+
+# Writing planes into a pipe and reading them, which the sample does not: measured once.
+_STREAM = 1.05
+# What the face index takes beside the crops, and tar's headers and padding, per crop.
+_BYTES_PER_CROP = 512 + 256 + 100
+_STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.crops")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A prediction.
+
+    Attributes:
+        videos: that have a file.
+        sampled: videos that were measured.
+        cpu_hours: of probe, extract_frames and crop_faces.
+        wall_hours: of the same on so many cores.
+        cores: that many.
+        final_gb: disk that the face shards take.
+        peak_gb: the most that is on the disk at any time.
+    """
+
+    videos: int
+    sampled: int
+    cpu_hours: float
+    wall_hours: float
+    cores: int
+    final_gb: float
+    peak_gb: float
+
+    def describe(self) -> str:
+        """Return the prediction in a few lines."""
+        return "\n".join(
+            [
+                f"{self.videos:,} videos, {self.sampled} of them measured",
+                f"CPU time    {_hours(self.cpu_hours)} (probe, extract_frames, crop_faces)",
+                f"wall time   {_hours(self.wall_hours)} on {self.cores} cores",
+                f"disk        {self.final_gb:.2f} GB of faces, {self.peak_gb:.2f} GB at the peak",
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    part: Path
+    entry: Entry
+    size: int
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    shard_bytes: int
+    frame_bytes: int
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
+
+
+def plan_faces(config: Config, cores: int, samples: int) -> Plan:
+    """Predict what the stages from videos to faces will cost.
+
+    Args:
+        config: the whole configuration.
+        cores: that Snakemake will be given.
+        samples: videos to measure at most; more make the prediction better and slower.
+
+    Raises:
+        UnmaskError: there is no part, or no video that can be read.
+    """
+    cv2.setNumThreads(1)
+    parts = find_parts(Path(config.data_root).expanduser())
+    candidates = _candidates(list(parts.values()))
+    names = {(one.part, one.entry.name): one for one in candidates}
+    own: list[_Candidate] = []
+    reusing: list[_Candidate] = []
+    for one in candidates:
+        original = names.get((one.part, one.entry.family))
+        is_fake = one.entry.label == Label.FAKE and original is not None
+        (reusing if is_fake else own).append(one)
+    if not candidates:
+        raise UnmaskError(f"data_root: no video file in the parts of {config.data_root}")
+    detector = create_detector(config.faces)
+    share = len(reusing) / len(candidates)
+    own_costs = [
+        _work(one, config, detector, None)[0]
+        for one in track(_spread(own, max(1, round(samples * (1 - share)))), "originals")
+    ]
+    fake_costs = []
+    for one in track(_spread(reusing, round(samples * share)), "fakes"):
+        original = names[one.part, one.entry.family]
+        reference = _work(original, config, detector, None)[1]
+        fake_costs.append(_work(one, config, detector, reference)[0])
+
+    shards = len(parts) * config.shards_per_part
+    measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
+    cpu = measured * _STREAM + shards * _start_seconds()
+    peak = final
+    if config.frames.keep:
+        peak += frames
+    elif cores == 1:  # a pipe needs two cores: one shard's frames are a file at a time
+        peak += frames / shards
+    # A pair of jobs keeps two cores busy; fewer shards than pairs leave some idle.
+    busy = min(cores, max(1, 2 * shards))
+    return Plan(
+        videos=len(candidates),
+        sampled=len(own_costs) + len(fake_costs),
+        cpu_hours=cpu / 3600,
+        wall_hours=cpu / busy / 3600,
+        cores=cores,
+        final_gb=final / 1e9,
+        peak_gb=peak / 1e9,
+    )
+
+
+def _candidates(parts: Sequence[Path]) -> list[_Candidate]:
+    """List the videos that can be worked on; their files are only looked up, not opened."""
+    found = []
+    for part in track(parts, "parts"):
+        for entry in read_metadata(part):
+            if entry.status == Status.OK:
+                size = VideoFile(part, entry.name).size()
+                if size:
+                    found.append(_Candidate(part, entry, size))
+    return found
+
+
+def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
+    """Choose some candidates evenly over their sizes (systematic sampling)."""
+    ordered = sorted(candidates, key=lambda one: (one.size, one.entry.name))
+    count = min(count, len(ordered))
+    return [ordered[int((index + 0.5) * len(ordered) / count)] for index in range(count)]
+
+
+def _work(
+    one: _Candidate, config: Config, detector: Detector, reference: Search | None
+) -> tuple[_Cost, Search | None]:
+    """Do with one video what the workflow does; return the cost and what was found."""
+    start = time.process_time()
+    if probe_entry(one.part, one.entry)["status"] != Status.OK:
+        return _Cost(time.process_time() - start, 0, 0), None
+    with VideoFile(one.part, one.entry.name).opened() as source:
+        frames: list[Frame] = list(sample_frames(source, config.frames))
+    search = find_faces(frames, detector, config.faces, reference)
+    crops = crop_faces(frames, search, config.faces)
+    seconds = time.process_time() - start
+    frame_bytes = sum(plane.nbytes for frame in frames for plane in frame.planes)
+    shard_bytes = sum(len(crop.jpeg) + _BYTES_PER_CROP for crop in crops)
+    return _Cost(seconds, shard_bytes, frame_bytes), search
+
+
+def _scaled(costs: Sequence[_Cost], count: int) -> NDArray[np.float64]:
+    """Return seconds, bytes of faces and bytes of frames of `count` videos like the measured."""
+    if not costs:
+        return np.zeros(3)
+    each = [(cost.seconds, cost.shard_bytes, cost.frame_bytes) for cost in costs]
+    return np.asarray(np.mean(each, axis=0) * count, np.float64)
+
+
+def _start_seconds() -> float:
+    """Return the CPU seconds in which the three rules' processes of one shard start."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for module in _STARTED:
+        code = f"import pyarrow.parquet, {module}"
+        subprocess.run([sys.executable, "-c", code], env=os.environ | _own_path(), check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _own_path() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+
+
+def load_yaml(paths: Sequence[Path]) -> dict[str, object]:
+    """Read configuration files as `snakemake --configfile` does: later ones win, key by key.
+
+    Raises:
+        UnmaskError: one cannot be read, or is no YAML.
+    """
+    from snakemake.common.configfile import load_configfile
+    from snakemake.exceptions import WorkflowError
+    from snakemake.utils import update_config
+
+    merged: dict[str, object] = {}
+    for path in paths:
+        try:
+            update_config(merged, load_configfile(str(path)))
+        except (WorkflowError, OSError) as error:
+            raise UnmaskError(f"{path}: no readable YAML ({error})") from None
+    return json.loads(json.dumps(merged))  # type: ignore[no-any-return]
