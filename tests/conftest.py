@@ -16,7 +16,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from skimage import data
 
-from unmask.config import FacesConfig, FramesConfig
+from unmask.config import Config, FacesConfig, FramesConfig
 
 REPOSITORY = Path(__file__).parents[1]
 PORTRAIT = data.astronaut()
@@ -72,6 +72,8 @@ def encode_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     b_frames: int = 3,
+    keyint: int = 48,
+    encoder: Mapping[str, str] | None = None,
     rotation: int = 0,
     sound: bool = False,
     milliseconds: Sequence[int] | None = None,
@@ -91,6 +93,8 @@ def encode_video(
         codec: FFmpeg's name of the encoder.
         pix_fmt: of the encoded planes.
         b_frames: between reference frames at most, as x264's pyramid.
+        keyint: frames from one key frame to the next.
+        encoder: options of the encoder instead of the usual ones.
         rotation: counter-clockwise degrees that a player turns the stored picture by.
         sound: add an AAC track.
         milliseconds: presentation time of each frame, for a variable rate.
@@ -104,8 +108,10 @@ def encode_video(
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
         if codec == "libx264":
-            x264 = f"bframes={b_frames}:b-adapt=0:b-pyramid=normal:ref=4:keyint=48:threads=1"
+            x264 = f"bframes={b_frames}:b-adapt=0:b-pyramid=normal:ref=4:keyint={keyint}:threads=1"
             stream.options = {"crf": "18", "preset": "fast", "x264-params": x264}
+        if encoder is not None:
+            stream.options = dict(encoder)
         if milliseconds:
             stream.codec_context.time_base = Fraction(1, 1000)
         if full_range:
@@ -178,8 +184,8 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     `cropped.parquet`.
     """
     from unmask.faces.crops import crop_shard
-    from unmask.videos.frames import write_stream
     from unmask.videos.probe import probe_shard
+    from unmask.videos.stream import write_stream
 
     root = tmp_path_factory.mktemp("worked")
     entries = {"a.mp4": "REAL", "b.mp4": "REAL", "c.mp4": "a.mp4", "d.mp4": "b.mp4"}
@@ -188,8 +194,9 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
         encode_video(part / name, at=(0.45 + 0.03 * index, 0.5))
     encode_video(part / "nobody.mp4", people=0)
     (part / "broken.mp4").write_bytes(b"not a video")
-    probe_shard(part, 0, 1, root / "probe.parquet")
-    write_stream(part, root / "probe.parquet", FramesConfig(per_video=4), root / "frames.tar")
+    config = Config(frames=FramesConfig(per_video=4))
+    probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
+    write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         root / "probe.parquet",

@@ -12,25 +12,27 @@ from unmask.config import FacesConfig, FramesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import (
     Crop,
+    crop_faces,
     crop_shard,
-    crop_video,
     decode_jpeg,
-    detect_faces,
     encode_jpeg,
 )
 from unmask.faces.detectors import create_detector
+from unmask.faces.search import detect_faces, find_faces
 from unmask.tables import CROPPED, FACES, Status, read_table
+from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
 
 MakeVideo = Callable[..., Path]
 
 
 def sample(path: Path, count: int = 6) -> list[Frame]:
-    return list(sample_frames(path, FramesConfig(per_video=count)))
+    return list(sample_frames(f"file:{path}", FramesConfig(per_video=count)))
 
 
 def crop(path: Path, config: FacesConfig, count: int = 6) -> list[Crop]:
-    return crop_video(sample(path, count), create_detector(config), config)
+    frames = sample(path, count)
+    return crop_faces(frames, find_faces(frames, create_detector(config), config), config)
 
 
 def test_a_face_is_found_and_cropped_in_every_frame(
@@ -38,7 +40,9 @@ def test_a_face_is_found_and_cropped_in_every_frame(
 ) -> None:
     crops = crop(make_video(tmp_path / "a.mp4"), faces_config)
     assert [(one.track, one.frame) for one in crops] == [(0, i) for i in range(6)]
-    assert all(one.detected and one.score > 0.8 for one in crops)
+    # Looked at in the first, the fifth and the last; in between the two agree.
+    assert [one.detected for one in crops] == [True, False, False, False, True, True]
+    assert all((one.score > 0.8) == one.detected for one in crops)
     assert len({one.side for one in crops}) == 1
     assert len({one.time for one in crops}) == 6
     for one in crops:
@@ -82,7 +86,7 @@ def test_a_crop_shows_the_frame_in_its_colours(
     clip = make_video(tmp_path / "a.mp4")
     frames = sample(clip)
     one = crop(clip, faces_config)[2]
-    region = frames[2].to_bgr()[max(one.y0, 0) :, max(one.x0, 0) :]
+    region = picture_bgr(frames[2], 160, 120)[max(one.y0, 0) :, max(one.x0, 0) :]
     shown = region[: min(one.y0 + one.side, 120) - max(one.y0, 0), : one.side]
     np.testing.assert_allclose(
         decode_jpeg(one.jpeg, "").mean(axis=(0, 1)), shown.mean(axis=(0, 1))[::-1], atol=6
@@ -118,7 +122,7 @@ def test_a_clip_without_a_face_has_no_crop(
     make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
 ) -> None:
     assert crop(make_video(tmp_path / "a.mp4", people=0), faces_config) == []
-    assert crop_video([], create_detector(faces_config), faces_config) == []
+    assert find_faces([], create_detector(faces_config), faces_config).tracks == []
 
 
 def test_a_face_too_small_is_not_a_face(

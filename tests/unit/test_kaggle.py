@@ -20,8 +20,9 @@ from scipy.special import expit, logit
 from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.calibrate import Calibration
-from unmask.faces.crops import crop_video, decode_jpeg
+from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import create_detector
+from unmask.faces.search import find_faces
 from unmask.faces.weights import YUNET, find_weights
 from unmask.kaggle.bundle import check_size
 from unmask.kaggle.predict import (
@@ -86,6 +87,11 @@ def answers(path: Path) -> dict[str, float]:
         return {row["filename"]: float(row["label"]) for row in csv.DictReader(file)}
 
 
+def crops_of(loaded: Bundle, clip: Path) -> list[Crop]:
+    frames = list(sample_frames(f"file:{clip}", SETTINGS.frames))
+    return crop_faces(frames, find_faces(frames, loaded.detector, SETTINGS.faces), SETTINGS.faces)
+
+
 def test_every_video_of_the_sample_is_answered_once(bundle: Path, challenge: Path) -> None:
     output = challenge / "submission.csv"
     predict(bundle, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
@@ -100,8 +106,7 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     bundle: Path, challenge: Path
 ) -> None:
     loaded = load_bundle(bundle)
-    frames = list(sample_frames(challenge / "test_videos/person.mp4", SETTINGS.frames))
-    crops = crop_video(frames, loaded.detector, SETTINGS.faces)
+    crops = crops_of(loaded, challenge / "test_videos/person.mp4")
     pictures = [decode_jpeg(crop.jpeg, "") for crop in crops]
     mean = member_logits(loaded.members[0], pictures, loaded.device).mean()
     calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
@@ -112,8 +117,7 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
 def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:
     loaded = load_bundle(bundle)
     (member,) = loaded.members
-    frames = list(sample_frames(challenge / "test_videos/person.mp4", SETTINGS.frames))
-    crops = crop_video(frames, loaded.detector, SETTINGS.faces)
+    crops = crops_of(loaded, challenge / "test_videos/person.mp4")
 
     def answer(*intercepts: float) -> float:
         members = [

@@ -15,7 +15,7 @@ from unmask.provenance import git_state, imported_modules, source_digest
 # Every module that a rule of the workflow runs.
 STAGES = [
     "videos.probe",
-    "videos.frames",
+    "videos.stream",
     "videos.ledger",
     "faces.crops",
     "splits.folds",
@@ -58,9 +58,15 @@ def append(path: Path, text: str) -> None:
 
 def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     probe = imported_modules("videos.probe")
-    assert probe == {"videos.probe", "videos.source"}
+    assert probe == {f"videos.{name}" for name in ("probe", "source", "frames", "isolation")}
     crops = imported_modules("faces.crops")
-    assert {"faces.tracks", "faces.detectors", "faces.weights", "videos.frames"} <= crops
+    assert {
+        "faces.tracks",
+        "faces.detectors",
+        "faces.weights",
+        "faces.search",
+        "videos.stream",
+    } <= crops
     assert not any(name.startswith("training") for name in crops)
     assert "training.augment" in imported_modules("training.fit")
 
@@ -72,7 +78,7 @@ def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, s
 @pytest.mark.parametrize(
     ("edited", "changed", "unchanged"),
     [
-        ("videos/source.py", {"videos.probe", "kaggle.predict"}, {"videos.frames", "training.fit"}),
+        ("videos/source.py", {"videos.probe", "kaggle.predict"}, {"videos.ledger", "splits.folds"}),
         ("faces/tracks.py", {"faces.crops", "kaggle.predict"}, {"videos.probe", "splits.folds"}),
         ("training/augment.py", {"training.fit"}, {"kaggle.predict", "faces.crops"}),
         ("demo.py", set(), set(STAGES)),

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from unmask.config import FacesConfig, FramesConfig
-from unmask.faces.crops import crop_video
+from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import create_detector
+from unmask.faces.search import find_faces
 from unmask.splits.folds import assign_folds
 from unmask.splits.groups import group_videos
 from unmask.tables import Status
-from unmask.videos.frames import sample_frames
+from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.source import read_metadata
 
 ROOT = Path(os.environ.get("UNMASK_REAL_DATA", "../shared/data"))
@@ -26,6 +27,10 @@ pytestmark = [
     pytest.mark.realdata,
     pytest.mark.skipif(not ROOT.is_dir(), reason=f"no real videos in {ROOT} (UNMASK_REAL_DATA)"),
 ]
+
+
+def sample(clip: Path, count: int) -> list[Frame]:
+    return list(sample_frames(f"file:{clip}", FramesConfig(per_video=count)))
 
 
 def clips() -> list[Path]:
@@ -37,12 +42,13 @@ def clips() -> list[Path]:
 
 @pytest.mark.parametrize("clip", clips() if ROOT.is_dir() else [], ids=lambda clip: clip.name)
 def test_sampled_frames_are_those_of_a_full_decode_bit_for_bit(clip: Path) -> None:
-    sampled = {frame.time: frame.data for frame in sample_frames(clip, FramesConfig(per_video=6))}
+    sampled = {frame.time: frame.planes for frame in sample(clip, 6)}
     assert len(sampled) == 6
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             if (expected := sampled.pop(frame.time, None)) is not None:
-                np.testing.assert_array_equal(frame.to_ndarray(), expected)
+                planes = np.concatenate([plane.reshape(-1) for plane in expected])
+                np.testing.assert_array_equal(frame.to_ndarray().reshape(-1), planes)
     assert not sampled
 
 
@@ -50,8 +56,8 @@ def test_a_face_is_found_in_every_sampled_frame_of_real_people() -> None:
     config = FacesConfig()
     detector = create_detector(config)
     for clip in clips():
-        frames = list(sample_frames(clip, FramesConfig(per_video=4)))
-        crops = crop_video(frames, detector, config)
+        frames = sample(clip, 4)
+        crops = crop_faces(frames, find_faces(frames, detector, config), config)
         assert {crop.frame for crop in crops} == {0, 1, 2, 3}, clip.name
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmask.faces.detectors import Detections
-from unmask.faces.tracks import Track, iou, link_faces
+from unmask.faces.tracks import Track, iou, keep_people, link_faces
 
 Box = tuple[float, float, float, float]
 
@@ -19,6 +19,11 @@ def detections(*faces: tuple[Box, float]) -> Detections:
         np.array([score for _, score in faces], np.float32),
         np.repeat(centres[:, None], 5, axis=1),
     )
+
+
+def link(seen: list[Detections], most: int = 2) -> list[Track]:
+    """Link faces that were looked for in every frame, and keep the people."""
+    return keep_people(link_faces(dict(enumerate(seen))), len(seen), most)
 
 
 def square(x: float, y: float = 0, side: float = 100) -> Box:
@@ -39,7 +44,7 @@ def test_overlaps_are_intersections_over_unions() -> None:
 def test_a_person_is_one_track_and_a_gap_is_interpolated() -> None:
     seen = [detections((square(10 * i), 0.9)) for i in range(8)]
     seen[3] = seen[4] = detections()
-    (track,) = link_faces(seen, 2)
+    (track,) = link(seen)
     assert track.frames.tolist() == list(range(8))
     assert track.detected.tolist() == [True] * 3 + [False] * 2 + [True] * 3
     np.testing.assert_allclose(left_edges(track), [10 * i for i in range(8)], rtol=1e-5)
@@ -50,13 +55,13 @@ def test_a_person_is_one_track_and_a_gap_is_interpolated() -> None:
 
 def test_a_track_spans_only_the_frames_between_its_first_and_last_face() -> None:
     seen = [detections()] * 2 + [detections((square(0), 0.9))] * 3 + [detections()] * 2
-    (track,) = link_faces(seen, 2)
+    (track,) = link(seen)
     assert track.frames.tolist() == [2, 3, 4]
 
 
 def test_someone_who_comes_back_after_long_is_a_new_track() -> None:
     face, nobody = detections((square(0), 0.9)), detections()
-    tracks = link_faces([face] * 3 + [nobody] * 8 + [face] * 4, 2)
+    tracks = link([face] * 3 + [nobody] * 8 + [face] * 4)
     assert [track.frames.tolist() for track in tracks] == [[11, 12, 13, 14], [0, 1, 2]]
 
 
@@ -66,39 +71,39 @@ def test_two_people_apart_are_never_swapped() -> None:
     for i in range(12):
         faces = [(square(3 * i), 0.9), (square(400 - 3 * i), 0.8)]
         seen.append(detections(*(faces[j] for j in rng.permutation(2))))
-    first, second = link_faces(seen, 2)
+    first, second = link(seen)
     assert left_edges(first) == [3 * i for i in range(12)]
     assert left_edges(second) == [400 - 3 * i for i in range(12)]
 
 
 def test_two_people_close_together_take_the_nearer_box() -> None:
     seen = [detections((square(5 * i), 0.9), (square(5 * i + 60), 0.8)) for i in range(10)]
-    first, second = link_faces(seen, 2)
+    first, second = link(seen)
     assert left_edges(first) == [5 * i for i in range(10)]
     assert left_edges(second) == [5 * i + 60 for i in range(10)]
 
 
 def test_a_face_inside_a_face_is_dropped() -> None:
     seen = [detections((square(0), 0.8), (square(30, 30, 40), 0.95))] * 5
-    (track,) = link_faces(seen, 2)
+    (track,) = link(seen)
     assert left_edges(track) == [0] * 5
 
 
 def test_a_false_face_in_a_single_frame_is_dropped() -> None:
     seen = [detections((square(0), 0.9))] * 12
     seen[5] = detections((square(0), 0.9), (square(400), 0.75))
-    assert [left_edges(track)[0] for track in link_faces(seen, 2)] == [0]
+    assert [left_edges(track)[0] for track in link(seen)] == [0]
 
 
 def test_the_most_certain_people_are_kept() -> None:
     seen = [detections(*((square(200 * i), 0.7 + 0.05 * i) for i in range(4)))] * 6
-    assert [left_edges(track)[0] for track in link_faces(seen, 2)] == [600, 400]
-    assert len(link_faces(seen, 4)) == 4
+    assert [left_edges(track)[0] for track in link(seen)] == [600, 400]
+    assert len(link(seen, 4)) == 4
 
 
 def test_nobody_is_no_track() -> None:
-    assert link_faces([], 2) == []
-    assert link_faces([detections()] * 3, 2) == []
+    assert link([]) == []
+    assert link([detections()] * 3) == []
 
 
 faces = st.tuples(
@@ -110,7 +115,7 @@ faces = st.tuples(
 def test_no_frame_has_more_people_than_allowed(
     seen: list[list[tuple[Box, float]]], most: int
 ) -> None:
-    tracks = link_faces([detections(*one) for one in seen], most)
+    tracks = link([detections(*one) for one in seen], most)
     people = np.zeros(len(seen), int)
     for track in tracks:
         people[track.frames] += 1

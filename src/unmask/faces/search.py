@@ -127,13 +127,14 @@ def find_faces(
 def _look_around(frames: int, look: Callable[[int], Detections]) -> None:
     """Look at every fourth frame, halve where two looks disagree, at all where no face is seen."""
     start = sorted({*range(0, frames, MAX_GAP), frames - 1} - {-1})
+    found = [look(index) for index in start]
     pairs = list(pairwise(start))
     while pairs:
         first, last = pairs.pop()
         if last - first > 1 and not _agree(look(first), look(last)):
             middle = (first + last) // 2
             pairs += [(first, middle), (middle, last)]
-    if not any(len(look(index)) for index in start):
+    if not any(map(len, found)):
         for index in range(frames):
             look(index)
 

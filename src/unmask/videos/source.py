@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import lzma
 import os
 import zipfile
 import zlib
@@ -28,6 +29,11 @@ logger = logging.getLogger(__name__)
 METADATA = "metadata.json"
 _ZIP = ".zip"
 _MAX_NAME_BYTES = 255
+# What zipfile and the four ways to pack raise; the last two are unknown ways and encryption.
+_DAMAGES = (
+    *(zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError),
+    *(NotImplementedError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def find_parts(root: Path) -> dict[str, Path]:
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     parts = {path.name: path for path in folders if (path / METADATA).is_file()}
     unpacked = set(parts)
-    for archive in sorted(root.glob(f"*{_ZIP}")):
+    for archive in sorted(path for path in root.glob(f"*{_ZIP}") if path.is_file()):
         if archive.stem in unpacked:
             logger.warning("%s: a folder of its name is there and used instead", archive)
         elif METADATA not in video_names(archive):
@@ -93,7 +99,7 @@ def find_parts(root: Path) -> dict[str, Path]:
 def part_name(part: Path) -> str:
     """Return the name a part goes by: its folder's as it was given, links not followed."""
     path = Path(os.path.abspath(part))  # noqa: PTH100 (resolve() follows links)
-    return path.stem if path.suffix == _ZIP else path.name
+    return path.stem if path.suffix == _ZIP and not path.is_dir() else path.name
 
 
 @dataclass(frozen=True)
@@ -160,9 +166,11 @@ def _archive(path: Path, process: int) -> _Archive:
 
 def _read_member(part: Path, name: str) -> bytes:
     archive = _archive(part, os.getpid())
+    if name not in archive.members:
+        raise UnmaskError(f"{part}: holds no {name}")
     try:
         return archive.file.read(archive.members[name])  # checks the CRC, too
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except _DAMAGES as error:
         raise UnmaskError(f"{part}: {name} is damaged in the archive ({error})") from None
 
 
