@@ -183,7 +183,7 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     Holds `part/`, `probe.parquet`, `frames.tar`, `faces/part-00.tar`, `faces/part-00.parquet` and
     `cropped.parquet`.
     """
-    from unmask.faces.crops import crop_shard
+    from unmask.faces.cropping import crop_shard
     from unmask.videos.probe import probe_shard
     from unmask.videos.stream import write_stream
 

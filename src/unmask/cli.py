@@ -61,7 +61,7 @@ def _extract_audio(options: Options) -> None:
 
 
 def _crop_faces(options: Options) -> None:
-    from unmask.faces.crops import crop_shard
+    from unmask.faces.cropping import crop_shard
 
     crop_shard(
         options.stream,

@@ -36,7 +36,7 @@ from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata
 _STREAM = 1.05
 # What the face index takes beside the crops, and tar's headers and padding, per crop.
 _BYTES_PER_CROP = 512 + 256 + 100
-_STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.crops")
+_STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces.crops import crop_shard
+from unmask.faces.cropping import crop_shard
 from unmask.tables import PROBE, Status, read_rows
 from unmask.videos.probe import probe_shard
 from unmask.videos.source import VideoFile, find_parts, part_name, read_metadata, video_names

@@ -66,7 +66,7 @@ rule crop_faces:
         settings=settings("faces"),
         # The stream leaves no file whose change Snakemake could see.
         frames=settings("frames"),
-        code=source_digest("faces.crops"),
+        code=source_digest("faces.cropping"),
     shell:
         r"""
         exec python -m unmask crop-faces \

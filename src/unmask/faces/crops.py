@@ -6,11 +6,8 @@ what it was trained on, down to the JPEG.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,18 +15,11 @@ from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
 from unmask.errors import UnmaskError
-from unmask.faces.detectors import create_detector
-from unmask.faces.landmarks import Landmarker, create_landmarker
-from unmask.faces.search import Search, find_faces
-from unmask.faces.shards import ShardWriter, write_shard
+from unmask.faces.landmarks import Landmarker
+from unmask.faces.search import Search
 from unmask.faces.tracks import Track
-from unmask.progress import track as track_progress
-from unmask.tables import CROPPED, FACES, PROBE, Status, read_rows, write_rows
 from unmask.videos.color import square_bgr
 from unmask.videos.frames import Frame
-from unmask.videos.stream import SampledVideo, read_stream
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,103 +147,3 @@ def decode_jpeg(data: bytes, key: str) -> NDArray[np.uint8]:
     if picture is None:
         raise UnmaskError(f"crop {key}: not a readable JPEG; delete its shard and rerun")
     return np.asarray(picture, np.uint8)
-
-
-def crop_shard(
-    stream: Path, probe: Path, config: FacesConfig, shard: Path, index: Path, videos: Path
-) -> None:
-    """Crop the faces of one shard's frame stream.
-
-    Args:
-        stream: the frame stream, a FIFO or a file.
-        probe: the shard's probe table, for the part and the family of each video.
-        config: the `faces` section.
-        shard: the tar of crops to write.
-        index: the face index to write, see `unmask.tables.FACES`.
-        videos: the table of what became of each video, see `unmask.tables.CROPPED`.
-    """
-    cv2.setNumThreads(1)
-    probed = {row["video"]: row for row in read_rows(probe, PROBE) if row["status"] == Status.OK}
-    rows: list[dict[str, Any]] = []
-    outcomes: list[dict[str, Any]] = []
-    with write_shard(shard) as writer:
-        cropped = _crop_stream(stream, probed, config)
-        for outcome, crops in track_progress(cropped, "videos", len(probed)):
-            names = {"part": outcome["part"], "video": outcome["video"]}
-            stem = Path(outcome["video"]).stem
-            rows += [names | _index_row(crop, writer, stem) for crop in crops]
-            outcomes.append(outcome)
-    write_rows(rows, FACES, index)
-    write_rows(outcomes, CROPPED, videos)
-    logger.info("%d crops of %d videos in %s", len(rows), len(outcomes), shard)
-
-
-def _crop_stream(
-    stream: Path, probed: Mapping[str, Mapping[str, Any]], config: FacesConfig
-) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
-    """Yield each video's row for the table of outcomes, and its crops."""
-    detector, landmarker = create_detector(config), create_landmarker(config)
-    family, reference = "", None
-    for sampled, frames in read_stream(stream):
-        row = probed[sampled.video]
-        if row["family"] != family:
-            family, reference = row["family"], None
-        search, crops = None, []
-        try:
-            search = find_faces(frames, detector, config, reference)
-            crops = crop_faces(frames, search, config, landmarker)
-        except Exception as error:  # one odd video must not cost its whole shard
-            logger.exception("%s", sampled.video)
-            sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
-        # The stream brings an original before its fakes; without it, a fake serves the others.
-        if crops and reference is None:
-            reference = search
-        yield {"part": row["part"], **_outcome(sampled, len(frames), search, crops)}, crops
-        # The next video's frames need the room.
-        del frames
-
-
-def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, Any]:
-    key = f"{stem}_{crop.track}_{crop.frame:04d}"
-    offset = writer.add(f"{key}.jpg", crop.jpeg)
-    x0, y0, x1, y1 = (float(value) for value in crop.box)
-    return {
-        "track": crop.track,
-        "frame": crop.frame,
-        "time": crop.time,
-        "shard": writer.path.name,
-        "key": key,
-        "offset": offset,
-        "size": len(crop.jpeg),
-        "x0": x0,
-        "y0": y0,
-        "x1": x1,
-        "y1": y1,
-        "score": crop.score,
-        "detected": crop.detected,
-        "crop_x0": crop.x0,
-        "crop_y0": crop.y0,
-        "crop_side": crop.side,
-        "landmarks": crop.landmarks.reshape(-1),
-        "landmarks_68": None if crop.landmarks_68 is None else crop.landmarks_68.reshape(-1),
-        "sharpness": crop.sharpness,
-    }
-
-
-def _outcome(
-    sampled: SampledVideo, frames: int, search: Search | None, crops: list[Crop]
-) -> dict[str, Any]:
-    status, detail = sampled.status, sampled.detail
-    if status == Status.OK and not crops:
-        status, detail = Status.NO_FACE, f"no face in {frames} frames"
-    return {
-        "video": sampled.video,
-        "status": status,
-        "detail": detail,
-        "frames": frames,
-        "frames_with_face": len({crop.frame for crop in crops}),
-        "tracks": len({crop.track for crop in crops}),
-        "crops": len(crops),
-        "detections": search.detections if search else 0,
-        "reused": search.reused if search else False,
-    }

