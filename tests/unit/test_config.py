@@ -52,7 +52,7 @@ def test_a_misspelt_key_is_named_and_the_right_one_suggested(
         ({"frames": {"per_video": "many"}}, "frames.per_video", "'many'"),
         ({"frames": {"per_video": 0}}, "frames.per_video", "0"),
         ({"frames": 8}, "frames", "8"),
-        ({"faces": {"detector": "mtcnn"}}, "faces.detector", "'mtcnn'"),
+        ({"faces": {"detector": "blazeface"}}, "faces.detector", "'blazeface'"),
         ({"split": {"folds": 2}}, "split.folds", "2"),
         ({"kaggle": {"prior": 1}}, "kaggle.prior", "1"),
         ({"kaggle": {"bundle": "../elsewhere"}}, "kaggle.bundle", "'../elsewhere'"),

@@ -10,7 +10,7 @@ import unmask
 PACKAGE = Path(unmask.__file__).parent
 STAGES = ["videos", "faces", "splits", "training", "evaluation", "kaggle"]
 GROUND_FLOOR = {"errors", "config", "tables", "progress", "provenance", "tracking"}
-FRONT_DOORS = {"cli", "__main__"}
+FRONT_DOORS = {"cli", "__main__", "plan"}
 MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
     for path in PACKAGE.rglob("*.py")

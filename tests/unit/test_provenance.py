@@ -17,7 +17,7 @@ STAGES = [
     "videos.probe",
     "videos.stream",
     "videos.ledger",
-    "faces.crops",
+    "faces.cropping",
     "splits.folds",
     "training.fit",
     "evaluation.score",
@@ -59,7 +59,7 @@ def append(path: Path, text: str) -> None:
 def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     probe = imported_modules("videos.probe")
     assert probe == {f"videos.{name}" for name in ("probe", "source", "frames", "isolation")}
-    crops = imported_modules("faces.crops")
+    crops = imported_modules("faces.cropping")
     assert {
         "faces.tracks",
         "faces.detectors",
@@ -79,8 +79,8 @@ def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, s
     ("edited", "changed", "unchanged"),
     [
         ("videos/source.py", {"videos.probe", "kaggle.predict"}, {"videos.ledger", "splits.folds"}),
-        ("faces/tracks.py", {"faces.crops", "kaggle.predict"}, {"videos.probe", "splits.folds"}),
-        ("training/augment.py", {"training.fit"}, {"kaggle.predict", "faces.crops"}),
+        ("faces/tracks.py", {"faces.cropping", "kaggle.predict"}, {"videos.probe", "splits.folds"}),
+        ("training/augment.py", {"training.fit"}, {"kaggle.predict", "faces.cropping"}),
         ("demo.py", set(), set(STAGES)),
         ("cli.py", set(), set(STAGES)),
     ],
@@ -107,7 +107,7 @@ def test_another_column_changes_the_digest_of_those_that_write_or_read_it(
     text = (copied / "tables.py").read_text()
     (copied / "tables.py").write_text(text.replace('"sharpness": "float"', '"sharpness": "double"'))
     after = digests()
-    assert before["faces.crops"] != after["faces.crops"]
+    assert before["faces.cropping"] != after["faces.cropping"]
     assert before["training.fit"] != after["training.fit"]
     assert before["videos.probe"] == after["videos.probe"]
     assert before["splits.folds"] == after["splits.folds"]
