@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from unmask.config import Config, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.tables import Status
+from unmask.tables import PROBE, Status, write_rows
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import read_stream, write_stream
@@ -75,6 +76,24 @@ def test_a_broken_video_does_not_stop_the_others(
     assert [len(of_video) for of_video in frames] == [3, 0, 3]
     assert "decoding stopped after 0 frames" in outcomes[1].detail
     assert "b.mp4: decode_error" in caplog.text
+
+
+def test_a_video_of_which_no_frame_can_be_decoded_says_so(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    folder = make_part(tmp_path / "part", {"a.mkv": "REAL"})
+    whole = make_video(tmp_path / "whole.mp4", frames=24)
+    with av.open(str(whole)) as source, av.open(str(folder / "a.mkv"), "w") as sink:
+        video = source.streams.video[0]
+        copy = sink.add_stream_from_template(video)
+        alone = list(source.demux(video))[3]  # a B-frame without those that it is predicted from
+        alone.stream = copy
+        sink.mux(alone)
+    rows = [dict.fromkeys(PROBE.columns) | {"part": "part", "video": "a.mkv", "status": Status.OK}]
+    write_rows(rows, PROBE, tmp_path / "probe.parquet")
+    ((sampled, frames),) = read_stream(stream_of(folder))
+    assert (sampled.status, frames) == (Status.DECODE_ERROR, [])
+    assert "no frame can be decoded" in sampled.detail
 
 
 def test_a_clip_cut_short_gives_what_can_be_decoded(

@@ -143,8 +143,12 @@ def sample_frames(source: str | BinaryIO, config: FramesConfig) -> Iterator[Fram
     with open_container(source) as container:
         decoder = _Decoder(container, container.streams.video[position], timeline)
         wanted = plan_times(timeline.times, config)
+        index = -1
         for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
             yield _upright(index, time, frame)
+        # Some decoders pass over what they cannot use without a word.
+        if index < 0:
+            raise UnmaskError("no frame can be decoded")
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:

@@ -117,6 +117,8 @@ def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     }
     try:
         first = next(container.decode(stream))
+    except MemoryError:
+        raise
     except (av.FFmpegError, StopIteration) as error:
         return values | {"status": Status.DECODE_ERROR, "detail": _reason(error)}
     return values | {"video_rotation": first.rotation % 360}
