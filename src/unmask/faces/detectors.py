@@ -239,7 +239,6 @@ class Haar:
 
     _SCALE_FACTOR = 1.3
     _MIN_NEIGHBORS = 5
-    _STAGES = 25
 
     def __init__(self, min_score: float) -> None:
         """Load the cascade that comes with OpenCV 4.
@@ -263,7 +262,7 @@ class Haar:
 
     def __call__(self, picture: NDArray[np.uint8]) -> Detections:
         """Find faces in a BGR picture, uint8 (height, width, 3)."""
-        found, stages, sums = self._cascade.detectMultiScale3(
+        found, _, sums = self._cascade.detectMultiScale3(
             cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY),
             self._SCALE_FACTOR,
             self._MIN_NEIGHBORS,
@@ -273,9 +272,7 @@ class Haar:
         corner, size = corner_and_size[:, :2], corner_and_size[:, 2:]
         boxes = np.concatenate([corner, corner + size], axis=1)
         scores = _logistic(np.asarray(sums).reshape(-1) + _logit(_USUAL_SCORE))
-        # With reject levels OpenCV also returns what failed in one of the last stages.
-        passed = np.asarray(stages).reshape(-1) == self._STAGES
-        keep = passed & (scores >= self._min_score)
+        keep = scores >= self._min_score
         return _best_first(boxes[keep], scores[keep])
 
 
