@@ -25,7 +25,8 @@ Recipe = Callable[[Path, Random], None]
 Change = Callable[[bytes, Random], bytes]
 
 OUTSIDE = "outside.mp4"  # beside the part, and no business of it
-UNLISTED = "unlisted.mp4"  # in the part, but not in its metadata.json
+# In the part, but not in its metadata.json.
+UNLISTED, UNLISTED_PICTURE = "unlisted.mp4", "unlisted_001.jpg"
 _PORT = 9  # "discard"
 _STBL = "moov/trak/mdia/minf/stbl"
 _HUGE = 0xFFFFFFFF
@@ -59,7 +60,7 @@ def write_hostile_part(
         real = {"label": "REAL", "split": "train"}
         metadata[name] = real if name.startswith("healthy") or index % 4 == 0 else fake
     (folder / UNLISTED).write_bytes(clip(size=(176, 144)))
-    (folder / "unlisted_001.jpg").write_bytes(picture(people=0))
+    (folder / UNLISTED_PICTURE).write_bytes(picture(people=0))
     folder.with_name(OUTSIDE).write_bytes(clip(size=(176, 144)))
     (folder / "metadata.json").write_text(json.dumps(metadata))
     return folder
@@ -70,6 +71,8 @@ def hostile_groups(port: int = _PORT) -> dict[str, dict[str, Recipe]]:
     """Return the recipes by group and file name."""
     return {
         "ordinary": _ordinary() | _named(),
+        "stills": _stills(),
+        "without_times": _without_times(),
         "faceless": _faceless(),
         "truncated": _truncated(),
         "flipped": _flipped(),
@@ -114,8 +117,8 @@ def _ordinary() -> dict[str, Recipe]:
     uneven = [0, 10, 300, 310, 320, 900, 905, 1500, 2600, 2610, 4000, 4001]
     far = [100_000_000 + 40 * index for index in range(12)]
     early = [40 * index - 200 for index in range(12)]
-    interlaced = (("x264-params", "tff=1:threads=1:asm=0"), ("crf", "18"))
-    intra = (("x264-params", "keyint=1:threads=1:asm=0"), ("crf", "18"))
+    interlaced = (("x264-params", "tff=1:threads=1:mbtree=0"), ("crf", "18"))
+    intra = (("x264-params", "keyint=1:threads=1:mbtree=0"), ("crf", "18"))
     still = (("preset", "ultrafast"), ("threads", "1"))
     clips: dict[str, dict[str, object]] = {
         "rotated_090.mp4": {"rotation": 90},
@@ -180,9 +183,6 @@ def _ordinary() -> dict[str, Recipe]:
         "odd_size.mp4": {"size": (161, 119), "codec": "mpeg4"},
         "odd_size_444.mp4": {"size": (161, 119), "pix_fmt": "yuv444p"},
         "odd_width.mp4": {"size": (321, 240), "pix_fmt": "yuv444p"},
-        "without_times.h264": {},
-        "without_times.hevc": {"codec": "libx265"},
-        "without_times.m4v": {"codec": "mpeg4"},
     }
     recipes = {name: _clip(name, **keywords) for name, keywords in clips.items()}
     healthy = [_clip(".mp4", at=(0.44 + 0.02 * i, 0.5), sound=i % 2 == 0) for i in range(6)]
@@ -263,12 +263,26 @@ ODD_NAMES = (
 
 
 def _named() -> dict[str, Recipe]:
-    plain = {name: _bytes(clip) for name in ODD_NAMES}
-    # FFmpeg's image2 demuxer takes such names for patterns and opens other files instead.
-    return plain | {
+    return {name: _bytes(clip) for name in ODD_NAMES}
+
+
+def _stills() -> dict[str, Recipe]:
+    """Pictures, some under names that FFmpeg's image2 demuxer takes for patterns of others."""
+    return {
+        "jpeg_face.mp4": _bytes(picture),
+        "jpeg_nobody.mp4": _bytes(lambda: picture(people=0)),
+        "png_nobody.mp4": _bytes(lambda: picture(people=0, suffix=".png")),
         "unlisted_%03d.jpg": _bytes(picture),
         "unlisted_%*.jpg": _bytes(picture),
         "absent_%03d.png": _bytes(lambda: picture(suffix=".png")),
+    }
+
+
+def _without_times() -> dict[str, Recipe]:
+    return {
+        "without_times.h264": _clip(".h264"),
+        "without_times.hevc": _clip(".hevc", codec="libx265"),
+        "without_times.m4v": _clip(".m4v", codec="mpeg4"),
     }
 
 
@@ -485,6 +499,7 @@ def _patched() -> dict[str, Recipe]:
             "chunk_beyond_end.mp4": _field(f"{_STBL}/stco", 16, 0x7FFFFFFF),
             "chunk_in_header.mp4": _field(f"{_STBL}/stco", 16, 0),
             "chunk_description_9.mp4": _field(f"{_STBL}/stsc", 24, 9),
+            "keyframe_first_is_the_fifth.mp4": _field(f"{_STBL}/stss", 16, 5),
             "edit_beyond_end.mp4": _field("moov/trak/edts/elst", 20, 0x7FFFFFFF),
             "edit_empty.mp4": _field("moov/trak/edts/elst", 20, _HUGE),
             "edit_rate_0.mp4": _field("moov/trak/edts/elst", 24, 0),
@@ -621,7 +636,8 @@ def _bombs() -> dict[str, Recipe]:
         for side in (8192, 16000, 16384, 65520)
     }
     avc1 = f"{_STBL}/stsd/avc1"
-    fast = (("preset", "ultrafast"), ("threads", "1"))
+    # Without x264's lookahead, which would hold 40 such pictures.
+    fast = (("preset", "ultrafast"), ("tune", "zerolatency"), ("threads", "1"))
     return declared | {
         "declared_4096.mp4": _bytes(lambda: edit.resize_avc(clip(), 4096, 4096)),
         "declared_65520x16.mp4": _bytes(lambda: edit.resize_avc(clip(), 65520, 16)),
@@ -630,7 +646,7 @@ def _bombs() -> dict[str, Recipe]:
         "declared_16383.vp8.ivf": _bytes(lambda: edit.resize_vp8(vp8(), 16383, 16383)),
         "declared_4095.mpeg2.ts": _bytes(lambda: edit.resize_mpeg2(mpeg2(), 4095, 4095)),
         "picture_16000.png": _bytes(lambda: edit.png(16000, 16000, 1, 0, bytes(2001 * 16000))),
-        "picture_8192x4320.mp4": _clip(".mp4", size=(8192, 4320), frames=2, people=0, tuned=fast),
+        "picture_8192x4320.mp4": _clip(".mp4", size=(8192, 4320), frames=2, tuned=fast),
         "samples_20_million.mp4": _bytes(lambda: uniform(20_000_000)),
         "samples_2_billion.mp4": _bytes(lambda: uniform(0x7FFFFFFF)),
         "packed_moov_100_mb.mp4": _bytes(lambda: packed(100_000_000, 100_000_000)),
@@ -672,9 +688,6 @@ def _not_video() -> dict[str, Recipe]:
         "gzip.mp4": _bytes(lambda: material.archive("gzip")),
         "git_lfs_pointer.mp4": _text("version https://git-lfs.github.com/spec/v1\nsize 12345\n"),
         "ansi_art.txt": _text("\x1b[31mhello\x1b[0m\n" * 40),
-        "jpeg_nobody.mp4": _bytes(lambda: picture(people=0)),
-        "png_nobody.mp4": _bytes(lambda: picture(people=0, suffix=".png")),
-        "jpeg_face.mp4": _bytes(picture),
         "sound.wav.mp4": _bytes(lambda: sound(".wav", "pcm_s16le")),
         "sound.mp3.mp4": _bytes(lambda: sound(".mp3", "libmp3lame")),
         "sound.aac.mp4": _bytes(lambda: sound(".aac", "aac")),

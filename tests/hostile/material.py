@@ -17,9 +17,9 @@ from clips import draw_people, encode_video
 from hostile.edit import box, find, splice
 
 # The same bytes on every run: no identifiers drawn by a muxer, no threads inside an encoder, and no
-# assembly in x264, whose macroblock tree reads beyond a picture of 160 columns there.
+# macroblock tree in x264, whose assembly reads what lies beyond a picture of 160 columns.
 _EXACT = {"fflags": "+bitexact"}
-_X264 = "threads=1:asm=0"
+_X264 = "threads=1:mbtree=0"
 CODECS: dict[str, dict[str, str]] = {
     "libx265": {"x265-params": "pools=1:frame-threads=1:log-level=none", "preset": "ultrafast"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "threads": "1"},
