@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench-faces ui report lock schema clean
+.PHONY: demo test fuzz kills lint bench-faces ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -17,6 +17,15 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/pytest
+
+# Every hostile file; SEEDS="0 1 2" runs that many parts, each with other damage.
+SEEDS ?= 0
+fuzz: $(INSTALLED)
+	UNMASK_FUZZ_SEEDS="$(SEEDS)" $(BIN)/pytest -m fuzz tests/hostile
+
+# The faces stage, killed at twenty random moments and finished.
+kills: $(INSTALLED)
+	UNMASK_KILLS=20 $(BIN)/pytest tests/workflow/test_interrupted.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

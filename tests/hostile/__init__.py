@@ -1,0 +1,1 @@
+"""A part of files that are damaged, unusual or malicious, and what the stages make of it."""
