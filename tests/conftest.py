@@ -78,7 +78,7 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
         encode_video(part / name, at=(0.45 + 0.03 * index, 0.5))
     encode_video(part / "nobody.mp4", people=0)
     (part / "broken.mp4").write_bytes(b"not a video")
-    config = Config(frames=FramesConfig(per_video=4))
+    config = Config.model_validate({"frames": {"per_video": 4}})
     probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
     write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
     crop_shard(

@@ -43,8 +43,7 @@ def crop_shard(
         cropped = _crop_stream(stream, probed, config)
         for outcome, crops in track(cropped, "videos", len(probed)):
             names = {"part": outcome["part"], "video": outcome["video"]}
-            stem = Path(outcome["video"]).stem
-            rows += [names | _index_row(crop, writer, stem) for crop in crops]
+            rows += [names | _index_row(crop, writer, outcome["video"]) for crop in crops]
             outcomes.append(outcome)
     write_rows(rows, FACES, index)
     write_rows(outcomes, CROPPED, videos)
@@ -66,7 +65,7 @@ def _crop_stream(
             search = find_faces(frames, detector, config, reference)
             crops = crop_faces(frames, search, config, landmarker)
         except Exception as error:  # one odd video must not cost its whole shard
-            logger.exception("%s", sampled.video)
+            logger.exception("%r", sampled.video)
             sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
         # The stream brings an original before its fakes; without it, a fake serves the others.
         if crops and reference is None:
@@ -76,8 +75,9 @@ def _crop_stream(
         del frames
 
 
-def _index_row(crop: Crop, writer: ShardWriter, stem: str) -> dict[str, Any]:
-    key = f"{stem}_{crop.track}_{crop.frame:04d}"
+def _index_row(crop: Crop, writer: ShardWriter, video: str) -> dict[str, Any]:
+    # WebDataset takes what follows the first dot for the suffix.
+    key = f"{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
     return {

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import av
 import numpy as np
@@ -29,8 +29,8 @@ from unmask.errors import UnmaskError
 # The two layouts a frame travels in; anything else is converted to the second without loss of size.
 YUV420, YUV444 = "yuv420p", "yuv444p"
 _FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
-# A picture of 8K has 50 MB, and no face in it loses by being halved.
-_MAX_SIDE = 4096
+# A picture of 8K has 50 MB, and no face in it loses by being halved; 4K stays as it is.
+_MAX_PIXELS = 4096 * 2160
 # Sampling at a rate ends here: 1,000 frames at 720p take 1.4 GB.
 _MAX_FRAMES = 1000
 # What containers of videos are called in FFmpeg. Not among them: playlists, which name other files
@@ -122,8 +122,15 @@ def plan_times(times: NDArray[np.float64], config: FramesConfig) -> NDArray[np.f
     return np.asarray(times[0] + step * np.arange(wanted), np.float64)
 
 
-def sample_frames(source: str | BinaryIO, config: FramesConfig) -> Iterator[Frame]:
+def sample_frames(
+    source: str | BinaryIO, config: FramesConfig, problems: list[str] | None = None
+) -> Iterator[Frame]:
     """Decode a video once and yield the sampled frames, upright, in order of time.
+
+    Args:
+        source: what `VideoFile.opened` yields.
+        config: the sampling.
+        problems: is told what of the video was damaged, where frames could be had all the same.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -137,18 +144,22 @@ def sample_frames(source: str | BinaryIO, config: FramesConfig) -> Iterator[Fram
         timeline = _read_timeline(container, stream)
     if not len(timeline.times):
         raise UnmaskError("no frame in the video stream")
-    if not isinstance(source, str):
-        source.seek(0)
-    # Opened anew: not every container can be wound back.
-    with open_container(source) as container:
-        decoder = _Decoder(container, container.streams.video[position], timeline)
-        wanted = plan_times(timeline.times, config)
-        index = -1
-        for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
-            yield _upright(index, time, frame)
-        # Some decoders pass over what they cannot use without a word.
-        if index < 0:
-            raise UnmaskError("no frame can be decoded")
+    wanted = plan_times(timeline.times, config)
+    index = -1
+    # Where no frame comes that others are predicted from, those that none is will do.
+    for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
+        if not isinstance(source, str):
+            source.seek(0)
+        # Opened anew: not every container can be wound back.
+        with open_container(source) as container:
+            decoder = _Decoder(container, container.streams.video[position], timeline, skipped)
+            for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
+                yield _upright(index, time, frame)
+        if index >= 0:
+            if problems is not None and decoder.damaged:
+                problems.append(f"{decoder.damaged} packets or frames are damaged")
+            return
+    raise UnmaskError("no frame can be decoded")
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
@@ -161,10 +172,18 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 def _read_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
     """Read all packets, decoding nothing, for the exact times even where the rate varies."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
+    packets: list[tuple[int | None, bool]] = []
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                packets.append((packet.pts, packet.is_keyframe))
+    except av.FFmpegError:
+        # A file may be cut short; what came before can be used.
+        if not packets:
+            raise
     base = float(stream.time_base or 1)
-    ticks = sorted({packet.pts for packet in packets if packet.pts is not None})
-    keys = sorted({p.pts for p in packets if p.pts is not None and p.is_keyframe})
+    ticks = sorted({pts for pts, _ in packets if pts is not None})
+    keys = sorted({pts for pts, is_key in packets if pts is not None and is_key})
     if ticks:
         return _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
     # A bare stream of pictures, as .h264 is, carries no clock.
@@ -173,18 +192,28 @@ def _read_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
 
 
 class _Decoder:
-    """Decodes a stream forwards, leaving out what it is told is not wanted."""
+    """Decodes a stream forwards, leaving out what it is told is not wanted.
 
-    def __init__(self, container: InputContainer, stream: VideoStream, timeline: _Timeline) -> None:
+    Attributes:
+        damaged: packets that could not be decoded, and frames that the decoder says are broken.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        timeline: _Timeline,
+        skipped: Literal["NONREF", "DEFAULT"],
+    ) -> None:
+        self.damaged = 0
         self._packets = container.demux(stream)
         self._context = stream.codec_context
         self._context.thread_count = 1
+        self._context.skip_frame = skipped
         self._timeline = timeline
         self._base = float(stream.time_base or 1)
         self._resume = -math.inf
         self._read_to = -math.inf
-        if timeline.has_clock:
-            self._context.skip_frame = "NONREF"
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield presentation times in seconds and pictures."""
@@ -197,7 +226,13 @@ class _Decoder:
                 # What is still in the decoder is before this key frame, so nobody wants it.
                 self._context.flush_buffers()
             self._read_to = max(self._read_to, time)
-            for frame in packet.decode():
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:  # the next packets may be whole
+                self.damaged += 1
+                continue
+            for frame in frames:
+                self.damaged += frame.is_corrupt
                 if not self._timeline.has_clock:
                     yield float(self._timeline.times[min(next(position), self._last)]), frame
                 elif frame.time is not None:
@@ -272,8 +307,8 @@ def _upright(index: int, time: float, frame: VideoFrame) -> Frame:
 
 
 def _as_planes(frame: VideoFrame) -> VideoFrame:
-    """Return a picture in one of the two layouts, colours unchanged, no side above the limit."""
-    shrink = min(1.0, _MAX_SIDE / max(frame.width, frame.height))
+    """Return a picture in one of the two layouts, colours unchanged, of no more than 4K."""
+    shrink = min(1.0, math.sqrt(_MAX_PIXELS / (frame.width * frame.height)))
     width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
     pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
     even = frame.width % 2 == 0 and frame.height % 2 == 0

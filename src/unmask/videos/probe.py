@@ -77,7 +77,10 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     video = VideoFile(part, entry.name)
     size = video.size()
     if size is None:
-        return {"status": Status.MISSING, "detail": f"no such file in the part ({METADATA})"}
+        return {
+            "status": Status.MISSING,
+            "detail": f"no regular file of this name in the part ({METADATA})",
+        }
     values["file_size"] = size
     try:
         with video.opened() as source, open_container(source) as container:
@@ -87,7 +90,7 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     except (av.FFmpegError, UnmaskError) as error:
         return values | {"status": Status.UNREADABLE, "detail": _reason(error)}
     except Exception as error:  # one odd file must not cost its whole shard
-        logger.exception("%s", entry.name)
+        logger.exception("%r", entry.name)
         return values | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
 
 
@@ -116,12 +119,33 @@ def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
         "video_has_b_frames": stream.codec_context.has_b_frames,
     }
     try:
-        first = next(container.decode(stream))
+        rotation = _first_rotation(container, stream)
     except MemoryError:
         raise
-    except (av.FFmpegError, StopIteration) as error:
+    except av.FFmpegError as error:
         return values | {"status": Status.DECODE_ERROR, "detail": _reason(error)}
-    return values | {"video_rotation": first.rotation % 360}
+    if rotation is None:
+        detail = "no frame in the video stream can be decoded"
+        return values | {"status": Status.DECODE_ERROR, "detail": detail}
+    return values | {"video_rotation": rotation}
+
+
+def _first_rotation(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> int | None:
+    """Return the rotation of the first frame that can be decoded; None where none can."""
+    damage: av.FFmpegError | None = None
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:  # the next packets may be whole
+            damage = error
+            continue
+        if frames:
+            return frames[0].rotation % 360
+    if damage is not None:
+        raise damage
+    return None
 
 
 def _audio_values(stream: av.audio.stream.AudioStream) -> dict[str, Any]:
@@ -141,8 +165,6 @@ def _seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, StopIteration):
-        return "no frame in the video stream"
     # FFmpeg's message without the path, which would differ from machine to machine.
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

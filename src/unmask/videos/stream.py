@@ -85,7 +85,7 @@ def write_stream(part: Path, probe: Path, config: Config, workers: int, output: 
                     outcome = _Sampled(0, outcome.status, outcome.detail, [])
                 video = rows[index]["video"]
                 if outcome.detail:
-                    logger.warning("%s: %s, %s", video, outcome.status, outcome.detail)
+                    logger.warning("%r: %s, %s", video, outcome.status, outcome.detail)
                 _forward(buffers[index % len(buffers)], outcome.size, sink)
                 _write_member(sink, f"{video}/{_END}", _json(outcome.end()))
                 frames += len(outcome.frames)
@@ -134,11 +134,12 @@ def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sample
     os.ftruncate(buffer, 0)
     os.lseek(buffer, 0, os.SEEK_SET)
     frames: list[dict[str, Any]] = []
-    status, detail = Status.OK, ""
+    status = Status.OK
+    problems: list[str] = []
     with open(buffer, "wb", buffering=0, closefd=False) as sink:
         try:
             with video.opened() as source:
-                for frame in sample_frames(source, config):
+                for frame in sample_frames(source, config, problems):
                     member = f"{video.name}/{frame.index:04d}.{frame.pix_fmt}"
                     _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
                     frames.append(_properties(frame))
@@ -146,11 +147,11 @@ def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sample
             raise
         except Exception as error:  # one odd video must not cost its whole shard
             if not isinstance(error, (av.FFmpegError, UnmaskError)):
-                logger.exception("%s", video.name)
+                logger.exception("%r", video.name)
             status = Status.OK if frames else Status.DECODE_ERROR
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            detail = f"decoding stopped after {len(frames)} frames: {reason}"
-        return _Sampled(sink.tell(), status, detail, frames)
+            problems.append(f"decoding stopped after {len(frames)} frames: {reason}")
+        return _Sampled(sink.tell(), status, "; ".join(problems), frames)
 
 
 def _properties(frame: Frame) -> dict[str, Any]:
