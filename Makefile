@@ -4,6 +4,7 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 INSTALLED := .venv/.installed
+DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -15,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
 	$(BIN)/unmask summary
 
-test: lint
+test: lint $(DETECTORS)
 	$(BIN)/pytest
 
 # Every hostile file; SEEDS="0 1 2" runs that many parts, each with other damage.
@@ -56,6 +57,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The packages of the optional detectors.
+$(DETECTORS): $(INSTALLED) requirements-detectors.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-detectors.txt
 	touch $@
 
 clean:
