@@ -87,6 +87,7 @@ PROBE = Table(
         "status": "string",
         "detail": "string",
         "file_size": "int64",
+        "fingerprint": "string",
         "format": "string",
         "video_codec_name": "string",
         "video_height": "int32",
@@ -136,6 +137,7 @@ CROPPED = Table(
         "crops": "int32",
         "detections": "int32",
         "reused": "bool",
+        "phash": "string",
     },
     key=("part", "video"),
 )

@@ -17,6 +17,7 @@ from unmask.faces.search import Search, find_faces
 from unmask.faces.shards import ShardWriter, write_shard
 from unmask.progress import track
 from unmask.tables import CROPPED, FACES, PROBE, Status, read_rows, write_rows
+from unmask.videos.color import perceptual_hash
 from unmask.videos.stream import SampledVideo, read_stream
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ def _crop_stream(
         # The stream brings an original before its fakes; without it, a fake serves the others.
         if crops and reference is None:
             reference = search
-        yield {"part": row["part"], **_outcome(sampled, len(frames), search, crops)}, crops
+        outcome = _outcome(sampled, len(frames), search, crops)
+        yield {"part": row["part"], "phash": perceptual_hash(frames), **outcome}, crops
         # The next video's frames need the room.
         del frames
 

@@ -7,6 +7,7 @@ both are those of the stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -46,6 +47,21 @@ def square_bgr(frame: Frame, x0: int, y0: int, side: int, size: int) -> NDArray[
         step = 2 if index and frame.pix_fmt == YUV420 else 1
         squares.append(_cut(plane, x0 // step, y0 // step, side // step))
     return _convert([_resize(square, size, size) for square in squares], frame)
+
+
+def perceptual_hash(frames: Sequence[Frame]) -> str | None:
+    """Return a hash that near-duplicates share but for some bits: 48 hex digits, None of no frame.
+
+    The difference hash (dHash) of the first, the middle and the last frame: whether each of 9 x 8
+    cells of luma is darker than its right neighbour, 64 bits a frame.
+    """
+    if not frames:
+        return None
+    bits = []
+    for frame in (frames[0], frames[len(frames) // 2], frames[-1]):
+        small = cv2.resize(frame.planes[0], (9, 8), interpolation=cv2.INTER_AREA)
+        bits.append(small[:, :-1] < small[:, 1:])
+    return np.packbits(np.stack(bits)).tobytes().hex()
 
 
 def _cut(plane: NDArray[np.uint8], x0: int, y0: int, side: int) -> NDArray[np.uint8]:

@@ -83,11 +83,12 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
         }
     values["file_size"] = size
     try:
+        values["fingerprint"] = video.fingerprint()
         with video.opened() as source, open_container(source) as container:
             return values | _container_values(container)
     except MemoryError:
         raise
-    except (av.FFmpegError, UnmaskError) as error:
+    except (av.FFmpegError, UnmaskError, OSError) as error:
         return values | {"status": Status.UNREADABLE, "detail": _reason(error)}
     except Exception as error:  # one odd file must not cost its whole shard
         logger.exception("%r", entry.name)

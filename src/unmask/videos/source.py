@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 METADATA = "metadata.json"
 _ZIP = ".zip"
 _MAX_NAME_BYTES = 255
+_SAMPLE = 1 << 16
 # What zipfile and the four ways to pack raise; the last two are unknown ways and encryption.
 _DAMAGES = (
     *(zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError),
@@ -127,6 +128,21 @@ class VideoFile:
         member = _archive(self.part, os.getpid()).members.get(self.name)
         return None if member is None else member.file_size
 
+    def fingerprint(self) -> str:
+        """Return a digest of the size and of the first, middle and last 64 kB, 32 hex digits.
+
+        Equal files have equal ones, and two videos that differ hardly ever do: an encoder writes
+        its tables at one end and its pictures in the middle. Reading 470 GB would take hours.
+
+        Raises:
+            UnmaskError: the archive or this member of it is damaged.
+        """
+        with self.opened() as source:
+            if isinstance(source, str):
+                with (self.part / self.name).open("rb") as file:
+                    return _digest_of(file)
+            return _digest_of(source)
+
     @contextmanager
     def opened(self) -> Iterator[str | BinaryIO]:
         """Yield what `av.open` takes: a URL of the file, or the bytes of the archive's member.
@@ -162,6 +178,15 @@ def _archive(path: Path, process: int) -> _Archive:
         raise UnmaskError(f"{path}: holds {len(folders)} {METADATA}; zip each part by itself")
     inside = zip(paths, infos, strict=True)
     return _Archive(file, {path.name: info for path, info in inside if path.parent in folders})
+
+
+def _digest_of(file: BinaryIO) -> str:
+    size = file.seek(0, io.SEEK_END)
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    for start in (0, size // 2, max(0, size - _SAMPLE)):
+        file.seek(start)
+        digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
 
 
 def _read_member(part: Path, name: str) -> bytes:
