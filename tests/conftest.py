@@ -21,6 +21,7 @@ settings.load_profile("unmask")
 
 def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts: spinning threads are slow
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
     cv2.setNumThreads(1)
 
 

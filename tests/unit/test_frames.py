@@ -1,13 +1,20 @@
 """Sampled frames are the right ones, bit-exact and upright."""
 
-from collections.abc import Callable
+import gc
+import http.server
+import io
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.frame import PictureType
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -15,6 +22,7 @@ from unmask.config import FramesConfig
 from unmask.errors import UnmaskError
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, plan_times, sample_frames
+from unmask.videos.source import VideoFile
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]
@@ -229,3 +237,305 @@ def test_a_file_without_pictures_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode())
     with pytest.raises(UnmaskError, match=r"no video stream"):
         sample(tmp_path / "a.mp4", 2)
+
+
+@settings(max_examples=25)
+@given(
+    frames=st.integers(2, 70),
+    count=st.integers(2, 40),
+    b_frames=st.sampled_from([0, 1, 3]),
+    keyint=st.integers(2, 60),
+)
+def test_decoded_frames_span_as_much_of_the_clip_as_was_asked_for(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_video: MakeVideo,
+    frames: int,
+    count: int,
+    b_frames: int,
+    keyint: int,
+) -> None:
+    clip = make_video(
+        tmp_path_factory.mktemp("clip") / "a.mp4",
+        (48, 32),
+        frames,
+        b_frames=b_frames,
+        keyint=keyint,
+        people=0,
+    )
+    times = [frame.time for frame in sample(clip, count)]
+    assert len(times) <= min(frames, count)
+    assert times == sorted(set(times))
+    assert times[0] == 0
+    if frames > count:
+        assert times[-1] - times[0] >= (count - 1) / count * frames / 24 - 1e-9
+    else:
+        assert times[-1] == pytest.approx((frames - 1) / 24)
+
+
+def test_a_rate_samples_so_many_frames_a_second(make_video: MakeVideo, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 75, 25)
+    times = [frame.time for frame in sample_frames(f"file:{clip}", FramesConfig(rate=5))]
+    np.testing.assert_allclose(times, np.arange(15) / 5, atol=2.01 / 25)
+
+
+# The encoders of this build whose streams hold what a decoder could stumble over when frames are
+# left out or a group of pictures is entered in its middle.
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "closed": {"keyint": 6},
+    "open": {"encoder": {"x264-params": "keyint=8:bframes=3:b-adapt=0:open-gop=1:threads=1"}},
+    "open, deep pyramid": {
+        "encoder": {"x264-params": "keyint=12:bframes=7:b-adapt=0:open-gop=1:scenecut=0:threads=1"}
+    },
+    "no pyramid": {
+        "encoder": {"x264-params": "keyint=8:bframes=3:b-adapt=0:b-pyramid=none:threads=1"}
+    },
+    "many references": {"encoder": {"x264-params": "keyint=10:bframes=4:ref=8:threads=1"}},
+    "intra refresh": {"encoder": {"x264-params": "keyint=10:intra-refresh=1:threads=1"}},
+    "interlaced": {"encoder": {"x264-params": "keyint=8:bframes=3:tff=1:threads=1"}},
+    "intra only": {"encoder": {"x264-params": "keyint=1:threads=1"}},
+    "hevc, open": {
+        "codec": "libx265",
+        "encoder": {"x265-params": "keyint=8:min-keyint=8:bframes=3:open-gop=1:log-level=none"},
+    },
+    "hevc, closed": {
+        "codec": "libx265",
+        "encoder": {"x265-params": "keyint=8:min-keyint=8:bframes=3:open-gop=0:log-level=none"},
+    },
+    "vp9": {
+        "codec": "libvpx-vp9",
+        "encoder": {"g": "8", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1"},
+    },
+    "vp8": {"codec": "libvpx", "encoder": {"g": "8", "deadline": "good", "auto-alt-ref": "1"}},
+    "mpeg4": {"codec": "mpeg4", "encoder": {"g": "8", "bf": "2"}},
+    "mpeg2, open": {"codec": "mpeg2video", "encoder": {"g": "8", "bf": "2"}},
+    "av1": {"codec": "libsvtav1", "encoder": {"g": "8", "preset": "12"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "container"),
+    [
+        pytest.param(
+            encoding,
+            container,
+            marks=pytest.mark.xfail(
+                encoding == "intra refresh",
+                reason="after a jump the decoder gives nothing until a whole refresh has passed",
+                strict=True,
+            ),
+        )
+        for encoding in ENCODINGS
+        for container in ("mkv", "mp4", "ts")
+        # VP8, VP9 and AV1 live in Matroska.
+        if container == "mkv" or encoding not in ("vp8", "vp9", "av1")
+    ],
+)
+def test_leaving_frames_out_changes_no_bit_of_the_others(
+    encoding: str, container: str, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    values = ENCODINGS[encoding]
+    clip = make_video(tmp_path / f"a.{container}", (96, 64), 60, **values)
+    every = decode_all(clip)
+    for count in (2, 3, 5, 9, 30):
+        frames = sample(clip, count)
+        times = [frame.time for frame in frames]
+        assert times == sorted(set(times))
+        if count < 10:
+            assert len(frames) == count
+            even = min(every) + np.arange(count) / count * 60 / 24
+            np.testing.assert_allclose(times, even, atol=8.01 / 24)
+        for frame in frames:
+            np.testing.assert_array_equal(
+                packed(frame),
+                np.concatenate([one.reshape(-1) for one in planes_of(every[frame.time])]),
+            )
+
+
+def with_noise(clip: Path, copy: Path, spoil: Callable[[float], bool]) -> Path:
+    """Copy a clip; of packets at times that `spoil` tells, noise takes the place."""
+    noise = np.random.default_rng(0)
+    with av.open(str(clip)) as source, av.open(str(copy), "w") as sink:
+        video = source.streams.video[0]
+        out = sink.add_stream_from_template(video)
+        for packet in source.demux(video):
+            if packet.pts is None:
+                continue
+            if spoil(float(packet.pts * packet.time_base)):
+                spoilt = av.Packet(noise.bytes(packet.size))
+                spoilt.pts, spoilt.dts, spoilt.time_base = packet.pts, packet.dts, packet.time_base
+                spoilt.is_keyframe = packet.is_keyframe
+                packet = spoilt
+            packet.stream = out
+            sink.mux(packet)
+    return copy
+
+
+def test_what_no_sample_needs_is_not_even_read_by_the_decoder(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    # Groups of 10; samples at 0, 24, 48, 72 and 96 need the groups from 0, 20, 40, 70 and 90.
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 120, keyint=10, b_frames=0)
+    needed = {0, *range(20, 25), *range(40, 49), *range(70, 73), *range(90, 97)}
+    slack = {1, 25, 49, 73}  # the next frame tells that the wanted one was the nearest
+
+    def spoil(time: float) -> bool:
+        return round(time * 24) not in needed | slack
+
+    spoilt = with_noise(clip, tmp_path / "b.mp4", spoil)
+    with pytest.raises(av.FFmpegError):
+        decode_all(spoilt)
+    for one, other in zip(sample(spoilt, 5), sample(clip, 5), strict=True):
+        assert one.time == pytest.approx(other.time)
+        np.testing.assert_array_equal(packed(one), packed(other))
+
+
+def test_frames_that_no_other_needs_are_left_out(make_video: MakeVideo, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 61, keyint=100)
+    # Of a pyramid of three B-frames, the second alone is a reference.
+    assert [round(frame.time * 24) for frame in sample(clip, 100)] == list(range(0, 61, 2))
+
+
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_a_stream_without_a_clock_is_sampled_evenly(
+    b_frames: int, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.h264", (64, 48), 40, b_frames=b_frames, keyint=7)
+    with av.open(str(clip)) as container:
+        every = [frame.to_ndarray().reshape(-1) for frame in container.decode(video=0)]
+    frames = sample(clip, 4)
+    positions = [round(frame.time * 25) for frame in frames]
+    np.testing.assert_allclose(positions, [0, 10, 20, 30], atol=1)
+    for frame, position in zip(frames, positions, strict=True):
+        np.testing.assert_array_equal(packed(frame), every[position])
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((4224, 66), (4096, 64)), ((136, 8704), (64, 4096))]
+)
+def test_an_enormous_picture_is_made_smaller(
+    size: tuple[int, int], expected: tuple[int, int], make_video: MakeVideo, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mkv", size, 2, people=0, codec="ffv1", encoder={})
+    every = decode_all(clip)
+    for frame in sample(clip, 2):
+        assert (frame.width, frame.height) == expected
+        assert frame.planes[0].shape == expected[::-1]
+        scaled = every[frame.time].reformat(*expected, "bgr24", interpolation="AREA")
+        assert difference(upright_bgr(frame), scaled.to_ndarray()).mean() < 4
+
+
+ODD_NAMES = [
+    "a:b.mp4",
+    "concat:x.mp4|y.mp4",
+    "%03d.mp4",
+    "a?b#c.mp4",
+    "-i.mp4",
+    " .mp4",
+    "a'b\n.mp4",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_ffmpeg_could_read_more_into_is_that_of_a_plain_file(
+    name: str, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    made = make_video(tmp_path / "made.mp4", (64, 48), 4)
+    make_video(tmp_path / "part/001.mp4", (32, 32), 4)
+    made.rename(tmp_path / "part" / name)
+    with VideoFile(tmp_path / "part", name).opened() as source:
+        frames = list(sample_frames(source, FramesConfig(per_video=2)))
+    assert [frame.width for frame in frames] == [64, 64]
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[int, list[str]]]:
+    """The port of a server, and the requests that it got."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_address[1], requests
+        running.shutdown()
+
+
+LISTS = {
+    "concat": "ffconcat version 1.0\nfile good.mp4\n",
+    "playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\ngood.ts\n#EXT-X-ENDLIST\n",
+    "remote playlist": (
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:PORT/x.ts\n#EXT-X-ENDLIST\n"
+    ),
+    "session": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+    "subtitles": "1\n00:00:00,000 --> 00:00:01,000\nhttp://127.0.0.1:PORT/x\n",
+    "presentation": (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp4">'
+        '<Representation id="1" bandwidth="1"><BaseURL>http://127.0.0.1:PORT/x.mp4</BaseURL>'
+        "</Representation></AdaptationSet></Period></MPD>"
+    ),
+}
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["file", "archive"])
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8", "ffconcat"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_file_that_names_other_files_is_refused(
+    kind: str,
+    suffix: str,
+    as_bytes: bool,
+    server: tuple[int, list[str]],
+    make_video: MakeVideo,
+    tmp_path: Path,
+) -> None:
+    for name in ("good.mp4", "good.ts"):
+        make_video(tmp_path / name, (64, 48), 4)
+    path = tmp_path / f"list.{suffix}"
+    path.write_text(LISTS[kind].replace("PORT", str(server[0])))
+    source = io.BytesIO(path.read_bytes()) if as_bytes else f"file:{path}"
+    with pytest.raises(av.FFmpegError):
+        list(sample_frames(source, FramesConfig(per_video=2)))
+    assert server[1] == []
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_single_picture_is_no_video(name: str, make_video: MakeVideo, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(av.FFmpegError):
+        sample(tmp_path / name, 2)
+
+
+def test_a_cover_picture_is_not_the_video(make_video: MakeVideo, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 8)
+    covered = tmp_path / "covered.mp4"
+    with av.open(str(clip)) as source, av.open(str(covered), "w") as sink:
+        cover = sink.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = 32
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        video = source.streams.video[0]
+        copy = sink.add_stream_from_template(video)
+        sink.mux(cover.encode(av.VideoFrame(32, 32, "yuvj420p")))
+        for packet in source.demux(video):
+            if packet.size:
+                packet.stream = copy
+                sink.mux(packet)
+    with av.open(str(covered)) as container:
+        assert len(container.streams.video) == 2
+    assert [frame.width for frame in sample(covered, 2)] == [64, 64]
+
+
+def test_a_picture_survives_the_decoder_s_next_ones(make_video: MakeVideo, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 40, b_frames=0)
+    kept = []
+    for frame in sample_frames(f"file:{clip}", FramesConfig(per_video=40)):
+        kept.append((frame, packed(frame).copy()))
+    gc.collect()
+    for frame, copied in kept:
+        np.testing.assert_array_equal(packed(frame), copied)

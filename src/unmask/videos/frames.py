@@ -188,7 +188,7 @@ def _read_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
         return _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
     # A bare stream of pictures, as .h264 is, carries no clock.
     seconds = np.arange(len(packets)) / float(stream.average_rate or 25)
-    return _Timeline(seconds, seconds[:1], has_clock=False)
+    return _Timeline(seconds, seconds[:0], has_clock=False)
 
 
 class _Decoder:
