@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -280,9 +281,11 @@ def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
     missing = [name for name in table.columns if name not in rows]
     if missing:
         raise ValueError(f"{table.name} table: no column {missing}")
-    frame = rows[list(table.columns)]
+    if rows.duplicated(list(table.key)).any():
+        raise ValueError(f"{table.name} table: rows share {table.key}")
+    ordered = rows[list(table.columns)].sort_values(list(table.key), kind="stable")
     _write_arrow(
-        pa.Table.from_pandas(frame, schema=_arrow_schema(table), preserve_index=False), table, path
+        pa.Table.from_pandas(ordered, schema=_arrow_schema(table), preserve_index=False), path
     )
 
 
@@ -299,17 +302,18 @@ def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> N
     """
     import pyarrow as pa
 
-    _write_arrow(pa.Table.from_pylist(list(rows), schema=_arrow_schema(table)), table, path)
+    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
+    for one, other in pairwise(ordered):
+        if all(one[name] == other[name] for name in table.key):
+            raise ValueError(f"{table.name} table: rows share {table.key}")
+    _write_arrow(pa.Table.from_pylist(ordered, schema=_arrow_schema(table)), path)
 
 
-def _write_arrow(arrow: pa.Table, table: Table, path: Path) -> None:
+def _write_arrow(arrow: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    if arrow.group_by(list(table.key)).aggregate([]).num_rows < arrow.num_rows:
-        raise ValueError(f"{table.name} table: rows share {table.key}")
-    ordered = arrow.sort_by([(name, "ascending") for name in table.key])
     with atomic_path(path) as temporary:
-        pq.write_table(ordered.replace_schema_metadata(None), temporary, compression="zstd")
+        pq.write_table(arrow.replace_schema_metadata(None), temporary, compression="zstd")
 
 
 def read_table(path: Path, table: Table) -> pd.DataFrame:
@@ -333,7 +337,9 @@ def _read_arrow(path: Path, table: Table) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        arrow = pq.read_table(path)
+        # Not read_table, which imports the machinery for whole folders of files.
+        with pq.ParquetFile(path) as file:
+            arrow = file.read()
     except (pa.ArrowInvalid, OSError) as error:
         raise UnmaskError(
             f"{path}: cannot be read as a table ({error}): delete it and rerun"

@@ -75,7 +75,7 @@ def test_a_broken_video_does_not_stop_the_others(
     assert [video.status for video in outcomes] == [Status.OK, Status.DECODE_ERROR, Status.OK]
     assert [len(of_video) for of_video in frames] == [3, 0, 3]
     assert "decoding stopped after 0 frames" in outcomes[1].detail
-    assert "b.mp4: decode_error" in caplog.text
+    assert "'b.mp4': decode_error" in caplog.text
 
 
 def test_a_video_of_which_no_frame_can_be_decoded_says_so(

@@ -50,6 +50,7 @@ def test_lists_and_absent_values_are_read_back(tmp_path: Path) -> None:
         "key": "k",
         "detected": True,
         "landmarks": np.arange(10, dtype=np.float32),
+        "landmarks_68": None,
         "sharpness": None,
     }
     write_table(faces, FACES, tmp_path / "faces.parquet")

@@ -10,7 +10,8 @@ pyramid, and the error grows through the clip (docs/architecture.md has the figu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import BinaryIO, Literal
@@ -18,6 +19,7 @@ from typing import BinaryIO, Literal
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
@@ -33,6 +35,8 @@ _FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
 _MAX_PIXELS = 4096 * 2160
 # Sampling at a rate ends here: 1,000 frames at 720p take 1.4 GB.
 _MAX_FRAMES = 1000
+# Bytes of packets that are kept while a video is decoded; a DFDC clip has 4 MB.
+_MAX_HELD = 256_000_000
 # What containers of videos are called in FFmpeg. Not among them: playlists, which name other files
 # and addresses, and single pictures.
 _CONTAINERS = (
@@ -140,55 +144,88 @@ def sample_frames(
         stream = video_stream(container)
         if stream is None:
             raise UnmaskError("no video stream")
-        position = container.streams.video.index(stream)
-        timeline = _read_timeline(container, stream)
-    if not len(timeline.times):
-        raise UnmaskError("no frame in the video stream")
-    wanted = plan_times(timeline.times, config)
-    index = -1
-    # Where no frame comes that others are predicted from, those that none is will do.
-    for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
-        if not isinstance(source, str):
-            source.seek(0)
-        # Opened anew: not every container can be wound back.
-        with open_container(source) as container:
-            decoder = _Decoder(container, container.streams.video[position], timeline, skipped)
-            for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
-                yield _upright(index, time, frame)
-        if index >= 0:
-            if problems is not None and decoder.damaged:
-                problems.append(f"{decoder.damaged} packets or frames are damaged")
-            return
+        timeline, packets = _read_packets(container, stream)
+        if not len(timeline.times):
+            raise UnmaskError("no frame in the video stream")
+        wanted = plan_times(timeline.times, config)
+        index = -1
+        # Where no frame comes that others are predicted from, those that none is will do.
+        for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
+            with _again(source, container, stream, packets) as (decoded_stream, every):
+                decoder = _Decoder(every, decoded_stream, timeline, skipped)
+                for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
+                    yield _upright(index, time, frame)
+            if index >= 0:
+                if problems is not None and decoder.damaged:
+                    problems.append(f"{decoder.damaged} packets or frames are damaged")
+                return
     raise UnmaskError("no frame can be decoded")
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream that is no cover picture, if there is one."""
+    """Return the first video stream that is no cover picture, to be decoded by one thread."""
     for stream in container.streams.video:
         if not stream.disposition & stream.disposition.attached_pic:
+            if stream.codec_context is not None:  # FFmpeg may have no decoder for it
+                stream.codec_context.thread_count = 1
             return stream
     return None
 
 
-def _read_timeline(container: InputContainer, stream: VideoStream) -> _Timeline:
-    """Read all packets, decoding nothing, for the exact times even where the rate varies."""
-    packets: list[tuple[int | None, bool]] = []
+def _read_packets(
+    container: InputContainer, stream: VideoStream
+) -> tuple[_Timeline, list[Packet[VideoStream]] | None]:
+    """Read all packets for the exact times, even where the rate varies, and keep them if few."""
+    packets: list[Packet[VideoStream]] = []
+    times: list[tuple[int | None, bool]] = []
+    held = 0
     try:
         for packet in container.demux(stream):
             if packet.size:
-                packets.append((packet.pts, packet.is_keyframe))
+                times.append((packet.pts, packet.is_keyframe))
+            held += packet.size
+            if held <= _MAX_HELD:
+                packets.append(packet)
+            else:
+                packets.clear()
     except av.FFmpegError:
         # A file may be cut short; what came before can be used.
-        if not packets:
+        if not times:
             raise
     base = float(stream.time_base or 1)
-    ticks = sorted({pts for pts, _ in packets if pts is not None})
-    keys = sorted({pts for pts, is_key in packets if pts is not None and is_key})
+    ticks = sorted({pts for pts, _ in times if pts is not None})
+    keys = sorted({pts for pts, is_key in times if pts is not None and is_key})
     if ticks:
-        return _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
-    # A bare stream of pictures, as .h264 is, carries no clock.
-    seconds = np.arange(len(packets)) / float(stream.average_rate or 25)
-    return _Timeline(seconds, seconds[:0], has_clock=False)
+        timeline = _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
+    else:
+        # A bare stream of pictures, as .h264 is, carries no clock.
+        seconds = np.arange(len(times)) / float(stream.average_rate or 25)
+        timeline = _Timeline(seconds, seconds[:0], has_clock=False)
+    return timeline, packets if held <= _MAX_HELD else None
+
+
+@contextmanager
+def _again(
+    source: str | BinaryIO,
+    container: InputContainer,
+    stream: VideoStream,
+    packets: list[Packet[VideoStream]] | None,
+) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
+    """Yield a stream and its packets from the start: those kept, or those of a new container.
+
+    Not every container can be wound back, and opening one costs two frames' decoding.
+    """
+    if packets is not None:
+        stream.codec_context.flush_buffers()
+        yield stream, packets
+        return
+    position = container.streams.video.index(stream)
+    if not isinstance(source, str):
+        source.seek(0)
+    with open_container(source) as fresh:
+        other = fresh.streams.video[position]
+        other.codec_context.thread_count = 1
+        yield other, fresh.demux(other)
 
 
 class _Decoder:
@@ -200,15 +237,14 @@ class _Decoder:
 
     def __init__(
         self,
-        container: InputContainer,
+        packets: Iterable[Packet[VideoStream]],
         stream: VideoStream,
         timeline: _Timeline,
         skipped: Literal["NONREF", "DEFAULT"],
     ) -> None:
         self.damaged = 0
-        self._packets = container.demux(stream)
+        self._packets = packets
         self._context = stream.codec_context
-        self._context.thread_count = 1
         self._context.skip_frame = skipped
         self._timeline = timeline
         self._base = float(stream.time_base or 1)

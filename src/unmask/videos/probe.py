@@ -136,14 +136,17 @@ def _first_rotation(
 ) -> int | None:
     """Return the rotation of the first frame that can be decoded; None where none can."""
     damage: av.FFmpegError | None = None
+    context = stream.codec_context
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            # Flushed at once: a decoder that reorders would ask for three more packets.
+            frames = packet.decode() or (context.decode(None) if packet.size else [])
         except av.error.InvalidDataError as error:  # the next packets may be whole
             damage = error
-            continue
+            frames = []
         if frames:
             return frames[0].rotation % 360
+        context.flush_buffers()
     if damage is not None:
         raise damage
     return None
