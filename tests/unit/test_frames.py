@@ -318,11 +318,6 @@ ENCODINGS: dict[str, dict[str, Any]] = {
         pytest.param(
             encoding,
             container,
-            marks=pytest.mark.xfail(
-                encoding == "intra refresh",
-                reason="after a jump the decoder gives nothing until a whole refresh has passed",
-                strict=True,
-            ),
         )
         for encoding in ENCODINGS
         for container in ("mkv", "mp4", "ts")

@@ -182,7 +182,7 @@ def _read_packets(
     try:
         for packet in container.demux(stream):
             if packet.size:
-                times.append((packet.pts, packet.is_keyframe))
+                times.append((packet.pts, _starts_anew(packet)))
             held += packet.size
             if held <= _MAX_HELD:
                 packets.append(packet)
@@ -202,6 +202,27 @@ def _read_packets(
         seconds = np.arange(len(times)) / float(stream.average_rate or 25)
         timeline = _Timeline(seconds, seconds[:0], has_clock=False)
     return timeline, packets if held <= _MAX_HELD else None
+
+
+def _starts_anew(packet: Packet[VideoStream]) -> bool:
+    """Tell whether decoding can begin at a packet.
+
+    Of H.264, containers also mark where an intra refresh begins, at whose end the picture is whole;
+    only an IDR picture (network abstraction layer unit of type 5, ITU-T H.264, 7.3.1) is at once.
+    """
+    context = packet.stream.codec_context
+    if not packet.is_keyframe or context.name != "h264":
+        return bool(packet.is_keyframe)
+    data, extradata = bytes(packet), context.extradata or b""
+    if extradata[:1] != b"\x01":  # units after start codes instead of lengths (annex B)
+        return any(unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:] if unit)
+    length, position = (extradata[4] & 3) + 1, 0
+    while position + length < len(data):
+        start = position + length
+        if data[start] & 31 == 5:
+            return True
+        position = start + int.from_bytes(data[position:start], "big")
+    return False
 
 
 @contextmanager
