@@ -10,10 +10,10 @@ import pytest
 
 from unmask.config import FacesConfig, FramesConfig
 from unmask.errors import UnmaskError
+from unmask.faces.cropping import crop_shard
 from unmask.faces.crops import (
     Crop,
     crop_faces,
-    crop_shard,
     decode_jpeg,
     encode_jpeg,
 )

@@ -132,6 +132,7 @@ def _look_around(frames: int, look: Callable[[int], Detections]) -> None:
         first, last = pairs.pop()
         if last - first > 1 and not _agree(look(first), look(last)):
             middle = (first + last) // 2
+            look(middle)
             pairs += [(first, middle), (middle, last)]
     if not any(map(len, found)):
         for index in range(frames):
@@ -193,7 +194,7 @@ def _without_prints(tracks: list[Track], frames: Sequence[Frame]) -> list[Track]
     if len(tracks) < 2:
         return tracks
     motion = [_motion(track, frames) for track in tracks]
-    limit = min(_STILL, _STILL_SHARE * max(motion))
+    limit = min(_STILL, _STILL_SHARE * max(filter(np.isfinite, motion), default=0.0))
     return [track for track, moves in zip(tracks, motion, strict=True) if moves >= limit]
 
 

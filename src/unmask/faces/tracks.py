@@ -200,19 +200,35 @@ def _close(one: _OpenTrack) -> Track:
 def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
     """Drop tracks much shorter than the longest or smaller than the largest, and too many a frame.
 
+    A short track stays where it is the next of a person whose track broke, at a cut for example:
+    as large, next to the other's end or beginning, and alone in its frames.
+
     Args:
         tracks: heaviest first.
         frames: of the video.
         max_per_frame: people kept in any one frame at most: those of the largest sum of scores.
     """
     longest = max((len(track.frames) for track in tracks), default=0)
-    tracks = [one for one in tracks if len(one.frames) >= _MIN_SHARE_OF_LONGEST * longest]
-    largest = max((track.width for track in tracks), default=0)
+    is_long = [len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest for track in tracks]
+    long = [track for track, keep in zip(tracks, is_long, strict=True) if keep]
+    largest = max((track.width for track in long), default=0)
     people_in_frame = np.zeros(frames, np.int64)
-    kept = []
-    for track in tracks:
+    kept: list[Track] = []
+    for track in long:
         large_enough = track.width >= _MIN_SHARE_OF_LARGEST * largest
         if large_enough and (people_in_frame[track.frames] < max_per_frame).all():
             people_in_frame[track.frames] += 1
             kept.append(track)
+    for track in (one for one, keep in zip(tracks, is_long, strict=True) if not keep):
+        alone = (people_in_frame[track.frames] == 0).all()
+        if alone and any(_continues(track, other) for other in kept):
+            people_in_frame[track.frames] += 1
+            kept.append(track)
     return kept
+
+
+def _continues(track: Track, other: Track) -> bool:
+    after = track.frames[0] - other.frames[-1]
+    before = other.frames[0] - track.frames[-1]
+    as_large = _MIN_SHARE_OF_LARGEST <= track.width / other.width <= 1 / _MIN_SHARE_OF_LARGEST
+    return bool(as_large and (0 < after <= MAX_GAP or 0 < before <= MAX_GAP))
