@@ -196,7 +196,7 @@ def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
     assert pointed == members
     assert len(index) == 16  # four clips of four frames
     assert set(index["shard"]) == {"part-00.tar"}
-    assert {name.partition("_")[0] for name in members} == {"a", "b", "c", "d"}
+    assert {name.partition("_")[0] for name in members} == {"a-mp4", "b-mp4", "c-mp4", "d-mp4"}
 
 
 def test_a_shard_holds_the_crops_that_the_kaggle_bundle_would_make(
