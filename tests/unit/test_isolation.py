@@ -17,7 +17,7 @@ import pytest
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces.crops import crop_shard
+from unmask.faces.cropping import crop_shard
 from unmask.tables import CROPPED, PROBE, Status, read_rows
 from unmask.videos import frames, probe, stream
 from unmask.videos.isolation import Lost, Task, run_isolated

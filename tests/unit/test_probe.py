@@ -1,9 +1,7 @@
 """The probe tells what each container says, and gives every broken file a status of its own."""
 
-import json
 import logging
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ffprobe import assert_like_ffprobe
 from unmask.config import LimitsConfig
 from unmask.tables import PROBE, Status, read_table
 from unmask.videos.probe import probe_shard
@@ -163,25 +162,4 @@ def test_values_are_those_of_ffprobe(
 ) -> None:
     clip = make_video(tmp_path / "part" / name, **encoding)
     row = probe_clip(clip, make_part)
-    command = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", clip]
-    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert row["format"] == said["format"]["format_name"]
-    assert row["file_size"] == int(said["format"]["size"])
-    for stream in said["streams"]:
-        kind = stream["codec_type"]
-        assert row[f"{kind}_codec_name"] == stream["codec_name"]
-        numbers = ["nb_frames", "bit_rate", "duration", "start_time"]
-        numbers += ["width", "height"] if kind == "video" else ["channels", "sample_rate"]
-        for number in numbers:
-            if number in stream:
-                found = row[f"{kind}_{number}"]
-                assert found == pytest.approx(float(stream[number]), rel=1e-6, abs=1e-6), number
-            else:
-                assert pd.isna(row[f"{kind}_{number}"]), number
-        if kind == "video":
-            assert row["video_pix_fmt"] == stream["pix_fmt"]
-            assert row["video_has_b_frames"] == (stream["has_b_frames"] > 0)
-            top, bottom = map(int, stream["avg_frame_rate"].split("/"))
-            assert row["video_fps"] == pytest.approx(top / bottom)
-            sides = [side for side in stream.get("side_data_list", []) if "rotation" in side]
-            assert row["video_rotation"] == (sides[0]["rotation"] % 360 if sides else 0)
+    assert_like_ffprobe(row, clip)

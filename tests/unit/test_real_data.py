@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import av
@@ -11,15 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ffprobe import assert_like_ffprobe
 from unmask.config import FacesConfig, FramesConfig
 from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
 from unmask.splits.folds import assign_folds
 from unmask.splits.groups import group_videos
-from unmask.tables import Status
+from unmask.tables import PROBE, Label, Status
 from unmask.videos.frames import Frame, sample_frames
-from unmask.videos.source import read_metadata
+from unmask.videos.probe import probe_entry
+from unmask.videos.source import Entry, read_metadata
 
 ROOT = Path(os.environ.get("UNMASK_REAL_DATA", "../shared/data"))
 
@@ -80,3 +83,14 @@ def test_dfdc_s_own_metadata_splits_into_balanced_folds_without_straddling(tmp_p
     assert videos.groupby([e.family for e in entries])["fold"].nunique().max() == 1
     share = videos.groupby("fold")["label"].apply(lambda labels: (labels == "FAKE").mean())
     assert share.max() - share.min() < 0.03
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffprobe is not installed")
+def test_every_real_clip_is_probed_as_ffprobe_does() -> None:
+    folders = [*sorted(ROOT.glob("ffpp/*/")), ROOT / "real_faces", ROOT / "test/test_videos"]
+    clips = [path for folder in folders for path in sorted(folder.glob("*.mp4"))]
+    assert len(clips) > 90
+    for clip in clips:
+        row = probe_entry(clip.parent, Entry(clip.name, Label.REAL, None, clip.name))
+        assert row["status"] == Status.OK, clip.name
+        assert_like_ffprobe({**dict.fromkeys(PROBE.columns), **row}, clip)

@@ -1,0 +1,36 @@
+"""What the real ffprobe says of a file, to compare a row of the probe table with."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+
+def assert_like_ffprobe(row: Mapping[str, Any], clip: Path) -> None:
+    """Assert that every value of a row is ffprobe's own."""
+    command = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", clip]
+    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert row["format"] == said["format"]["format_name"]
+    assert row["file_size"] == int(said["format"]["size"])
+    for stream in said["streams"]:
+        kind = stream["codec_type"]
+        assert row[f"{kind}_codec_name"] == stream["codec_name"]
+        numbers = ["nb_frames", "bit_rate", "duration", "start_time"]
+        numbers += ["width", "height"] if kind == "video" else ["channels", "sample_rate"]
+        for number in numbers:
+            if number in stream:
+                found = row[f"{kind}_{number}"]
+                assert found == pytest.approx(float(stream[number]), rel=1e-6, abs=1e-6), number
+            else:
+                assert pd.isna(row[f"{kind}_{number}"]), number
+        if kind == "video":
+            assert row["video_pix_fmt"] == stream["pix_fmt"]
+            assert row["video_has_b_frames"] == (stream["has_b_frames"] > 0)
+            top, bottom = map(int, stream["avg_frame_rate"].split("/"))
+            assert row["video_fps"] == pytest.approx(top / bottom)
+            sides = [side for side in stream.get("side_data_list", []) if "rotation" in side]
+            assert row["video_rotation"] == (sides[0]["rotation"] % 360 if sides else 0)

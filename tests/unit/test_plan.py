@@ -1,0 +1,90 @@
+"""The plan says beforehand what the stages will leave and cost."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from unmask.cli import main
+from unmask.config import Config
+from unmask.errors import UnmaskError
+from unmask.faces.cropping import crop_shard
+from unmask.plan import Plan, load_yaml, plan_faces
+from unmask.videos.probe import probe_shard
+from unmask.videos.stream import write_stream
+
+MakeVideo = Callable[..., Path]
+MakePart = Callable[..., Path]
+SETTINGS = {"frames": {"per_video": 6}, "faces": {"size": 64}}
+
+
+@pytest.fixture(scope="module")
+def root(
+    make_video: MakeVideo, make_part: MakePart, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    root = tmp_path_factory.mktemp("plan") / "data"
+    entries = {f"{name}.mp4": "REAL" for name in "abcd"} | {f"{n}.mp4": "a.mp4" for n in "efgh"}
+    part = make_part(root / "part", entries | {"absent.mp4": "REAL"})
+    for index, name in enumerate(entries):
+        make_video(part / name, (160, 120), 12 + 6 * (index % 4))
+    return root
+
+
+def config_of(root: Path, **sections: object) -> Config:
+    return Config.model_validate({"data_root": str(root), **SETTINGS, **sections})
+
+
+def test_the_disk_that_faces_take_is_predicted_from_half_of_the_videos(
+    root: Path, tmp_path: Path
+) -> None:
+    plan = plan_faces(config_of(root), cores=2, samples=4)
+    assert (plan.videos, plan.sampled) == (8, 4)
+    config = config_of(root)
+    probe, stream = tmp_path / "probe.parquet", tmp_path / "frames.tar"
+    probe_shard(root / "part", 0, 1, config.limits, probe)
+    write_stream(root / "part", probe, config, 1, stream)
+    shard, index = tmp_path / "faces.tar", tmp_path / "faces.parquet"
+    crop_shard(stream, probe, config.faces, shard, index, tmp_path / "videos.parquet")
+    written = shard.stat().st_size + index.stat().st_size
+    assert plan.final_gb * 1e9 == pytest.approx(written, rel=0.15)
+    kept = plan_faces(config_of(root, frames={"per_video": 6, "keep": True}), 2, 4)
+    assert (kept.peak_gb - kept.final_gb) * 1e9 == pytest.approx(stream.stat().st_size, rel=0.15)
+
+
+def test_frames_are_a_file_for_a_while_with_one_core_and_never_with_two(root: Path) -> None:
+    two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
+    assert two.peak_gb == two.final_gb
+    assert one.peak_gb > one.final_gb
+    assert two.wall_hours < two.cpu_hours
+    assert one.wall_hours == one.cpu_hours
+
+
+def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -> None:
+    make_part(tmp_path / "part", {"absent.mp4": "REAL"})
+    with pytest.raises(UnmaskError, match="no video file in the parts of"):
+        plan_faces(config_of(tmp_path), 1, 4)
+
+
+def test_the_command_reads_configuration_files_in_order(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(
+        json.dumps({"data_root": "/nowhere", **SETTINGS, "faces": {"size": 256}})
+    )
+    (tmp_path / "b.yaml").write_text(f"data_root: {root}\nfaces: {{jpeg_quality: 90}}\n")
+    files = [str(tmp_path / name) for name in ("a.yaml", "b.yaml")]
+    values = load_yaml([Path(name) for name in files])
+    assert values["faces"] == {"size": 256, "jpeg_quality": 90}
+    assert values["frames"] == {"per_video": 6}
+    assert main(["plan", "--config", *files, "--cores", "4", "--samples", "2"]) == 0
+    assert "8 videos, 2 of them measured" in capsys.readouterr().out
+    (tmp_path / "bad.yaml").write_text("a: [")
+    assert main(["plan", "--config", str(tmp_path / "bad.yaml")]) == 2
+
+
+def test_hours_are_told_as_people_say_them() -> None:
+    plan = Plan(119154, 24, 100.5, 0.75, 134, 95.2, 95.2)
+    told = plan.describe()
+    for part in ("119,154 videos, 24", "100.5 h", "45.0 min on 134 cores", "95.20 GB of faces"):
+        assert part in told
