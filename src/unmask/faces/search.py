@@ -133,6 +133,7 @@ def _look_around(frames: int, look: Callable[[int], Detections]) -> None:
         first, last = pairs.pop()
         if last - first > 1 and not _agree(look(first), look(last)):
             middle = (first + last) // 2
+            look(middle)
             pairs += [(first, middle), (middle, last)]
     if not any(map(len, found)):
         for index in range(frames):
