@@ -257,8 +257,8 @@ def test_a_video_that_loses_its_decoder_is_lost_alone(
     before = crop(part, tmp_path / "before", workers)
     undisturbed = list(stream.read_stream(tmp_path / "before/frames.tar"))
 
-    def sample(source: str, config: FramesConfig) -> Iterator[frames.Frame]:
-        found = frames.sample_frames(source, config)
+    def sample(source: str, config: FramesConfig, problems: list[str]) -> Iterator[frames.Frame]:
+        found = frames.sample_frames(source, config, problems)
         yield next(found)  # so that something is in the buffer already
         if source.endswith("b.mp4"):
             misbehave()
