@@ -44,6 +44,12 @@ _MAX_SCALE = 0.08
 _STILL = 2.0
 _STILL_SHARE = 0.25
 _STILL_SIZE = 32
+# A face below another, within its shoulders, and this small beside it is printed on a shirt: people
+# in front are larger, people behind are higher, and a child's face has 3/4 of its parent's width.
+_PRINT_SHARE = 0.6
+_CHEST = (0.9, 3.0)  # from face centre to face centre, in heights of the wearer's face
+_SHOULDERS = 1.0  # to either side, in widths of the wearer's face
+_AROUND = 4
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,7 @@ def _without_prints(tracks: list[Track], frames: Sequence[Frame]) -> list[Track]
     A picture on a wall keeps its place, a print on a shirt its looks; the smaller of both changes
     is what counts, so that neither a moving camera nor a moving wearer gives them life.
     """
+    tracks = [track for track in tracks if not any(_on_chest(track, one) for one in tracks)]
     if len(tracks) < 2:
         return tracks
     motion = [_motion(track, frames) for track in tracks]
@@ -198,23 +205,52 @@ def _without_prints(tracks: list[Track], frames: Sequence[Frame]) -> list[Track]
     return [track for track, moves in zip(tracks, motion, strict=True) if moves >= limit]
 
 
+def _on_chest(track: Track, wearer: Track) -> bool:
+    common, rows, wearer_rows = np.intersect1d(
+        track.frames, wearer.frames, assume_unique=True, return_indices=True
+    )
+    if track is wearer or len(common) < len(track.frames) / 2:
+        return False
+    face, other = np.median(track.boxes[rows], axis=0), np.median(wearer.boxes[wearer_rows], axis=0)
+    size = other[2:] - other[:2]
+    aside, below = ((face[:2] + face[2:]) - (other[:2] + other[2:])) / 2 / size
+    is_small = face[2] - face[0] <= _PRINT_SHARE * size[0]
+    return bool(is_small and abs(aside) <= _SHOULDERS and _CHEST[0] <= below <= _CHEST[1])
+
+
 def _motion(track: Track, frames: Sequence[Frame]) -> float:
-    """Return the mean change of luma between a track's looks, in its place or following it."""
+    """Return how much luma changes between a track's looks, in its place or following it."""
     seen = np.flatnonzero(track.detected)
     if len(seen) < 2:
         return float("inf")
-    place = np.median(track.boxes[seen], axis=0)
-    changes = []
-    for boxes in (np.tile(place, (len(seen), 1)), track.boxes[seen]):
-        patches = [_patch(frames[track.frames[i]], box) for i, box in zip(seen, boxes, strict=True)]
-        changes.append(float(np.abs(np.diff(np.stack(patches), axis=0)).mean()))
-    return min(changes)
+    # One size: a box changes its own by more than a mouth moves, and its place, so the patch is
+    # looked for around it.
+    centres = (track.boxes[seen, :2] + track.boxes[seen, 2:]) / 2
+    reach = np.median(track.boxes[seen, 2:] - track.boxes[seen, :2], axis=0) / 2
+    boxes = np.concatenate([centres - reach, centres + reach], axis=1)
+    pictures = [frames[track.frames[row]] for row in seen]
+    place = np.median(boxes, axis=0)
+    standing = [
+        _change(_patch(one, place), _patch(other, place)) for one, other in pairwise(pictures)
+    ]
+    following = [
+        _change(_patch(one, box), _patch(other, next_box, _AROUND))
+        for (one, other), (box, next_box) in zip(pairwise(pictures), pairwise(boxes), strict=True)
+    ]
+    return min(float(np.mean(standing)), float(np.mean(following)))
 
 
-def _patch(frame: Frame, box: NDArray[np.float32]) -> NDArray[np.float32]:
-    luma = frame.planes[0]
-    x0, y0 = (max(0, int(value)) for value in box[:2])
-    x1, y1 = max(x0 + 1, int(box[2])), max(y0 + 1, int(box[3]))
-    patch = luma[min(y0, frame.height - 1) : y1, min(x0, frame.width - 1) : x1]
-    small = cv2.resize(patch, (_STILL_SIZE, _STILL_SIZE), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32)
+def _change(patch: NDArray[np.float32], around: NDArray[np.float32]) -> float:
+    """Return the root mean square difference of a patch to the nearest place around it."""
+    squares = cv2.matchTemplate(around, patch, cv2.TM_SQDIFF)
+    return float(np.sqrt(max(squares.min(), 0) / patch.size))
+
+
+def _patch(frame: Frame, box: NDArray[np.float32], around: int = 0) -> NDArray[np.float32]:
+    """Return the luma of a box and of `around` pixels more on each side, its side 32 pixels."""
+    more = (box[2:] - box[:2]) * around / _STILL_SIZE
+    low = np.clip(np.round(box[:2] - more), 0, (frame.width - 1, frame.height - 1)).astype(int)
+    high = np.maximum(np.round(box[2:] + more).astype(int), low + 1)
+    patch = frame.planes[0][low[1] : high[1], low[0] : high[0]]
+    size = _STILL_SIZE + 2 * around
+    return np.asarray(cv2.resize(patch, (size, size), interpolation=cv2.INTER_AREA), np.float32)
