@@ -176,6 +176,19 @@ VIDEOS = Table(
     key=("part", "video"),
 )
 
+IDENTITIES = Table(
+    name="identities",
+    columns=_VIDEO
+    | {
+        "track": "int32",
+        "detail": "string",
+        "faces": "int32",
+        "consistency": "float",
+        "embedding": "list<float>",
+    },
+    key=("part", "video", "track"),
+)
+
 SPLITS = Table(
     name="splits",
     columns=_VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},

@@ -11,7 +11,8 @@ OUTPUTS
 
 rule split:
     input:
-        "results/videos.parquet",
+        ledger="results/videos.parquet",
+        identities=SPLIT_BY,
     output:
         splits="results/splits.parquet",
         audit=report(
@@ -28,16 +29,17 @@ rule split:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
         runtime=10,
     params:
-        settings=settings("seed", "split"),
+        settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
         r"""
         python -m unmask split \
             --log {log:q} \
-            --ledger {input:q} \
+            --ledger {input.ledger:q} \
+            --identities {input.identities:q} \
             --settings {params.settings:q} \
             --out {output.splits:q} \
             --audit {output.audit:q}
