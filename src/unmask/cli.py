@@ -103,6 +103,20 @@ def _split(options: Options) -> None:
     )
 
 
+def _audit_leaks(options: Options) -> None:
+    from unmask.splits.leaks import LeakFiles, audit_leaks
+
+    audit_leaks(
+        options.splits,
+        options.ledger,
+        options.identities,
+        options.shards,
+        options.indices,
+        options.settings.split,
+        LeakFiles(options.summary, options.pairs, options.sheet),
+    )
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -252,6 +266,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("split", _split, "assign folds, families kept together")
     path(sub, "ledger", "out", "audit")
     sub.add_argument("--identities", type=Path, nargs="*", default=[], help="for group_by identity")
+    settings(sub)
+
+    sub = add("audit-leaks", _audit_leaks, "look for what a split shows on both sides")
+    path(sub, "splits", "ledger", "shards", "summary", "pairs", "sheet")
+    paths(sub, "identities", "indices")
     settings(sub)
 
     sub = add("tracking", _tracking, "create the MLflow database and experiment")

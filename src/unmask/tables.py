@@ -195,6 +195,15 @@ SPLITS = Table(
     key=("part", "video"),
 )
 
+_PAIRED = _VIDEO | {"track": "int32", "label": "string", "group": "string", "fold": "int32"}
+
+LEAKS = Table(
+    name="leaks",
+    columns={"pair": "int32", "kind": "string", "similarity": "double", "distance": "int32"}
+    | {f"{name}_{side}": kind for side in ("a", "b") for name, kind in _PAIRED.items()},
+    key=("pair",),
+)
+
 SCORES = Table(
     name="scores",
     columns=_VIDEO
