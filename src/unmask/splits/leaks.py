@@ -96,12 +96,12 @@ def audit_leaks(
     real = _Faces.of(tracks[tracks["label"] == Label.REAL])
     fake = _Faces.of(tracks[tracks["label"] == Label.FAKE])
     families = straddling_families(videos)
-    real_pairs, real_count = close_faces(real, real, config.identity_threshold)
-    fake_pairs, fake_count = close_faces(fake, real, config.identity_threshold)
+    real_pairs = close_faces(real, real, config.identity_threshold)
+    fake_pairs = close_faces(fake, real, config.identity_threshold)
     pairs = pd.concat(
         [
-            _named("real_real", real_pairs, real, real),
-            _named("fake_real", fake_pairs, fake, real),
+            _named("real_real", real_pairs.closest, real, real),
+            _named("fake_real", fake_pairs.closest, fake, real),
             same_files(videos),
             near_duplicates(videos),
             same_names(videos),
@@ -112,9 +112,8 @@ def audit_leaks(
     summary = {
         "straddling_originals": families,
         "identity_threshold": threshold,
-        "real_real": _of_faces(real_pairs, real_count, threshold),
-        "fake_real": _of_faces(fake_pairs, fake_count, threshold)
-        | {"fakes": _fakes_with_a_known_face(fake_pairs, fake)},
+        "real_real": real_pairs.counts(),
+        "fake_real": fake_pairs.counts() | {"fake_tracks": fake_pairs.reaching_tracks},
         "tracks": {
             "real": len(real.rows),
             "fake": len(fake.rows),
@@ -188,10 +187,29 @@ class _Faces:
         return _Faces(rows, vectors, rows["fold"].to_numpy(np.int64), group)
 
 
-def close_faces(
-    one: _Faces, other: _Faces, threshold: float
-) -> tuple[list[tuple[float, int, int]], int]:
-    """Return the closest pairs of faces in different folds, and how many reach the threshold.
+@dataclass(frozen=True)
+class _ClosePairs:
+    """Pairs of faces in different folds.
+
+    Attributes:
+        closest: (similarity, row of the one, row of the other), closest first, at most three of two
+            groups.
+        reaching: how many of all pairs reach the threshold.
+        reaching_tracks: how many tracks of the one are in such a pair.
+    """
+
+    closest: list[tuple[float, int, int]]
+    reaching: int
+    reaching_tracks: int
+
+    def counts(self) -> dict[str, Any]:
+        """Return what the summary says."""
+        closest = round(self.closest[0][0], 3) if self.closest else None
+        return {"pairs_at_threshold": self.reaching, "closest": closest}
+
+
+def close_faces(one: _Faces, other: _Faces, threshold: float) -> _ClosePairs:
+    """Return the closest pairs of faces in different folds.
 
     Similarities are made in blocks of rows; of each block only each row's nearest are kept.
 
@@ -199,20 +217,18 @@ def close_faces(
         one: tracks.
         other: tracks; the same object for pairs within it.
         threshold: of the cosine similarity.
-
-    Returns:
-        (similarity, row in `one`, row in `other`), closest first, at most three of two groups.
     """
     nearest: list[tuple[float, int, int]] = []
-    count = 0
+    reaching = tracks = 0
     if not len(one.rows) or not len(other.rows):
-        return nearest, count
+        return _ClosePairs(nearest, reaching, tracks)
     for start in track(range(0, len(one.rows), _BLOCK), "blocks of faces"):
         cosine = one.vectors[start : start + _BLOCK] @ other.vectors.T
         cosine[one.fold[start : start + _BLOCK, None] == other.fold[None]] = -2
         if one is other:  # each pair once
             cosine[np.arange(start, start + len(cosine))[:, None] >= np.arange(len(cosine[0]))] = -2
-        count += int((cosine >= threshold).sum())
+        reaching += int((cosine >= threshold).sum())
+        tracks += int((cosine >= threshold).any(axis=1).sum())
         best = min(_PER_GROUPS, cosine.shape[1])
         columns = np.argpartition(-cosine, best - 1, axis=1)[:, :best]
         found = np.take_along_axis(cosine, columns, axis=1)
@@ -230,7 +246,7 @@ def close_faces(
         seen[key] = seen.get(key, 0) + 1
         if seen[key] <= _PER_GROUPS and len(kept) < _PAIRS_KEPT:
             kept.append((value, row, column))
-    return kept, count
+    return _ClosePairs(kept, reaching, tracks)
 
 
 def _named(
@@ -246,18 +262,6 @@ def _named(
         sides.append(side.add_suffix(suffix))
     similarity = pd.Series([value for value, _, _ in pairs], dtype="float64", name="similarity")
     return pd.concat([*sides, similarity], axis=1).assign(kind=kind, distance=None)
-
-
-def _of_faces(
-    pairs: Sequence[tuple[float, int, int]], count: int, threshold: float
-) -> dict[str, Any]:
-    closest = round(pairs[0][0], 3) if pairs else None
-    return {"pairs_at_threshold": count, "closest": closest}
-
-
-def _fakes_with_a_known_face(pairs: Sequence[tuple[float, int, int]], fake: _Faces) -> int:
-    rows = [row for _, row, _ in pairs]
-    return int(fake.rows.iloc[rows][["part", "video"]].drop_duplicates().shape[0])
 
 
 def same_files(videos: pd.DataFrame) -> pd.DataFrame:
