@@ -73,6 +73,12 @@ def _crop_faces(options: Options) -> None:
     )
 
 
+def _embed_faces(options: Options) -> None:
+    from unmask.faces.identity import embed_shard
+
+    embed_shard(options.shard, options.index, options.out)
+
+
 def _plan(options: Options) -> None:
     from unmask.config import load_config
     from unmask.plan import load_yaml, plan_faces
@@ -93,7 +99,21 @@ def _split(options: Options) -> None:
     from unmask.splits.folds import write_splits
 
     write_splits(
-        options.ledger, options.settings.split, options.settings.seed, options.out, options.audit
+        options.ledger, options.identities, options.settings.split, options.out, options.audit
+    )
+
+
+def _audit_leaks(options: Options) -> None:
+    from unmask.splits.leaks import LeakFiles, audit_leaks
+
+    audit_leaks(
+        options.splits,
+        options.ledger,
+        options.identities,
+        options.shards,
+        options.indices,
+        options.settings.split,
+        LeakFiles(options.summary, options.pairs, options.sheet),
     )
 
 
@@ -236,12 +256,21 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "stream", "probe", "shard", "index", "videos")
     settings(sub)
 
+    sub = add("embed-faces", _embed_faces, "tell who is in one shard's videos")
+    path(sub, "shard", "index", "out")
+
     sub = add("ledger", _ledger, "join what became of every video")
     paths(sub, "probes", "cropped")
     path(sub, "out", "summary")
 
     sub = add("split", _split, "assign folds, families kept together")
     path(sub, "ledger", "out", "audit")
+    sub.add_argument("--identities", type=Path, nargs="*", default=[], help="for group_by identity")
+    settings(sub)
+
+    sub = add("audit-leaks", _audit_leaks, "look for what a split shows on both sides")
+    path(sub, "splits", "ledger", "shards", "summary", "pairs", "sheet")
+    paths(sub, "identities", "indices")
     settings(sub)
 
     sub = add("tracking", _tracking, "create the MLflow database and experiment")

@@ -98,8 +98,24 @@ class SplitConfig(Section):
     folds: int = Field(
         5, ge=3, le=100, description="number of folds; one reports, one selects, the others train"
     )
-    group_by: Literal["original"] = Field(
-        "original", description="what must never be on both sides: an original and all its fakes"
+    group_by: Literal["original", "identity"] = Field(
+        "original",
+        description="what must never be on both sides: an original and all its fakes, or also all "
+        "families that show the same person",
+    )
+    identity_threshold: float = Field(
+        0.363,
+        ge=0,
+        le=1,
+        description="faces of REAL videos with this cosine similarity (SFace) are one person",
+    )
+    max_group_share: float = Field(
+        0.5, gt=0, le=1, description="stop when one group by identity has more of all videos"
+    )
+    seed: Literal["auto"] | Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        "auto",
+        description="of the folds; auto takes the one that balances them best, a number keeps each "
+        "group's fold when videos are added",
     )
 
 
@@ -203,7 +219,7 @@ class Config(Section):
     test_root: str | None = Field(
         None, description="folder with test_videos/ and sample_submission.csv to answer"
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of the folds and of training")
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of training and augmentation")
     shards_per_part: int = Field(
         1, ge=1, le=1000, description="pieces each part is worked on in, by family"
     )

@@ -177,10 +177,32 @@ VIDEOS = Table(
     key=("part", "video"),
 )
 
+IDENTITIES = Table(
+    name="identities",
+    columns=_VIDEO
+    | {
+        "track": "int32",
+        "detail": "string",
+        "faces": "int32",
+        "consistency": "float",
+        "embedding": "list<float>",
+    },
+    key=("part", "video", "track"),
+)
+
 SPLITS = Table(
     name="splits",
     columns=_VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},
     key=("part", "video"),
+)
+
+_PAIRED = _VIDEO | {"track": "int32", "label": "string", "group": "string", "fold": "int32"}
+
+LEAKS = Table(
+    name="leaks",
+    columns={"pair": "int32", "kind": "string", "similarity": "double", "distance": "int32"}
+    | {f"{name}_{side}": kind for side in ("a", "b") for name, kind in _PAIRED.items()},
+    key=("pair",),
 )
 
 SCORES = Table(

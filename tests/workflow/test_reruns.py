@@ -32,14 +32,17 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 
 AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
-AFTER_PROBE = {"extract_frames", "crop_faces", "ledger", "explore", "split", "train", *AFTER_TRAIN}
+AFTER_CROP = {"ledger", "explore", "embed_faces", "split", "audit_leaks", "train", *AFTER_TRAIN}
+AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
 
 
 @pytest.mark.parametrize(
     ("module", "served", "downstream"),
     [
         ("videos/probe.py", {"probe"}, AFTER_PROBE),
-        ("splits/groups.py", {"split"}, {"train", *AFTER_TRAIN}),
+        ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"}),
+        ("splits/groups.py", {"split"}, {"audit_leaks", "train", *AFTER_TRAIN}),
+        ("splits/leaks.py", {"audit_leaks"}, {"all"}),
         ("splits/roles.py", {"train"}, AFTER_TRAIN),
         ("training/augment.py", {"train"}, AFTER_TRAIN),
         ("evaluation/figures.py", {"explore", "evaluate"}, AFTER_TRAIN - {"score"}),

@@ -148,6 +148,8 @@ AUDIO = (
     if CONFIG.audio.extract == "none"
     else expand("results/audio/{shard}.parquet", shard=SHARDS)
 )
+IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
+SPLIT_BY = IDENTITIES if CONFIG.split.group_by == "identity" else []
 SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 

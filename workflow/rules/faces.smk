@@ -8,6 +8,7 @@ OUTPUTS
     results/faces/SHARD.tar               JPEG crops, WebDataset names
     results/faces/SHARD.parquet           the face index: one row per crop, with its byte offset
     results/faces/SHARD.videos.parquet    what became of each video
+    results/identities/SHARD.parquet      who each track shows: SFace embeddings
 """
 
 
@@ -77,4 +78,32 @@ rule crop_faces:
             --shard {output.shard:q} \
             --index {output.index:q} \
             --videos {output.videos:q}
+        """
+
+
+rule embed_faces:
+    input:
+        shard="results/faces/{shard}.tar",
+        index="results/faces/{shard}.parquet",
+    output:
+        "results/identities/{shard}.parquet",
+    log:
+        "logs/embed_faces/{shard}.log",
+    benchmark:
+        "benchmarks/embed_faces/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    params:
+        code=source_digest("faces.identity"),
+    shell:
+        r"""
+        python -m unmask embed-faces \
+            --log {log:q} \
+            --shard {input.shard:q} \
+            --index {input.index:q} \
+            --out {output:q}
         """

@@ -1,17 +1,23 @@
-"""Splits: folds in which an original and all its fakes stay together.
+"""Splits: folds in which an original and all its fakes stay together, and what they leak.
 
 INPUTS
     results/videos.parquet
+    results/identities/SHARD.parquet    for split.group_by: identity, and for the audit
+    face shards, for the audit's contact sheet
 
 OUTPUTS
-    results/splits.parquet       the fold of every video that has a file
-    results/audits/split.json    counts per fold, straddling families (none), absent originals
+    results/splits.parquet          the fold of every video that has a file
+    results/audits/split.json       seed, counts per fold, straddling families (none), warnings
+    results/audits/leaks.json       families, files, pictures and faces in two folds, counted
+    results/audits/leaks.parquet    the pairs
+    results/audits/leak_pairs.png   the most similar faces in two folds, side by side
 """
 
 
 rule split:
     input:
-        "results/videos.parquet",
+        ledger="results/videos.parquet",
+        identities=SPLIT_BY,
     output:
         splits="results/splits.parquet",
         audit=report(
@@ -28,17 +34,68 @@ rule split:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
         runtime=10,
     params:
-        settings=settings("seed", "split"),
+        settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
         r"""
         python -m unmask split \
             --log {log:q} \
-            --ledger {input:q} \
+            --ledger {input.ledger:q} \
+            --identities {input.identities:q} \
             --settings {params.settings:q} \
             --out {output.splits:q} \
             --audit {output.audit:q}
+        """
+
+
+rule audit_leaks:
+    input:
+        splits="results/splits.parquet",
+        ledger="results/videos.parquet",
+        identities=IDENTITIES,
+        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+    output:
+        summary=report(
+            "results/audits/leaks.json",
+            caption="../report/leaks.rst",
+            category="Data",
+            labels={"figure": "Leak audit"},
+        ),
+        pairs="results/audits/leaks.parquet",
+        sheet=report(
+            "results/audits/leak_pairs.png",
+            caption="../report/leak_pairs.rst",
+            category="Data",
+            labels={"figure": "Closest faces in two folds"},
+        ),
+    log:
+        "logs/audit_leaks.log",
+    benchmark:
+        "benchmarks/audit_leaks.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        settings=settings("split"),
+        code=source_digest("splits.leaks"),
+    shell:
+        r"""
+        python -m unmask audit-leaks \
+            --log {log:q} \
+            --splits {input.splits:q} \
+            --ledger {input.ledger:q} \
+            --identities {input.identities:q} \
+            --shards results/faces \
+            --indices {input.indices:q} \
+            --settings {params.settings:q} \
+            --summary {output.summary:q} \
+            --pairs {output.pairs:q} \
+            --sheet {output.sheet:q}
         """

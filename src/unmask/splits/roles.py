@@ -31,3 +31,20 @@ def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
                     f"add videos or lower split.folds (now {folds})"
                 )
     return roles
+
+
+def rows_to_choose_on(table: pd.DataFrame, role: Role) -> pd.DataFrame:
+    """Return the rows that something may be fitted to or chosen on; never those of the report role.
+
+    Whatever trains, stops, calibrates or compares takes its rows from here.
+
+    Args:
+        table: a table with a `role` column.
+        role: train or select.
+
+    Raises:
+        ValueError: the report role is asked for: a bug in the stage that calls.
+    """
+    if role == Role.REPORT:
+        raise ValueError("the report role never trains or selects; take train or select")
+    return table[table["role"] == role]

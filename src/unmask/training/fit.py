@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import (
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.splits.roles import with_roles
+from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
     FACES,
     SPLITS,
@@ -94,7 +94,7 @@ def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
     faces = labelled_faces(read_tables(job.indices, FACES), roles)
     train, select = (
-        faces[faces["role"] == role].reset_index(drop=True) for role in (Role.TRAIN, Role.SELECT)
+        rows_to_choose_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.SELECT)
     )
     for role, rows in ((Role.TRAIN, train), (Role.SELECT, select)):
         if rows["label"].nunique() < len(Label):
