@@ -97,6 +97,18 @@ def _split(options: Options) -> None:
     )
 
 
+def _audit_shortcuts(options: Options) -> None:
+    from unmask.splits.shortcuts import audit_shortcuts
+
+    audit_shortcuts(
+        options.ledger,
+        options.splits,
+        options.settings.audits,
+        options.settings.seed,
+        options.out,
+    )
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -242,6 +254,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("split", _split, "assign folds, families kept together")
     path(sub, "ledger", "out", "audit")
+    settings(sub)
+
+    sub = add("audit-shortcuts", _audit_shortcuts, "measure what containers tell about labels")
+    path(sub, "ledger", "splits", "out")
     settings(sub)
 
     sub = add("tracking", _tracking, "create the MLflow database and experiment")

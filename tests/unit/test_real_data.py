@@ -17,6 +17,7 @@ from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
 from unmask.splits.folds import assign_folds
 from unmask.splits.groups import group_videos
+from unmask.splits.shortcuts import find_shortcuts
 from unmask.tables import Status
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.source import read_metadata
@@ -80,3 +81,12 @@ def test_dfdc_s_own_metadata_splits_into_balanced_folds_without_straddling(tmp_p
     assert videos.groupby([e.family for e in entries])["fold"].nunique().max() == 1
     share = videos.groupby("fold")["label"].apply(lambda labels: (labels == "FAKE").mean())
     assert share.max() - share.min() < 0.03
+
+
+def test_frame_counts_alone_tell_a_little_of_dfdc_s_labels() -> None:
+    videos = pd.read_csv(ROOT / "dfdc_metadata" / "dfdc_119146_videos.csv")
+    fake = (videos["is_fake"] == 1).to_numpy()
+    found = find_shortcuts(videos[["n_frame"]], fake, list(videos["name"]), seed=1)
+    assert found.together is not None
+    assert found.together.auc == pytest.approx(0.543, abs=0.006)
+    assert 0.535 < found.together.low < found.together.high < 0.555
