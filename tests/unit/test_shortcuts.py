@@ -92,6 +92,13 @@ def test_presence_of_sound_is_a_column_of_its_own(tmp_path: Path) -> None:
     assert found["columns"]["has_audio"]["auc"] == 1
 
 
+def test_a_value_that_a_single_video_has_is_no_trouble(tmp_path: Path) -> None:
+    videos = ledger(families=8)
+    videos.loc[0, ["audio_sample_rate", "audio_channels"]] = [44100, 2]
+    found = audit(tmp_path, videos, AuditsConfig())
+    assert found["columns"]["audio_sample_rate"]["auc"] == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.parametrize("label", ["REAL", "FAKE"])
 def test_one_label_alone_is_said_to_be_unmeasurable(tmp_path: Path, label: str) -> None:
     found = audit(tmp_path, ledger().assign(label=label), AuditsConfig(on_shortcut="stop"))

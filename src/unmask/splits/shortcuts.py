@@ -120,7 +120,8 @@ def _unmeasured(result: Shortcuts, reason: str) -> Shortcuts:
 def _comparable(features: pd.DataFrame) -> pd.DataFrame:
     """Return columns that trees take: numbers as float, names as categories, none that is constant.
 
-    A column that is only there for some videos is not constant.
+    A column that is only there for some videos is not constant: absence is a value as well, below
+    all others. (Trees know missing values, but fail where all that they learn from are missing.)
     """
     columns: dict[str, pd.Series] = {}
     for name in features:
@@ -128,14 +129,18 @@ def _comparable(features: pd.DataFrame) -> pd.DataFrame:
         if values.nunique(dropna=False) < 2:
             continue
         if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-            columns[str(name)] = values.astype("float64")
+            columns[str(name)] = _filled(values.astype("float64"))
         elif values.dropna().map(lambda value: isinstance(value, bool)).all():
-            columns[str(name)] = pd.to_numeric(values.map({True: 1.0, False: 0.0}))
+            columns[str(name)] = _filled(pd.to_numeric(values.map({True: 1.0, False: 0.0})))
         else:
             known = values.astype("object").where(values.notna(), "none")
             common = known.value_counts().index[:_COMMON_NAMES]
             columns[str(name)] = known.where(known.isin(common), "other").astype("category")
     return pd.DataFrame(columns, index=features.index)
+
+
+def _filled(values: pd.Series) -> pd.Series:
+    return values.fillna(values.min() - 1)
 
 
 def _out_of_fold(
