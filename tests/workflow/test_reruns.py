@@ -32,17 +32,19 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 
 AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
-AFTER_PROBE = {"extract_frames", "crop_faces", "ledger", "explore", "split", "train", *AFTER_TRAIN}
+AFTER_SPLIT = {"audit_shortcuts", "explore_shortcuts", "explore_costs", "train", *AFTER_TRAIN}
+EXPLORE = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "costs")}
+AFTER_PROBE = {"extract_frames", "crop_faces", "ledger", "split", *EXPLORE, *AFTER_SPLIT}
 
 
 @pytest.mark.parametrize(
     ("module", "served", "downstream"),
     [
         ("videos/probe.py", {"probe"}, AFTER_PROBE),
-        ("splits/groups.py", {"split"}, {"train", *AFTER_TRAIN}),
+        ("splits/groups.py", {"split"}, AFTER_SPLIT),
         ("splits/roles.py", {"train"}, AFTER_TRAIN),
         ("training/augment.py", {"train"}, AFTER_TRAIN),
-        ("evaluation/figures.py", {"explore", "evaluate"}, AFTER_TRAIN - {"score"}),
+        ("evaluation/figures.py", {*EXPLORE, "evaluate"}, AFTER_TRAIN - {"score"}),
         ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
         ("progress.py", set(), set()),
     ],
@@ -65,3 +67,11 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> 
     assert "rule evaluate:" in printed
     assert "rule train:" not in printed
     assert "rule crop_faces:" not in printed
+
+
+def test_what_an_audit_says_trains_no_model_again(finished: Finished) -> None:
+    printed = finished.workflow.finish(
+        "-n", directory=finished.output, config=[*finished.config, "audits={shortcut_auc: 0.9}"]
+    )
+    assert "rule audit_shortcuts:" in printed
+    assert "rule train:" not in printed

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _ROWS_SHOWN = 100
 _PAIRS = 4
-_SAMPLES = 9
+_SAMPLES, _SAMPLES_OF_LABEL = 9, 6
 _ODD = 3
 
 
@@ -98,8 +98,9 @@ def describe(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     rows = []
     for column in columns:
         for label in Label:
-            values = pd.to_numeric(table.loc[table["label"] == label, column]).dropna()
-            quantiles = values.astype("float64").quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+            values = pd.to_numeric(table.loc[table["label"] == label, column]).astype("float64")
+            values = values.replace([np.inf, -np.inf], np.nan).dropna()
+            quantiles = values.quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
             names = ("min", "5 %", "25 %", "median", "75 %", "95 %", "max")
             rows.append(
                 {
@@ -125,7 +126,7 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
     """
     videos = read_table(ledger, VIDEOS)
     usable = videos[(videos["status"] == Status.OK) & videos["label"].isin(list(Label))]
-    known = usable[["part", "video", "label"]]
+    known = usable[["part", "video", "label", "family"]]
     faces = read_tables(indices, FACES).merge(known, on=["part", "video"])
     by_video = faces_by_video(usable, faces)
     _write_csv(by_video, output / "faces.csv")
@@ -134,14 +135,15 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
         overview.distributions(by_video, overview.FACES_OF_VIDEO, "Faces of a video, by label"),
         output / "face_statistics.svg",
     )
-    middles = _middle_faces(faces)
+    # Each family once, as long as there are families.
+    middles = _middle_faces(faces).drop_duplicates(["label", "family"])
     sample = pd.concat(
-        [_evenly(middles[middles["label"] == label], _SAMPLES - 3) for label in Label]
+        [_evenly(middles[middles["label"] == label], _SAMPLES_OF_LABEL) for label in Label]
     )
     captions = [f"{row.label}\n{row.video}" for row in sample.itertuples()]
     figure = overview.face_grid("Faces as the model gets them", sample, captions, shards)
     save(figure, output / "faces.png")
-    marked = _evenly(middles, _SAMPLES)
+    marked = _evenly(middles.drop_duplicates("family"), _SAMPLES)
     captions = [f"{row.label}\n{row.video}" for row in marked.itertuples()]
     save(
         overview.face_grid("Landmarks", marked, captions, shards, points=True),
@@ -168,7 +170,7 @@ def faces_by_video(videos: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
 
 
 def odd_faces(faces: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the faces at the ends of what is measured, a video once per kind, and captions."""
+    """Return the faces at the ends of what is measured, a family once per kind, and captions."""
     measured = faces.assign(width=faces["x1"] - faces["x0"])
     people = faces.groupby(["part", "video"])["track"].transform("nunique")
     kinds = [
@@ -180,21 +182,20 @@ def odd_faces(faces: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     shown, captions = [], []
     for name, column, pattern, candidates, ascending in kinds:
         ordered = candidates.dropna(subset=[column]).sort_values(column, ascending=ascending)
-        rows = ordered.drop_duplicates(["part", "video"]).head(_ODD)
+        rows = ordered.drop_duplicates("family").head(_ODD)
         shown.append(rows)
         captions += [
             f"{name}: {pattern.format(row[column])}\n{row['label']} {row['video']}"
             for _, row in rows.iterrows()
         ]
-    crowded = measured.assign(people=people)[people > 1]
-    crowded = crowded.sort_values(
-        ["people", "part", "video", "track"], ascending=[False] + 3 * [True]
+    crowded = measured.assign(people=people)[people > 1].sort_values(
+        ["people", "part", "video", "track"], ascending=[False, True, True, True]
     )
     rows = crowded.drop_duplicates(["part", "video", "track"]).head(_ODD)
     shown.append(rows)
     captions += [
-        f"{row.people} people: number {row.track + 1}\n{row.label} {row.video}"
-        for row in rows.itertuples()
+        f"{row['people']} people: number {row['track'] + 1}\n{row['label']} {row['video']}"
+        for row in rows.to_dict("records")
     ]
     return pd.concat(shown), captions
 

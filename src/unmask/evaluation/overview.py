@@ -5,7 +5,7 @@ Two panels side by side at most and no text below 9 points at 6 inches: readable
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ FACES_OF_VIDEO = {
 _GRAY = "#666666"
 _WIDTH = 6.0
 _COLUMNS = 3
+_BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
 _FEW = 8
 # Points of the 68 (Sagonas et al., iBUG 300-W) that lines join.
 _LINES = [
@@ -71,7 +72,7 @@ def labels(videos: pd.DataFrame) -> Figure:
     """Draw the number of REAL and FAKE videos, in all and by part, with percentages."""
     counts = videos.groupby(["part", "label"]).size().unstack(fill_value=0)
     counts = counts.reindex(columns=list(COLORS), fill_value=0)
-    figure = Figure(figsize=(_WIDTH, 2.6 + 0.28 * min(60, len(counts))))
+    figure = Figure(figsize=(_WIDTH, 2.6 + 0.34 * min(60, len(counts))))
     above, below = figure.subplots(2, 1, height_ratios=[2, 0.6 + 0.35 * min(60, len(counts))])
     totals = counts.sum()
     bars = above.barh([str(name) for name in totals.index], totals, color=list(COLORS.values()))
@@ -165,8 +166,9 @@ def _by_label(axes: Axes, table: pd.DataFrame, column: str) -> None:
             counts = of_label[label].round(3).value_counts().reindex(ticks, fill_value=0)
             share = counts / max(1, len(of_label[label]))
             axes.bar(np.arange(len(ticks)) + side, share, width=0.4, color=color)
-        turned = {"rotation": 45, "ha": "right"} if len(ticks) > 4 else {}
-        axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks], **turned)
+        axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+        if len(ticks) > 4:
+            axes.tick_params(axis="x", rotation=45)
         return
     # One broken container must not squeeze all others into one bar.
     low, high = np.percentile(known, [0.5, 99.5])
@@ -193,7 +195,7 @@ def face_grid(
         points: draw the landmarks, the 68 where the index has them.
     """
     rows = max(1, -(-len(faces) // _COLUMNS))
-    figure = Figure(figsize=(_WIDTH, 2.55 * rows + 0.5))
+    figure = Figure(figsize=(_WIDTH, 2.4 * rows + 0.4))
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
     figure.suptitle(title if len(faces) else f"{title}: no face", x=0.02, ha="left")
     for axes in grid.flat:
@@ -211,7 +213,7 @@ def face_grid(
     return figure
 
 
-def _draw_landmarks(axes: Axes, face: Mapping[str, Any]) -> None:
+def _draw_landmarks(axes: Axes, face: Mapping[Hashable, Any]) -> None:
     many = _points(face["landmarks_68"])
     points = many if len(many) == 68 else _points(face["landmarks"])
     if len(points) == 68:
@@ -219,7 +221,8 @@ def _draw_landmarks(axes: Axes, face: Mapping[str, Any]) -> None:
             axes.plot(*points[list(line)].T, color="white", lw=1.6)
             axes.plot(*points[list(line)].T, color="#009E73", lw=0.9)
     size = 6 if len(points) == 68 else 34
-    axes.scatter(*points.T, s=size, color="#F0E442", edgecolors="black", linewidths=0.6, zorder=3)
+    x, y = points.T
+    axes.scatter(x, y, s=size, color="#F0E442", edgecolors="black", linewidths=0.6, zorder=3)
 
 
 def _points(values: Any) -> NDArray[np.float64]:
@@ -240,25 +243,34 @@ def costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
     above, below = figure.subplots(
         2, 1, height_ratios=[1 + len(times), 1 + len(storage)], squeeze=True
     )
-    longest = times["seconds"].max() if len(times) else 0.0
-    unit, divisor = next(
-        (one for one in (("h", 3600), ("min", 60)) if longest > 2 * one[1]), ("s", 1)
-    )
+    longest = float(times["seconds"].max()) if len(times) else 0.0
+    unit, divisor = _unit(longest, {"h": 7200, "min": 120, "s": 0}, {"h": 3600, "min": 60, "s": 1})
     bars = above.barh(times["rule"], times["seconds"] / divisor, color=COLORS[Label.REAL])
-    jobs = [f"{s / divisor:.1f} {unit}, {n} jobs" for s, n in times[["seconds", "jobs"]].to_numpy()]
-    above.bar_label(bars, [text.replace(".0 jobs", " jobs") for text in jobs], padding=4)
+    seconds = [f"{value / divisor:.1f} {unit}" for value in times["seconds"]]
+    jobs = [f"{count} job{'s' * (count != 1)}" for count in times["jobs"]]
+    above.bar_label(bars, [f"{a}, {b}" for a, b in zip(seconds, jobs, strict=True)], padding=4)
     above.set(title="Time of jobs, added up", xlabel=f"wall time [{unit}]")
-    largest = storage["bytes"].max() if len(storage) else 0.0
-    unit, divisor = next(
-        (one for one in (("GB", 1e9), ("MB", 1e6)) if largest > one[1]), ("kB", 1e3)
-    )
+    largest = float(storage["bytes"].max()) if len(storage) else 0.0
+    unit, divisor = _unit(largest, _BYTES, _BYTES)
     bars = below.barh(storage["folder"], storage["bytes"] / divisor, color=_GRAY)
-    below.bar_label(bars, [f"{b / divisor:.3g} {unit}" for b in storage["bytes"]], padding=4)
+    below.bar_label(bars, [_bytes(value) for value in storage["bytes"]], padding=4)
     below.set(title="Room on the disk", xlabel=unit)
     for axes in (above, below):
         axes.invert_yaxis()
         axes.margins(x=0.35)
     return figure
+
+
+def _unit(
+    largest: float, above: Mapping[str, float], worth: Mapping[str, float]
+) -> tuple[str, float]:
+    unit = next((name for name, least in above.items() if largest >= least), list(above)[-1])
+    return unit, worth[unit]
+
+
+def _bytes(value: float) -> str:
+    unit, divisor = _unit(value, _BYTES, _BYTES)
+    return f"{value / divisor:.3g} {unit}"
 
 
 def shortcuts(report: Mapping[str, Any]) -> Figure:
@@ -286,7 +298,8 @@ def shortcuts(report: Mapping[str, Any]) -> Figure:
     axes.axvline(report["limit"], color=COLORS[Label.FAKE], linestyle="--")
     axes.set_yticks(range(len(areas)), list(areas))
     axes.invert_yaxis()
-    axes.text(0.5, -0.75, "chance", ha="center", color=_GRAY)
-    axes.text(report["limit"], -0.75, "limit", ha="center", color=COLORS[Label.FAKE])
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    axes.text(0.5, -0.75, "chance", ha="center", color=_GRAY, bbox=behind)
+    axes.text(report["limit"], -0.75, "limit", ha="center", color=COLORS[Label.FAKE], bbox=behind)
     axes.set_ylim(len(areas) - 0.4, -1.1)
     return figure
