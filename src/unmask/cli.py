@@ -117,6 +117,18 @@ def _audit_leaks(options: Options) -> None:
     )
 
 
+def _audit_shortcuts(options: Options) -> None:
+    from unmask.splits.shortcuts import audit_shortcuts
+
+    audit_shortcuts(
+        options.ledger,
+        options.splits,
+        options.settings.audits,
+        options.settings.seed,
+        options.out,
+    )
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -176,10 +188,34 @@ def _compare(options: Options) -> None:
     compare(options.metrics, options.table, options.figure)
 
 
-def _explore(options: Options) -> None:
-    from unmask.evaluation.explore import explore
+def _explore_videos(options: Options) -> None:
+    from unmask.evaluation.explore import explore_videos
 
-    explore(options.ledger, options.shards, options.indices, options.out)
+    explore_videos(options.ledger, options.out)
+
+
+def _explore_faces(options: Options) -> None:
+    from unmask.evaluation.explore import explore_faces
+
+    explore_faces(options.ledger, options.shards, options.indices, options.out)
+
+
+def _explore_pairs(options: Options) -> None:
+    from unmask.evaluation.explore import explore_pairs
+
+    explore_pairs(options.ledger, options.parts, options.settings.limits, options.out)
+
+
+def _explore_costs(options: Options) -> None:
+    from unmask.evaluation.explore import explore_costs
+
+    explore_costs(options.results, options.benchmarks, options.out)
+
+
+def _explore_shortcuts(options: Options) -> None:
+    from unmask.evaluation.explore import explore_shortcuts
+
+    explore_shortcuts(options.audit, options.out)
 
 
 def _export(options: Options) -> None:
@@ -273,6 +309,10 @@ def _parser() -> argparse.ArgumentParser:
     paths(sub, "identities", "indices")
     settings(sub)
 
+    sub = add("audit-shortcuts", _audit_shortcuts, "measure what containers tell about labels")
+    path(sub, "ledger", "splits", "out")
+    settings(sub)
+
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
     path(sub, "out")
     settings(sub)
@@ -300,9 +340,23 @@ def _parser() -> argparse.ArgumentParser:
     paths(sub, "metrics")
     path(sub, "table", "figure")
 
-    sub = add("explore", _explore, "draw what the data is like")
+    sub = add("explore-videos", _explore_videos, "draw labels, containers and families")
+    path(sub, "ledger", "out")
+
+    sub = add("explore-faces", _explore_faces, "draw faces, their statistics and odd cases")
     path(sub, "ledger", "shards", "out")
     paths(sub, "indices")
+
+    sub = add("explore-pairs", _explore_pairs, "write a page that plays originals beside fakes")
+    path(sub, "ledger", "out")
+    paths(sub, "parts")
+    settings(sub)
+
+    sub = add("explore-costs", _explore_costs, "draw the time and the room that stages took")
+    path(sub, "results", "benchmarks", "out")
+
+    sub = add("explore-shortcuts", _explore_shortcuts, "draw what containers tell")
+    path(sub, "audit", "out")
 
     sub = add("export", _export, "write the Kaggle upload folder")
     paths(sub, "models", "runs")

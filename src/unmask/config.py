@@ -119,6 +119,17 @@ class SplitConfig(Section):
     )
 
 
+class AuditsConfig(Section):
+    """What is checked of the data before a model is trained."""
+
+    shortcut_auc: float = Field(
+        0.7, ge=0.5, le=1, description="AUC that container metadata alone may reach, with certainty"
+    )
+    on_shortcut: Literal["warn", "stop"] = Field(
+        "warn", description="when it reaches more: say so in the log, or train nothing"
+    )
+
+
 class TrainingConfig(Section):
     """How one model is trained. An experiment is a set of overrides of these keys."""
 
@@ -231,6 +242,7 @@ class Config(Section):
     limits: LimitsConfig = LimitsConfig()
     faces: FacesConfig = FacesConfig()
     split: SplitConfig = SplitConfig()
+    audits: AuditsConfig = AuditsConfig()
     training: TrainingConfig = TrainingConfig()
     experiments: dict[Name, TrainingOverrides] = Field(
         {"baseline": TrainingOverrides()},

@@ -19,6 +19,7 @@ from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
 from unmask.splits.folds import assign_folds, choose_seed
 from unmask.splits.groups import group_videos
+from unmask.splits.shortcuts import find_shortcuts
 from unmask.tables import PROBE, Label, Status
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
@@ -95,3 +96,12 @@ def test_every_real_clip_is_probed_as_ffprobe_does() -> None:
         row = probe_entry(clip.parent, Entry(clip.name, Label.REAL, None, clip.name))
         assert row["status"] == Status.OK, clip.name
         assert_like_ffprobe({**dict.fromkeys(PROBE.columns), **row}, clip)
+
+
+def test_frame_counts_alone_tell_a_little_of_dfdc_s_labels() -> None:
+    videos = pd.read_csv(ROOT / "dfdc_metadata" / "dfdc_119146_videos.csv")
+    fake = (videos["is_fake"] == 1).to_numpy()
+    found = find_shortcuts(videos[["n_frame"]], fake, list(videos["name"]), seed=1)
+    assert found.together is not None
+    assert found.together.auc == pytest.approx(0.543, abs=0.006)
+    assert 0.535 < found.together.low < found.together.high < 0.555

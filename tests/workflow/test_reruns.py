@@ -32,7 +32,16 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 
 AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
-AFTER_CROP = {"ledger", "explore", "embed_faces", "split", "audit_leaks", "train", *AFTER_TRAIN}
+EXPLORE = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "costs")}
+AFTER_SPLIT = {
+    "audit_leaks",
+    "audit_shortcuts",
+    "explore_shortcuts",
+    "explore_costs",
+    "train",
+    *AFTER_TRAIN,
+}
+AFTER_CROP = {"ledger", "embed_faces", "split", *EXPLORE, *AFTER_SPLIT}
 AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
 
 
@@ -41,11 +50,11 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
     [
         ("videos/probe.py", {"probe"}, AFTER_PROBE),
         ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"}),
-        ("splits/groups.py", {"split"}, {"audit_leaks", "train", *AFTER_TRAIN}),
+        ("splits/groups.py", {"split"}, AFTER_SPLIT),
         ("splits/leaks.py", {"audit_leaks"}, {"all"}),
         ("splits/roles.py", {"train"}, AFTER_TRAIN),
         ("training/augment.py", {"train"}, AFTER_TRAIN),
-        ("evaluation/figures.py", {"explore", "evaluate"}, AFTER_TRAIN - {"score"}),
+        ("evaluation/figures.py", {*EXPLORE, "evaluate"}, AFTER_TRAIN - {"score"}),
         ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
         ("progress.py", set(), set()),
     ],
@@ -68,3 +77,11 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> 
     assert "rule evaluate:" in printed
     assert "rule train:" not in printed
     assert "rule crop_faces:" not in printed
+
+
+def test_what_an_audit_says_trains_no_model_again(finished: Finished) -> None:
+    printed = finished.workflow.finish(
+        "-n", directory=finished.output, config=[*finished.config, "audits={shortcut_auc: 0.9}"]
+    )
+    assert "rule audit_shortcuts:" in printed
+    assert "rule train:" not in printed

@@ -1,18 +1,41 @@
-"""Exploration: what the data is like, before any model. Target of `snakemake explore`.
+"""Exploration: what the data is like, before any model. Target `explore` makes all of it.
 
 INPUTS
-    results/videos.parquet, face shards
+    results/videos.parquet, face shards, results/audits/shortcuts.json, benchmarks/
 
 OUTPUTS
-    results/explore/*.svg, faces.png
+    results/explore/*.svg, *.png    figures
+    results/explore/*.html          pages: metadata, originals beside fakes
+    results/explore/*.csv           the same as tables, for figures of one's own
 """
+
+EXPLORED = [
+    f"results/explore/{name}"
+    for name in (
+        "statuses.svg",
+        "labels.svg",
+        "containers.svg",
+        "families.svg",
+        "metadata.html",
+        "pairs.html",
+        "faces.png",
+        "face_statistics.svg",
+        "landmarks.png",
+        "odd_cases.png",
+        "shortcuts.svg",
+        "costs.svg",
+    )
+]
 
 
 rule explore:
     input:
+        EXPLORED,
+
+
+rule explore_videos:
+    input:
         ledger="results/videos.parquet",
-        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
-        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
         statuses=report(
             "results/explore/statuses.svg",
@@ -32,16 +55,80 @@ rule explore:
             category="Data",
             labels={"figure": "Containers"},
         ),
+        families=report(
+            "results/explore/families.svg",
+            caption="../report/families.rst",
+            category="Data",
+            labels={"figure": "Families"},
+        ),
+        metadata=report(
+            "results/explore/metadata.html",
+            caption="../report/metadata.rst",
+            category="Data",
+            labels={"figure": "Metadata, as a table"},
+        ),
+        videos_table="results/explore/videos.csv",
+        families_table="results/explore/families.csv",
+        containers_table="results/explore/containers.csv",
+        not_ok="results/explore/not_ok.csv",
+    log:
+        "logs/explore_videos.log",
+    benchmark:
+        "benchmarks/explore_videos.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=source_digest("evaluation.explore"),
+    shell:
+        r"""
+        python -m unmask explore-videos \
+            --log {log:q} \
+            --ledger {input.ledger:q} \
+            --out results/explore
+        """
+
+
+rule explore_faces:
+    input:
+        ledger="results/videos.parquet",
+        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+    output:
         faces=report(
             "results/explore/faces.png",
             caption="../report/faces.rst",
             category="Data",
             labels={"figure": "Faces"},
         ),
+        statistics=report(
+            "results/explore/face_statistics.svg",
+            caption="../report/face_statistics.rst",
+            category="Data",
+            labels={"figure": "Faces, statistics"},
+        ),
+        landmarks=report(
+            "results/explore/landmarks.png",
+            caption="../report/landmarks.rst",
+            category="Data",
+            labels={"figure": "Landmarks"},
+        ),
+        odd=report(
+            "results/explore/odd_cases.png",
+            caption="../report/odd_cases.rst",
+            category="Data",
+            labels={"figure": "Odd cases"},
+        ),
+        faces_table="results/explore/faces.csv",
+        statistics_table="results/explore/face_statistics.csv",
+        odd_table="results/explore/odd_cases.csv",
     log:
-        "logs/explore.log",
+        "logs/explore_faces.log",
     benchmark:
-        "benchmarks/explore.tsv"
+        "benchmarks/explore_faces.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -52,10 +139,111 @@ rule explore:
         code=source_digest("evaluation.explore"),
     shell:
         r"""
-        python -m unmask explore \
+        python -m unmask explore-faces \
             --log {log:q} \
             --ledger {input.ledger:q} \
             --shards results/faces \
             --indices {input.indices:q} \
+            --out results/explore
+        """
+
+
+rule explore_pairs:
+    input:
+        ledger="results/videos.parquet",
+    output:
+        pairs=report(
+            "results/explore/pairs.html",
+            caption="../report/pairs.rst",
+            category="Data",
+            labels={"figure": "Originals beside fakes"},
+        ),
+    log:
+        "logs/explore_pairs.log",
+    benchmark:
+        "benchmarks/explore_pairs.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        parts=[str(part) for part in PARTS.values()],
+        settings=settings("limits"),
+        code=source_digest("evaluation.explore"),
+    shell:
+        r"""
+        python -m unmask explore-pairs \
+            --log {log:q} \
+            --ledger {input.ledger:q} \
+            --parts {params.parts:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule explore_shortcuts:
+    input:
+        "results/audits/shortcuts.json",
+    output:
+        shortcuts=report(
+            "results/explore/shortcuts.svg",
+            caption="../report/shortcuts.rst",
+            category="Data",
+            labels={"figure": "Shortcuts"},
+        ),
+    log:
+        "logs/explore_shortcuts.log",
+    benchmark:
+        "benchmarks/explore_shortcuts.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        code=source_digest("evaluation.explore"),
+    shell:
+        r"""
+        python -m unmask explore-shortcuts \
+            --log {log:q} \
+            --audit {input:q} \
+            --out {output:q}
+        """
+
+
+rule explore_costs:
+    input:
+        ledger="results/videos.parquet",
+        splits="results/splits.parquet",
+    output:
+        costs=report(
+            "results/explore/costs.svg",
+            caption="../report/costs.rst",
+            category="Data",
+            labels={"figure": "Time and room"},
+        ),
+        times="results/explore/times.csv",
+        storage="results/explore/storage.csv",
+    log:
+        "logs/explore_costs.log",
+    benchmark:
+        "benchmarks/explore_costs.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        code=source_digest("evaluation.explore"),
+    shell:
+        r"""
+        python -m unmask explore-costs \
+            --log {log:q} \
+            --results results \
+            --benchmarks benchmarks \
             --out results/explore
         """

@@ -11,6 +11,7 @@ OUTPUTS
     results/audits/leaks.json       families, files, pictures and faces in two folds, counted
     results/audits/leaks.parquet    the pairs
     results/audits/leak_pairs.png   the most similar faces in two folds, side by side
+    results/audits/shortcuts.json   AUC of container metadata alone, and of each column
 """
 
 
@@ -98,4 +99,34 @@ rule audit_leaks:
             --summary {output.summary:q} \
             --pairs {output.pairs:q} \
             --sheet {output.sheet:q}
+        """
+
+
+rule audit_shortcuts:
+    input:
+        ledger="results/videos.parquet",
+        splits="results/splits.parquet",
+    output:
+        "results/audits/shortcuts.json",
+    log:
+        "logs/audit_shortcuts.log",
+    benchmark:
+        "benchmarks/audit_shortcuts.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=settings("seed", "audits"),
+        code=source_digest("splits.shortcuts"),
+    shell:
+        r"""
+        python -m unmask audit-shortcuts \
+            --log {log:q} \
+            --ledger {input.ledger:q} \
+            --splits {input.splits:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
         """

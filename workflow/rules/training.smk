@@ -1,7 +1,7 @@
 """Training: one job per experiment and fold.
 
 INPUTS
-    face shards and indices, results/splits.parquet
+    face shards and indices, results/splits.parquet, results/audits/shortcuts.json
 
 OUTPUTS
     results/tracking.json                                 where MLflow keeps the runs
@@ -39,6 +39,8 @@ rule train:
     input:
         # The database must exist before several jobs use it; its age is no reason to train again.
         tracking=ancient("results/tracking.json"),
+        # May stop the run (audits.on_shortcut); what it says changes no model.
+        shortcuts=ancient("results/audits/shortcuts.json"),
         splits="results/splits.parquet",
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),

@@ -1,34 +1,329 @@
-"""Exploration: the figures that show the data before any model does."""
+"""Exploration: the figures, pages and tables that show the data before any model does."""
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from unmask.evaluation import figures
-from unmask.tables import FACES, VIDEOS, Status, read_table, read_tables
+import numpy as np
+import pandas as pd
+
+from unmask.config import LimitsConfig
+from unmask.evaluation import overview
+from unmask.evaluation.figures import save
+from unmask.evaluation.pages import Pair, metadata_page, pairs_page, small_clip
+from unmask.tables import FACES, VIDEOS, Label, Status, atomic_path, read_table, read_tables
+from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.source import VideoFile, part_name
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-def explore(ledger: Path, shards: Path, indices: list[Path], output: Path) -> None:
-    """Draw the ledger, the labels, the containers and some faces into `output`.
+_ROWS_SHOWN = 100
+_PAIRS = 4
+_SAMPLES, _SAMPLES_OF_LABEL = 9, 6
+_ODD = 3
+
+
+def explore_videos(ledger: Path, output: Path) -> None:
+    """Draw and tabulate the ledger, the labels, the containers and the families.
+
+    Args:
+        ledger: `results/videos.parquet`.
+        output: folder of the figures, pages and tables.
+    """
+    videos = read_table(ledger, VIDEOS)
+    labelled = videos[videos["label"].isin(list(Label))]
+    families = families_of(labelled)
+    opened = labelled[labelled["video_codec_name"].notna()]
+    containers = opened.assign(video_bit_rate=opened["video_bit_rate"] / 1e6)
+    statuses = {str(name): int(n) for name, n in videos["status"].value_counts().items()}
+    save(overview.bar_counts("Ledger", "videos", statuses), output / "statuses.svg")
+    save(overview.labels(labelled), output / "labels.svg")
+    save(overview.families(families), output / "families.svg")
+    save(
+        overview.distributions(containers, overview.CONTAINERS, "Containers, by label"),
+        output / "containers.svg",
+    )
+    spread = describe(containers, list(overview.CONTAINERS))
+    odd = videos.loc[videos["status"] != Status.OK, ["part", "video", "label", "status", "detail"]]
+    _write_csv(videos.drop(columns=["phash", "fingerprint"]), output / "videos.csv")
+    _write_csv(families, output / "families.csv")
+    _write_csv(spread, output / "containers.csv")
+    _write_csv(odd, output / "not_ok.csv")
+    known = videos.drop(columns=["phash", "fingerprint", "detail", "family"])
+    page = metadata_page(
+        [
+            (
+                "Spread of values",
+                "By label; the bit rate is in Mbit/s.",
+                spread,
+            ),
+            (
+                "Videos that are not ok",
+                f"{len(odd)} of {len(videos)}; the first {_ROWS_SHOWN} of not_ok.csv.",
+                odd.head(_ROWS_SHOWN),
+            ),
+            (
+                "Largest families",
+                f"{len(families)} families; the first {_ROWS_SHOWN} of families.csv.",
+                families.head(_ROWS_SHOWN),
+            ),
+            (
+                "Videos",
+                f"{len(videos)} videos; the first {_ROWS_SHOWN} of videos.csv.",
+                known.head(_ROWS_SHOWN).dropna(axis="columns", how="all"),
+            ),
+        ]
+    )
+    _write_text(page, output / "metadata.html")
+
+
+def families_of(videos: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per family, the largest first."""
+    grouped = videos.assign(fake=videos["label"] == Label.FAKE).groupby("family")
+    present = set(videos.loc[videos["label"] == Label.REAL, "video"])
+    table = pd.DataFrame({"videos": grouped.size(), "fakes": grouped["fake"].sum().astype(int)})
+    table = table.reset_index()
+    table["original_present"] = table["family"].isin(present).astype(bool)
+    return table.sort_values(["fakes", "family"], ascending=[False, True], ignore_index=True)
+
+
+def describe(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return count, mean, spread and quantiles of columns by label, as rows."""
+    rows = []
+    for column in columns:
+        for label in Label:
+            values = pd.to_numeric(table.loc[table["label"] == label, column]).astype("float64")
+            values = values.replace([np.inf, -np.inf], np.nan).dropna()
+            quantiles = values.quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+            names = ("min", "5 %", "25 %", "median", "75 %", "95 %", "max")
+            rows.append(
+                {
+                    "column": column,
+                    "label": str(label),
+                    "videos": len(values),
+                    "mean": values.mean(),
+                    "std": values.std(),
+                    **dict(zip(names, quantiles, strict=True)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path) -> None:
+    """Draw and tabulate the faces: samples, statistics, odd cases and landmarks.
 
     Args:
         ledger: `results/videos.parquet`.
         shards: folder of face shards.
         indices: face indices of all shards.
-        output: folder of the figures.
+        output: folder of the figures and tables.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    videos = read_table(ledger, VIDEOS)
+    usable = videos[(videos["status"] == Status.OK) & videos["label"].isin(list(Label))]
+    known = usable[["part", "video", "label", "family"]]
+    faces = read_tables(indices, FACES).merge(known, on=["part", "video"])
+    by_video = faces_by_video(usable, faces)
+    _write_csv(by_video, output / "faces.csv")
+    _write_csv(describe(by_video, list(overview.FACES_OF_VIDEO)), output / "face_statistics.csv")
+    save(
+        overview.distributions(by_video, overview.FACES_OF_VIDEO, "Faces of a video, by label"),
+        output / "face_statistics.svg",
+    )
+    # Each family once, as long as there are families.
+    middles = _middle_faces(faces).drop_duplicates(["label", "family"])
+    sample = pd.concat(
+        [_evenly(middles[middles["label"] == label], _SAMPLES_OF_LABEL) for label in Label]
+    )
+    captions = [f"{row.label}\n{row.video}" for row in sample.itertuples()]
+    figure = overview.face_grid("Faces as the model gets them", sample, captions, shards)
+    save(figure, output / "faces.png")
+    marked = _evenly(middles.drop_duplicates("family"), _SAMPLES)
+    captions = [f"{row.label}\n{row.video}" for row in marked.itertuples()]
+    save(
+        overview.face_grid("Landmarks", marked, captions, shards, points=True),
+        output / "landmarks.png",
+    )
+    odd, captions = odd_faces(faces)
+    save(overview.face_grid("Odd cases", odd, captions, shards), output / "odd_cases.png")
+    _write_csv(odd.assign(why=captions)[["why", "part", "video", "key"]], output / "odd_cases.csv")
+
+
+def faces_by_video(videos: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per video with what its faces are like; pixels are of the video."""
+    measured = faces.assign(
+        width=faces["x1"] - faces["x0"],
+        height=faces["y1"] - faces["y0"],
+        # An interpolated box has no score of its own.
+        score=faces["score"].where(faces["score"] > 0),
+    )
+    means = measured.groupby(["part", "video"])[["width", "height", "score", "sharpness"]].mean()
+    columns = ["part", "video", "label", "frames", "frames_with_face", "tracks", "crops"]
+    table = videos[[*columns, "detections", "reused"]].rename(columns={"tracks": "faces"})
+    table = table.assign(share_with_face=table["frames_with_face"] / table["frames"])
+    return table.merge(means.reset_index(), how="left", on=["part", "video"])
+
+
+def odd_faces(faces: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the faces at the ends of what is measured, a family once per kind, and captions."""
+    measured = faces.assign(width=faces["x1"] - faces["x0"])
+    people = faces.groupby(["part", "video"])["track"].transform("nunique")
+    kinds = [
+        ("lowest score", "score", "{:.2f}", measured[measured["score"] > 0], True),
+        ("least sharp", "sharpness", "{:.0f}", measured, True),
+        ("smallest", "width", "{:.0f} px", measured, True),
+        ("largest", "width", "{:.0f} px", measured, False),
+    ]
+    shown, captions = [], []
+    for name, column, pattern, candidates, ascending in kinds:
+        ordered = candidates.dropna(subset=[column]).sort_values(column, ascending=ascending)
+        rows = ordered.drop_duplicates("family").head(_ODD)
+        shown.append(rows)
+        captions += [
+            f"{name}: {pattern.format(row[column])}\n{row['label']} {row['video']}"
+            for _, row in rows.iterrows()
+        ]
+    crowded = measured.assign(people=people)[people > 1].sort_values(
+        ["people", "part", "video", "track"], ascending=[False, True, True, True]
+    )
+    rows = crowded.drop_duplicates(["part", "video", "track"]).head(_ODD)
+    shown.append(rows)
+    captions += [
+        f"{row['people']} people: number {row['track'] + 1}\n{row['label']} {row['video']}"
+        for row in rows.to_dict("records")
+    ]
+    return pd.concat(shown), captions
+
+
+def _middle_faces(faces: pd.DataFrame) -> pd.DataFrame:
+    """Return the first person's middle crop of each video."""
+    first = faces[faces["track"] == 0]
+    middle = first.groupby(["part", "video"])["frame"].transform(
+        lambda frames: frames.sort_values().iloc[len(frames) // 2]
+    )
+    return first[first["frame"] == middle]
+
+
+def _evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    if rows.empty:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+
+
+def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output: Path) -> None:
+    """Write a page that plays some originals beside one of their fakes, in step.
+
+    Args:
+        ledger: `results/videos.parquet`.
+        parts: folders or archives of all parts.
+        limits: of each video's decoder; one that breaks them is left out with its pair.
+        output: the page; the videos are in it.
+    """
+    folders = {part_name(part): part for part in parts}
     videos = read_table(ledger, VIDEOS)
     usable = videos[videos["status"] == Status.OK]
-    drawings = {
-        "statuses.svg": figures.statuses(videos),
-        "labels.svg": figures.label_distribution(videos[videos["label"].notna()]),
-        "containers.svg": figures.container_values(videos),
-        "faces.png": figures.face_samples(usable, read_tables(indices, FACES), shards),
-    }
-    for name, figure in drawings.items():
-        figures.save(figure, output / name)
-    logger.info("%s", ", ".join(drawings))
+    chosen = choose_pairs(usable, _PAIRS)
+    files = [
+        VideoFile(folders[row[f"part{side}"]], row[f"video{side}"])
+        for row in chosen.to_dict("records")
+        for side in ("_original", "")
+    ]
+    clips = list(run_isolated([Task(_clip, (file,)) for file in files], limits, workers=1))
+    pairs = []
+    for (first, second), (original, fake) in zip(_twos(clips), _twos(files), strict=True):
+        if isinstance(first, bytes) and isinstance(second, bytes):
+            pairs.append(Pair(original.name, fake.name, (first, second)))
+        else:
+            lost = [one for one in (first, second) if isinstance(one, Lost | str)]
+            logger.warning("%s and %s left out: %s", original.name, fake.name, lost)
+    _write_text(pairs_page(pairs), output)
+
+
+def choose_pairs(usable: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return a fake of each of some families with its original, spread over the table."""
+    originals = usable.loc[usable["label"] == Label.REAL, ["part", "video"]]
+    fakes = usable[(usable["label"] == Label.FAKE) & usable["original"].notna()]
+    pairs = fakes.merge(
+        originals.drop_duplicates("video"),
+        left_on="original",
+        right_on="video",
+        suffixes=("", "_original"),
+    )
+    return _evenly(pairs.drop_duplicates("original"), count)
+
+
+def _clip(file: VideoFile) -> bytes | str:
+    try:
+        return small_clip(file)
+    except Exception as error:  # a page can do without a pair
+        return f"{type(error).__name__}: {error}"
+
+
+def _twos(items: list[T]) -> list[tuple[T, T]]:
+    return list(zip(items[::2], items[1::2], strict=True))
+
+
+def explore_costs(results: Path, benchmarks: Path, output: Path) -> None:
+    """Draw and tabulate the time of the jobs that ran here and the room that results take.
+
+    Args:
+        results: the workflow's results folder.
+        benchmarks: folder of Snakemake's benchmarks; jobs that did not run here have none.
+        output: folder of the figure and the tables.
+    """
+    times, storage = times_of(benchmarks), storage_of(results)
+    _write_csv(times, output / "times.csv")
+    _write_csv(storage, output / "storage.csv")
+    save(overview.costs(times, storage), output / "costs.svg")
+
+
+def times_of(benchmarks: Path) -> pd.DataFrame:
+    """Return one row per rule: jobs, wall seconds, CPU seconds and the most memory of one."""
+    rows = []
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+        inside = path.relative_to(benchmarks)
+        rule = inside.parts[0].removesuffix(".tsv")
+        if len(table):
+            row = table.reindex(columns=["s", "cpu_time", "max_rss"]).iloc[-1]
+            rows.append({"rule": rule, **row.astype("float64").to_dict()})
+    table = pd.DataFrame(rows, columns=["rule", "s", "cpu_time", "max_rss"])
+    times = table.groupby("rule").agg(
+        jobs=("s", "size"),
+        seconds=("s", "sum"),
+        cpu_seconds=("cpu_time", "sum"),
+        most_memory_mb=("max_rss", "max"),
+    )
+    return times.reset_index().sort_values("seconds", ascending=False, ignore_index=True)
+
+
+def storage_of(results: Path) -> pd.DataFrame:
+    """Return one row per folder of results: files and bytes; single files are one row."""
+    rows = []
+    for path in sorted(file for file in results.rglob("*") if file.is_file()):
+        inside = path.relative_to(results)
+        folder = f"{inside.parts[0]}/" if len(inside.parts) > 1 else "single files"
+        rows.append({"folder": folder, "files": 1, "bytes": path.stat().st_size})
+    table = pd.DataFrame(rows, columns=["folder", "files", "bytes"]).groupby("folder").sum()
+    return table.reset_index().sort_values("bytes", ascending=False, ignore_index=True)
+
+
+def explore_shortcuts(audit: Path, output: Path) -> None:
+    """Draw `results/audits/shortcuts.json`."""
+    report: Mapping[str, object] = json.loads(audit.read_text(encoding="utf-8"))
+    save(overview.shortcuts(report), output)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _write_text(text: str, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -141,16 +141,6 @@ def worst_mistakes(report: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> F
     return _face_grid(worst, captions, faces, shards, "Dearest answers")
 
 
-def face_samples(videos: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
-    """Show a face of some videos of each label, spread evenly over the table."""
-    shown = pd.concat(
-        rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _FACES_SHOWN).astype(int))]
-        for _, rows in videos.groupby("label")
-    )
-    captions = [f"{row.video}\n{row.label}" for row in shown.itertuples()]
-    return _face_grid(shown, captions, faces, shards, "Faces as the model gets them")
-
-
 def _face_grid(
     videos: pd.DataFrame, captions: list[str], faces: pd.DataFrame, shards: Path, title: str
 ) -> Figure:
@@ -191,45 +181,4 @@ def comparison(table: pd.DataFrame) -> Figure:
         color=COLORS[Label.FAKE],
     )
     axes.margins(x=0.12, y=0.2)
-    return figure
-
-
-def label_distribution(videos: pd.DataFrame) -> Figure:
-    """Draw the number of REAL and FAKE videos, with percentages."""
-    figure, axes = _axes("Labels", "", "videos", (4.6, 3.8))
-    counts = videos["label"].value_counts().reindex([Label.REAL, Label.FAKE], fill_value=0)
-    bars = axes.bar(["REAL", "FAKE"], counts, color=[COLORS[Label.REAL], COLORS[Label.FAKE]])
-    axes.bar_label(bars, [f"{count}\n{count / counts.sum():.0%}" for count in counts])
-    axes.margins(y=0.15)
-    return figure
-
-
-def statuses(videos: pd.DataFrame) -> Figure:
-    """Draw what became of the videos: the ledger's statuses."""
-    counts = videos["status"].value_counts().sort_values()
-    figure, axes = _axes("Ledger", "videos", "", (6, 1.4 + 0.4 * len(counts)))
-    bars = axes.barh(counts.index, counts, color=COLORS[Label.REAL])
-    axes.bar_label(bars, padding=3)
-    return figure
-
-
-def container_values(videos: pd.DataFrame) -> Figure:
-    """Draw what containers say, by label: a difference between labels would be a shortcut."""
-    names = {
-        "video_duration": "duration [s]",
-        "video_fps": "frames per second",
-        "video_width": "width [px]",
-        "video_height": "height [px]",
-        "video_nb_frames": "frames",
-        "video_bit_rate": "bit rate [Mbit/s]",
-    }
-    videos = videos.assign(video_bit_rate=videos["video_bit_rate"] / 1e6)
-    figure = Figure(figsize=(9, 5))
-    for axes, (column, shown) in zip(figure.subplots(2, 3).flat, names.items(), strict=True):
-        known = videos[videos[column].notna() & videos["label"].notna()]
-        groups = [known.loc[known["label"] == label, column] for label in COLORS]
-        weights = [np.full(len(group), 1 / max(1, len(group))) for group in groups]
-        axes.hist(groups, bins=12, weights=weights, color=list(COLORS.values()), label=list(COLORS))
-        axes.set(xlabel=shown, ylabel="share of label")
-    axes.legend()
     return figure

@@ -1,0 +1,185 @@
+"""Pages of the exploratory report: self-contained HTML that works without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import av
+import numpy as np
+import pandas as pd
+
+from unmask.config import FramesConfig
+from unmask.evaluation.figures import COLORS
+from unmask.tables import Label
+from unmask.videos.color import picture_bgr
+from unmask.videos.frames import sample_frames
+from unmask.videos.source import VideoFile
+
+_RATE = 12
+_SECONDS = 6.0
+_LONG_SIDE = 360
+
+_STYLE = f"""
+body {{ font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem;
+  color: #222; background: #fff; }}
+h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left;
+  white-space: nowrap; }}
+th {{ background: #f3f3f3; position: sticky; top: 0; }}
+td.number {{ text-align: right; }}
+.REAL {{ color: {COLORS[Label.REAL]}; font-weight: 600; }}
+.FAKE {{ color: {COLORS[Label.FAKE]}; font-weight: 600; }}
+.pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.5rem; }}
+figure {{ margin: 0; min-width: 0; }} video {{ width: 100%; background: #000; }}
+figcaption {{ font-size: 0.85rem; overflow-wrap: anywhere; }}
+.controls {{ display: flex; gap: 0.6rem; align-items: center; margin: 0.3rem 0 1.5rem; }}
+.controls input {{ flex: 1; min-width: 0; }}
+button, select {{ font: inherit; padding: 0.25rem 0.8rem; }}
+@media print {{ .controls {{ display: none; }} }}
+"""
+
+# The fake follows its original: same start, same speed, put right where they drift apart.
+_SCRIPT = """
+for (const box of document.querySelectorAll('.box')) {
+  const [first, second] = box.querySelectorAll('video');
+  const [button, slider, speed] = box.querySelectorAll('button, input, select');
+  const both = action => { action(first); action(second); };
+  button.onclick = () => {
+    if (first.paused) { second.currentTime = first.currentTime; both(v => v.play()); }
+    else both(v => v.pause());
+  };
+  first.onplay = () => { button.textContent = 'Pause'; };
+  first.onpause = () => { button.textContent = 'Play'; second.pause(); };
+  slider.oninput = () => both(v => {
+    v.pause(); v.currentTime = slider.value * Math.min(first.duration, second.duration) / 1000; });
+  speed.onchange = () => both(v => { v.playbackRate = Number(speed.value); });
+  const follow = () => {
+    if (!first.paused && Math.abs(first.currentTime - second.currentTime) > 0.06)
+      second.currentTime = first.currentTime;
+    if (first.duration) slider.value = 1000 * first.currentTime / first.duration;
+    requestAnimationFrame(follow);
+  };
+  first.onended = () => { both(v => { v.currentTime = 0; v.play(); }); };
+  follow();
+}
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An original and one of its fakes, as small clips.
+
+    Attributes:
+        original: file name of the REAL.
+        fake: file name of the FAKE.
+        clips: both as MP4, the original first.
+    """
+
+    original: str
+    fake: str
+    clips: tuple[bytes, bytes]
+
+
+def small_clip(file: VideoFile) -> bytes:
+    """Return the first seconds of a video as a small silent MP4 that every browser plays.
+
+    Both of a pair are sampled at the same rate from their start, so that they stay in step.
+
+    Raises:
+        av.FFmpegError: the file cannot be decoded.
+        UnmaskError: there is no frame in it.
+    """
+    memory = io.BytesIO()
+    with file.opened() as source, av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=_RATE)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "27", "preset": "fast", "x264-params": "threads=1"}
+        started: float | None = None
+        for frame in sample_frames(source, FramesConfig(rate=_RATE)):
+            started = frame.time if started is None else started
+            if frame.time - started > _SECONDS:
+                break
+            scale = min(1.0, _LONG_SIDE / max(frame.width, frame.height))
+            width, height = (max(2, 2 * round(s * scale / 2)) for s in (frame.width, frame.height))
+            if not stream.width or not stream.codec_context.is_open:
+                stream.width, stream.height = width, height
+            picture = picture_bgr(frame, stream.width, stream.height)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return memory.getvalue()
+
+
+def pairs_page(pairs: Sequence[Pair]) -> str:
+    """Return a page that plays each original beside its fake, in step."""
+    boxes = "".join(_pair(pair) for pair in pairs)
+    if not pairs:
+        boxes = "<p>No FAKE whose original can be read.</p>"
+    intro = (
+        f"<p>The first {_SECONDS:g} seconds at most, made small and silent: to see what was "
+        "changed, not to judge artefacts.</p>"
+    )
+    return _page("Originals and fakes", intro + boxes, _SCRIPT)
+
+
+def _pair(pair: Pair) -> str:
+    figures = "".join(
+        f'<figure><video muted playsinline preload="auto" src="data:video/mp4;base64,'
+        f'{base64.b64encode(clip).decode()}"></video>'
+        f'<figcaption><span class="{label}">{label}</span> {escape(name)}</figcaption></figure>'
+        for label, name, clip in zip(Label, (pair.original, pair.fake), pair.clips, strict=True)
+    )
+    speeds = "".join(
+        f'<option value="{speed}"{" selected" if speed == 1 else ""}>{speed}×</option>'
+        for speed in (0.25, 0.5, 1)
+    )
+    return (
+        f'<div class="box"><div class="pair">{figures}</div><div class="controls">'
+        '<button type="button">Play</button><input type="range" max="1000" value="0" '
+        f'aria-label="position"><select aria-label="speed">{speeds}</select></div></div>'
+    )
+
+
+def metadata_page(sections: Sequence[tuple[str, str, pd.DataFrame]]) -> str:
+    """Return a page of tables: a heading, a sentence and the rows of each."""
+    body = "".join(
+        f'<h2>{escape(title)}</h2><p>{escape(text)}</p><div class="wide">{_table(rows)}</div>'
+        for title, text, rows in sections
+    )
+    return _page("Metadata", body)
+
+
+def _table(rows: pd.DataFrame) -> str:
+    head = "".join(f"<th>{escape(str(column))}</th>" for column in rows)
+    body = "".join(
+        f"<tr>{''.join(_cell(value) for value in row)}</tr>"
+        for row in rows.itertuples(index=False, name=None)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if value is None or pd.isna(value):  # type: ignore[call-overload]
+        return "<td></td>"
+    if isinstance(value, bool | np.bool_):
+        return f"<td>{'yes' if value else 'no'}</td>"
+    if isinstance(value, int | float | np.number):
+        whole = float(value).is_integer()
+        text = f"{int(value):,}" if whole else f"{float(value):,.4g}"
+        return f'<td class="number">{text}</td>'
+    text = escape(str(value))
+    return f'<td class="{text}">{text}</td>' if text in tuple(Label) else f"<td>{text}</td>"
+
+
+def _page(title: str, body: str, script: str = "") -> str:
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{escape(title)}</h1>{body}<script>{script}</script></body></html>\n"
+    )
