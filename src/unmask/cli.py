@@ -97,6 +97,12 @@ def _split(options: Options) -> None:
     )
 
 
+def _audit_labels(options: Options) -> None:
+    from unmask.splits.noise import audit_shard
+
+    audit_shard(options.probe, options.index, options.shards, options.out)
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -115,10 +121,11 @@ def _train(options: Options) -> None:
         shards=options.shards,
         indices=options.indices,
         splits=options.splits,
+        noise=options.noise,
         tracking=options.tracking,
         threads=options.threads,
     )
-    fit(job, settings.training, options.out)
+    fit(job, settings.training, settings.audits, options.out)
 
 
 def _score(options: Options) -> None:
@@ -244,6 +251,9 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "ledger", "out", "audit")
     settings(sub)
 
+    sub = add("audit-labels", _audit_labels, "compare the FAKE faces of a shard with originals")
+    path(sub, "probe", "index", "shards", "out")
+
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
     path(sub, "out")
     settings(sub)
@@ -251,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("train", _train, "train one model")
     path(sub, "shards", "splits", "tracking", "out")
     paths(sub, "indices")
+    sub.add_argument("--noise", type=Path, nargs="*", default=[], help="label audits of the shards")
     sub.add_argument("--experiment", required=True)
     sub.add_argument("--fold", type=int, required=True)
     sub.add_argument("--threads", type=int, default=1)

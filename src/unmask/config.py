@@ -103,6 +103,25 @@ class SplitConfig(Section):
     )
 
 
+class AuditsConfig(Section):
+    """What is checked of the data, and what follows from it."""
+
+    label_noise: Literal["drop", "soft", "keep"] = Field(
+        "drop",
+        description="faces of FAKE videos that show no change: left out of training, given soft "
+        "targets there, or kept as FAKE",
+    )
+    soft_target: float = Field(
+        0.5, ge=0, le=1, description="with soft, the target of faces that may be altered or not"
+    )
+    detectors: list[DetectorName] = Field(
+        ["yunet", "haar"], description="face detectors to compare; empty compares none"
+    )
+    detector_frames: int = Field(
+        200, ge=1, le=100_000, description="frames on which they are compared"
+    )
+
+
 class TrainingConfig(Section):
     """How one model is trained. An experiment is a set of overrides of these keys."""
 
@@ -215,6 +234,7 @@ class Config(Section):
     limits: LimitsConfig = LimitsConfig()
     faces: FacesConfig = FacesConfig()
     split: SplitConfig = SplitConfig()
+    audits: AuditsConfig = AuditsConfig()
     training: TrainingConfig = TrainingConfig()
     experiments: dict[Name, TrainingOverrides] = Field(
         {"baseline": TrainingOverrides()},

@@ -56,7 +56,10 @@ def settings(*sections):
 def training_settings(wildcards):
     """Return the settings of one experiment; which folds are trained does not change a fold."""
     experiment = CONFIG.experiment(wildcards.experiment).model_dump(exclude={"folds"})
-    shared = CONFIG.model_dump(mode="json", include={"seed", "split"})
+    of_noise = {"label_noise", "soft_target"}
+    shared = CONFIG.model_dump(
+        mode="json", include={"seed": True, "split": True, "audits": of_noise}
+    )
     return json.dumps({"training": experiment, **shared}, sort_keys=True)
 
 
@@ -147,6 +150,11 @@ AUDIO = (
     []
     if CONFIG.audio.extract == "none"
     else expand("results/audio/{shard}.parquet", shard=SHARDS)
+)
+NOISE = (
+    []
+    if CONFIG.audits.label_noise == "keep"
+    else expand("results/noise/{shard}.parquet", shard=SHARDS)
 )
 SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
