@@ -103,6 +103,26 @@ def _audit_labels(options: Options) -> None:
     audit_shard(options.probe, options.index, options.shards, options.out)
 
 
+def _compare_detectors(options: Options) -> None:
+    from unmask.evaluation.detectors import compare_detectors
+
+    settings = options.settings
+    compare_detectors(options.ledger, options.parts, settings.audits, settings.faces, options.out)
+
+
+def _report_labels(options: Options) -> None:
+    from unmask.evaluation.noise import report_labels
+
+    report_labels(
+        options.noise,
+        options.indices,
+        options.shards,
+        options.splits,
+        options.settings,
+        options.out,
+    )
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -253,6 +273,16 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("audit-labels", _audit_labels, "compare the FAKE faces of a shard with originals")
     path(sub, "probe", "index", "shards", "out")
+
+    sub = add("report-labels", _report_labels, "count and show what the label audits say")
+    paths(sub, "noise", "indices")
+    path(sub, "shards", "splits", "out")
+    settings(sub)
+
+    sub = add("compare-detectors", _compare_detectors, "compare face detectors on the data")
+    paths(sub, "parts")
+    path(sub, "ledger", "out")
+    settings(sub)
 
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
     path(sub, "out")
