@@ -1,15 +1,18 @@
 """A FAKE face is told from one that only looks FAKE by its label."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
 from clips import encode_video
 from unmask.config import Config, FacesConfig
+from unmask.evaluation.noise import choose_pairs, report_labels
 from unmask.faces.cropping import crop_shard
 from unmask.faces.shards import ShardReader
 from unmask.splits.noise import (
@@ -20,7 +23,17 @@ from unmask.splits.noise import (
     match_original,
     with_verdicts,
 )
-from unmask.tables import CROPPED, FACES, NOISE, Verdict, read_rows
+from unmask.tables import (
+    CROPPED,
+    FACES,
+    NOISE,
+    PROBE,
+    SPLITS,
+    Verdict,
+    read_rows,
+    read_table,
+    write_table,
+)
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 
@@ -170,3 +183,58 @@ def test_tracks_are_matched_by_place_at_equal_times() -> None:
 def test_verdicts(figures: list[tuple[int, float | None]], expected: list[str]) -> None:
     tracks = [{"frames": frames, "changed": changed} for frames, changed in figures]
     assert [row["verdict"] for row in with_verdicts(tracks)] == expected
+
+
+def test_the_report_counts_what_each_policy_does_to_training(audited: Path, tmp_path: Path) -> None:
+    probe = read_table(audited / "probe.parquet", PROBE)
+    splits = probe.assign(group=probe["family"], fold=(probe["family"] == "one.mp4") * 1)
+    write_table(splits, SPLITS, audited / "splits.parquet")
+    index = audited / "faces/part-00.parquet"
+    by_policy = {}
+    for policy in ("drop", "soft", "keep"):
+        config = Config.model_validate({"split": {"folds": 3}, "audits": {"label_noise": policy}})
+        report_labels(
+            [audited / "noise.parquet"],
+            [index],
+            audited / "faces",
+            audited / "splits.parquet",
+            config,
+            tmp_path,
+        )
+        by_policy[policy] = json.loads((tmp_path / "label_noise.json").read_text())
+    counts = by_policy["drop"]["verdicts"]
+    assert counts["altered"] == {"videos": 1, "tracks": 1, "faces": 8}
+    assert counts["unswapped"] == {"videos": 1, "tracks": 1, "faces": 8}
+    assert counts["uncertain"] == {"videos": 3, "tracks": 5, "faces": 40}
+    assert counts["unknown"] == {"videos": 2, "tracks": 2, "faces": 16}
+    # Family two.mp4 lies in fold 0 and trains for fold 1 only; one.mp4 in fold 1, for fold 2.
+    for policy, key in (("drop", "dropped"), ("soft", "softened")):
+        folds = by_policy[policy]["training_faces_by_fold"]
+        assert {fold: row[key] for fold, row in folds.items()} == {"0": 0, "1": 40, "2": 8}
+    kept = by_policy["keep"]["training_faces_by_fold"]
+    assert all(row["dropped"] == row["softened"] == 0 for row in kept.values())
+    assert (tmp_path / "label_noise.svg").is_file()
+    assert (tmp_path / "pairs.png").is_file()
+
+
+def test_pairs_to_show_hold_every_verdict_and_many_families() -> None:
+    tracks = pd.DataFrame(
+        [
+            {
+                "part": "p",
+                "video": f"{number:02d}.mp4",
+                "track": 0,
+                "original": f"o{number % 12}.mp4",
+                "frames": 8,
+                "changed": number / 40,
+                "verdict": "uncertain" if number < 4 else "altered",
+            }
+            for number in range(40)
+        ]
+    )
+    shown = choose_pairs(tracks)
+    assert len(shown) == 8
+    assert shown["verdict"].value_counts().to_dict() == {"altered": 6, "uncertain": 2}
+    assert shown.loc[shown["verdict"] == "altered", "original"].is_unique
+    assert choose_pairs(tracks.iloc[:0]).empty
+    assert len(choose_pairs(tracks.iloc[:1])) == 1
