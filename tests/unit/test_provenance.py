@@ -19,9 +19,12 @@ STAGES = [
     "videos.ledger",
     "faces.cropping",
     "splits.folds",
+    "splits.noise",
     "training.fit",
     "evaluation.score",
     "evaluation.evaluate",
+    "evaluation.noise",
+    "evaluation.detectors",
     "kaggle.bundle",
     "kaggle.predict",
 ]

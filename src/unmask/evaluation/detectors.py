@@ -200,7 +200,7 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
     panels[0].set_title(f"Hits in {int(had['frames'].max())} frames", loc="left")
     panels[1].set_title("CPU time a frame, median", loc="left")
     matrix = had[[f"found_by_{name}" for name in names]].to_numpy(float)
-    panels[2].imshow(matrix, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
+    panels[2].imshow(matrix, cmap="Blues", vmin=0, vmax=1.8, aspect="auto")
     for (row, column_index), share in np.ndenumerate(matrix):
         text = "–" if np.isnan(share) else f"{share:.2f}"
         panels[2].text(column_index, row, text, ha="center", va="center", fontsize=9)
@@ -220,31 +220,43 @@ def _to_show(frame: Frame, title: str, number: int) -> _Shown:
 def _draw_boxes(shown: Sequence[_Shown], boxes: Mapping[str, Sequence[Detections]]) -> Figure:
     columns = 4
     rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(3.6 * columns, 2.7 * rows + 0.6))
+    figure = Figure(figsize=(3.6 * columns, 2.4 * rows + 0.5))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for position, (axes, one) in enumerate(zip(grid.flat, shown, strict=False)):
         axes.imshow(one.picture)
         axes.set_title(one.title, fontsize=8)
-        for order, (name, faces) in enumerate(boxes.items()):
-            _draw_faces(axes, faces[position].scaled(one.scale), _COLORS[name], order)
+        _draw_faces(
+            axes, {name: faces[position].scaled(one.scale) for name, faces in boxes.items()}
+        )
     handles = [Rectangle((0, 0), 1, 1, fill=False, ec=_COLORS[name], lw=2) for name in boxes]
     figure.legend(handles, list(boxes), loc="outside upper center", ncols=max(1, len(boxes)))
     return figure
 
 
-def _draw_faces(axes: Axes, faces: Detections, color: str, order: int) -> None:
-    for box, score in zip(faces.boxes, faces.scores, strict=True):
-        x0, y0, x1, y1 = (float(value) for value in box)
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.6))
-        # One line per detector beside the box, so that none hides another.
-        axes.annotate(
-            f"{score:.2f}",
-            (x1, y0),
-            xytext=(3, -8 * (order + 1)),
-            textcoords="offset points",
-            fontsize=7,
-            color=color,
-            bbox={"facecolor": "black", "alpha": 0.6, "pad": 0.6, "linewidth": 0},
-        )
+def _draw_faces(axes: Axes, found: Mapping[str, Detections]) -> None:
+    """Draw all boxes, and beside those of one face a column with all scores."""
+    groups: list[list[tuple[str, NDArray[np.float32], float]]] = []
+    for name, faces in found.items():
+        for box, score in zip(faces.boxes, faces.scores, strict=True):
+            x0, y0, x1, y1 = (float(value) for value in box)
+            color = _COLORS[name]
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.6))
+            same = (g for g in groups if iou(g[0][1][None], box[None])[0, 0] >= SAME_FACE_IOU)
+            group = next(same, None)
+            if group is None:
+                groups.append(group := [])
+            group.append((name, box, float(score)))
+    for group in groups:
+        corner = max(box[2] for _, box, _ in group), min(box[1] for _, box, _ in group)
+        for line, (name, _, score) in enumerate(group):
+            axes.annotate(
+                f"{score:.2f}",
+                (float(corner[0]), float(corner[1])),
+                xytext=(3, -9 * line - 5),
+                textcoords="offset points",
+                fontsize=7,
+                color=_COLORS[name],
+                bbox={"facecolor": "black", "alpha": 0.75, "pad": 0.8, "linewidth": 0},
+            )

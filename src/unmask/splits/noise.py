@@ -41,7 +41,7 @@ _NOISE_FACTOR = 2.0
 # But no more than this: recompression reaches 0.4 around a face. Beyond it the pictures differ as a
 # whole, as those of a generated head do, and that is an alteration too.
 _MAX_CHANGED = 0.5
-# Share of changed pixels in the face, mean of a track. Altered: 0.053 at least, 0.31 in the middle.
+# Share of changed pixels in the face, mean of a track. Altered: 0.053 at least, 0.33 in the middle.
 # Encoded again: at CRF 23 and 32 at most 0.0001, at CRF 40 at most 0.027.
 MIN_CHANGED_SHARE = 0.04
 # One frame with a change shows an alteration, but to say that there is none takes some.
