@@ -1,6 +1,6 @@
 """Tiny real clips of people who move, for the fixtures and for the hostile part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def encode_video(
     colorspace: int = 2,
     options: Mapping[str, str] | None = None,
     codec_options: Mapping[str, str] | None = None,
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> Path:
     """Encode a clip of people who move smoothly.
 
@@ -82,6 +83,7 @@ def encode_video(
         colorspace: FFmpeg's AVColorSpace; 2 for BT.601 without saying so.
         options: of the container.
         codec_options: of the encoder.
+        change: what is done to each drawn picture, uint8 (height, width, 3).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=dict(options or {})) as container:
@@ -106,6 +108,8 @@ def encode_video(
         audio = container.add_stream("aac", rate=44100, layout="mono") if sound else None
         for index in range(frames):
             drawn = draw_people(size, people, at, index / max(1, frames - 1))
+            if change is not None:
+                drawn = change(drawn)
             stored = np.ascontiguousarray(np.rot90(drawn, -rotation // 90))
             frame = av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(
                 format=pix_fmt,

@@ -129,6 +129,32 @@ def _audit_shortcuts(options: Options) -> None:
     )
 
 
+def _audit_labels(options: Options) -> None:
+    from unmask.splits.noise import audit_shard
+
+    audit_shard(options.probe, options.index, options.shards, options.out)
+
+
+def _compare_detectors(options: Options) -> None:
+    from unmask.evaluation.detectors import compare_detectors
+
+    settings = options.settings
+    compare_detectors(options.ledger, options.parts, settings.audits, settings.faces, options.out)
+
+
+def _report_labels(options: Options) -> None:
+    from unmask.evaluation.noise import report_labels
+
+    report_labels(
+        options.noise,
+        options.indices,
+        options.shards,
+        options.splits,
+        options.settings,
+        options.out,
+    )
+
+
 def _tracking(options: Options) -> None:
     from unmask.tracking import create_tracking
 
@@ -147,10 +173,11 @@ def _train(options: Options) -> None:
         shards=options.shards,
         indices=options.indices,
         splits=options.splits,
+        noise=options.noise,
         tracking=options.tracking,
         threads=options.threads,
     )
-    fit(job, settings.training, options.out)
+    fit(job, settings.training, settings.audits, options.out)
 
 
 def _score(options: Options) -> None:
@@ -313,6 +340,19 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "ledger", "splits", "out")
     settings(sub)
 
+    sub = add("audit-labels", _audit_labels, "compare the FAKE faces of a shard with originals")
+    path(sub, "probe", "index", "shards", "out")
+
+    sub = add("report-labels", _report_labels, "count and show what the label audits say")
+    paths(sub, "noise", "indices")
+    path(sub, "shards", "splits", "out")
+    settings(sub)
+
+    sub = add("compare-detectors", _compare_detectors, "compare face detectors on the data")
+    paths(sub, "parts")
+    path(sub, "ledger", "out")
+    settings(sub)
+
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
     path(sub, "out")
     settings(sub)
@@ -320,6 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("train", _train, "train one model")
     path(sub, "shards", "splits", "tracking", "out")
     paths(sub, "indices")
+    sub.add_argument("--noise", type=Path, nargs="*", default=[], help="label audits of the shards")
     sub.add_argument("--experiment", required=True)
     sub.add_argument("--fold", type=int, required=True)
     sub.add_argument("--threads", type=int, default=1)

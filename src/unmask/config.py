@@ -120,13 +120,27 @@ class SplitConfig(Section):
 
 
 class AuditsConfig(Section):
-    """What is checked of the data before a model is trained."""
+    """What is checked of the data, and what follows from it."""
 
     shortcut_auc: float = Field(
         0.7, ge=0.5, le=1, description="AUC that container metadata alone may reach, with certainty"
     )
     on_shortcut: Literal["warn", "stop"] = Field(
         "warn", description="when it reaches more: say so in the log, or train nothing"
+    )
+    label_noise: Literal["drop", "soft", "keep"] = Field(
+        "drop",
+        description="faces of FAKE videos that show no change: left out of training, given soft "
+        "targets there, or kept as FAKE",
+    )
+    soft_target: float = Field(
+        0.5, ge=0, le=1, description="with soft, the target of faces that may be altered or not"
+    )
+    detectors: list[DetectorName] = Field(
+        ["yunet", "haar"], description="face detectors to compare; empty compares none"
+    )
+    detector_frames: int = Field(
+        200, ge=1, le=100_000, description="frames on which they are compared"
     )
 
 

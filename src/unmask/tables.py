@@ -60,6 +60,15 @@ class Role(StrEnum):
     REPORT = "report"  # figures are reported on it; nothing is ever chosen on it
 
 
+class Verdict(StrEnum):
+    """What a comparison with its original says of one person in a FAKE video."""
+
+    ALTERED = "altered"  # the face differs from the original's
+    UNCERTAIN = "uncertain"  # nobody in the video differs: hardly altered, or only its sound
+    UNSWAPPED = "unswapped"  # this face does not differ, another one in the video does
+    UNKNOWN = "unknown"  # no original, or no pictures of it that can be compared
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns of one kind of table.
@@ -186,6 +195,22 @@ IDENTITIES = Table(
         "faces": "int32",
         "consistency": "float",
         "embedding": "list<float>",
+    },
+    key=("part", "video", "track"),
+)
+
+NOISE = Table(
+    name="label noise",
+    columns=_VIDEO
+    | {
+        "track": "int32",
+        "original": "string",
+        "original_track": "int32",
+        "frames": "int32",
+        "changed": "double",
+        "dissimilarity": "double",
+        "outside": "double",
+        "verdict": "string",
     },
     key=("part", "video", "track"),
 )

@@ -24,6 +24,7 @@ from unmask.training.dataset import (
     labelled_faces,
     loader_workers,
     sample_seed,
+    treat_label_noise,
 )
 
 INPUT = ModelInput("any", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -59,7 +60,7 @@ def batches(
 def test_each_crop_has_the_label_of_its_video(faces: pd.DataFrame, shards: Path) -> None:
     assert len(faces) == 16
     fake = faces["video"].isin(["c.mp4", "d.mp4"])
-    assert FaceDataset(faces, shards, INPUT).labels.tolist() == fake.astype(float).tolist()
+    assert FaceDataset(faces, shards, INPUT).targets.tolist() == fake.astype(float).tolist()
 
 
 def test_crops_of_videos_outside_the_split_are_left_out(worked_part: Path) -> None:
@@ -174,3 +175,49 @@ def test_augmentation_depends_on_the_seed_alone() -> None:
         assert (one.shape, one.dtype) == (crop.shape, crop.dtype)
     assert len({one.tobytes() for one in first}) > 4
     assert create_augmentation(TrainingConfig(augment="none")) is None
+
+
+@pytest.fixture
+def noise() -> pd.DataFrame:
+    rows = [("c.mp4", 0, "uncertain"), ("d.mp4", 0, "unswapped"), ("a.mp4", 0, "uncertain")]
+    return pd.DataFrame(rows, columns=["video", "track", "verdict"]).assign(part="part")
+
+
+@pytest.mark.parametrize(
+    ("policy", "targets"),
+    [
+        ("keep", {"a.mp4": 0, "b.mp4": 0, "c.mp4": 1, "d.mp4": 1}),
+        ("drop", {"a.mp4": 0, "b.mp4": 0}),
+        ("soft", {"a.mp4": 0, "b.mp4": 0, "c.mp4": 0.75, "d.mp4": 0}),
+    ],
+)
+def test_label_noise_is_dropped_softened_or_kept(
+    policy: str, targets: dict[str, float], faces: pd.DataFrame, noise: pd.DataFrame, shards: Path
+) -> None:
+    treated = treat_label_noise(faces, noise, policy, 0.75)  # type: ignore[arg-type]
+    assert treated.groupby("video")["target"].unique().map(list).to_dict() == {
+        video: [target] for video, target in targets.items()
+    }
+    assert len(treated) == 4 * len(targets)
+    dataset = FaceDataset(treated.reset_index(drop=True), shards, INPUT)
+    assert dataset.targets.tolist() == treated["target"].tolist()
+
+
+@pytest.mark.parametrize("verdict", ["altered", "unknown"])
+@pytest.mark.parametrize("policy", ["drop", "soft"])
+def test_what_the_audit_does_not_doubt_is_kept(
+    policy: str, verdict: str, faces: pd.DataFrame, noise: pd.DataFrame
+) -> None:
+    for said in (noise.assign(verdict=verdict), noise.iloc[:0], noise.assign(track=1)):
+        treated = treat_label_noise(faces, said, policy, 0.5)  # type: ignore[arg-type]
+        assert treated["target"].tolist() == (faces["label"] == "FAKE").astype(float).tolist()
+
+
+def test_an_unswapped_face_is_drawn_as_a_real_one(
+    faces: pd.DataFrame, noise: pd.DataFrame, shards: Path
+) -> None:
+    """12 of the 16 crops are then REAL; a balanced epoch shows 4 of them and the 4 uncertain."""
+    treated = treat_label_noise(faces, noise, "soft", 0.5)
+    loader = create_train_loader(treated, shards, INPUT, CONFIG, 1, workers=0)
+    labels = torch.cat([batch["label"] for batch in loader])
+    assert sorted(labels.tolist()) == [0.0] * 4 + [0.5] * 4

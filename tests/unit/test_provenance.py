@@ -21,9 +21,12 @@ STAGES = [
     "faces.identity",
     "splits.folds",
     "splits.leaks",
+    "splits.noise",
     "training.fit",
     "evaluation.score",
     "evaluation.evaluate",
+    "evaluation.noise",
+    "evaluation.detectors",
     "kaggle.bundle",
     "kaggle.predict",
 ]

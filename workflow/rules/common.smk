@@ -53,10 +53,28 @@ def settings(*sections):
     )
 
 
+def noise_settings():
+    """Return what is done about label noise, and the split that training follows, as JSON."""
+    of_noise = {"label_noise", "soft_target"}
+    return json.dumps(
+        CONFIG.model_dump(mode="json", include={"split": True, "audits": of_noise}),
+        sort_keys=True,
+    )
+
+
+def detector_settings():
+    """Return which detectors are compared, and how they are used, as JSON."""
+    of_detectors = {"detectors", "detector_frames"}
+    return json.dumps(
+        CONFIG.model_dump(mode="json", include={"faces": True, "audits": of_detectors}),
+        sort_keys=True,
+    )
+
+
 def training_settings(wildcards):
     """Return the settings of one experiment; which folds are trained does not change a fold."""
     experiment = CONFIG.experiment(wildcards.experiment).model_dump(exclude={"folds"})
-    shared = CONFIG.model_dump(mode="json", include={"seed", "split"})
+    shared = json.loads(noise_settings()) | {"seed": CONFIG.seed}
     return json.dumps({"training": experiment, **shared}, sort_keys=True)
 
 
@@ -150,6 +168,13 @@ AUDIO = (
 )
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
 SPLIT_BY = IDENTITIES if CONFIG.split.group_by == "identity" else []
+NOISE = (
+    []
+    if CONFIG.audits.label_noise == "keep"
+    else expand("results/noise/{shard}.parquet", shard=SHARDS)
+)
+LABEL_AUDIT = ["results/audits/label_noise.json"] if NOISE else []
+DETECTORS = ["results/detectors/comparison.csv"] if CONFIG.audits.detectors else []
 SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 

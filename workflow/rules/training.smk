@@ -44,6 +44,7 @@ rule train:
         splits="results/splits.parquet",
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+        noise=NOISE,
     output:
         model=weights(
             ensure(
@@ -79,5 +80,6 @@ rule train:
             --splits {input.splits:q} \
             --shards results/faces \
             --indices {input.indices:q} \
+            --noise {input.noise:q} \
             --out "$(dirname {output.model:q})"
         """

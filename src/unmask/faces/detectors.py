@@ -43,7 +43,7 @@ _USUAL_SCORE = 0.7
 # without the forehead, tall or square): on 84 frames of real videos, at 320 and at 640 pixels, two
 # of the five framed one face with an IoU of 0.44 to 1, in 99 % of the cases above 0.57. Different
 # faces, and what is no face, had 0: the number only has to be low enough.
-_SAME_FACE_IOU = 0.4
+SAME_FACE_IOU = 0.4
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class Vote:
         votes = np.ones(len(found), np.int64)
         for voter in self.voters:
             overlaps = iou(found.boxes, voter(picture).boxes)
-            votes += (overlaps >= _SAME_FACE_IOU).any(axis=1)
+            votes += (overlaps >= SAME_FACE_IOU).any(axis=1)
         return found.where(votes >= self.votes)
 
 

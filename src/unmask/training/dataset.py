@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -20,9 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from unmask.config import TrainingConfig
 from unmask.faces.crops import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.tables import Label
+from unmask.tables import Label, Verdict
 from unmask.training.augment import Augmentation, create_augmentation
 from unmask.training.backbones import ModelInput
+
+# From here on a soft target counts as FAKE where classes are balanced.
+HALF = 0.5
 
 
 class SampleId(NamedTuple):
@@ -37,7 +40,7 @@ class Batch(TypedDict):
 
     Keys:
         image: float32 (n, 3, size, size), normalised.
-        label: float32 (n,), 1 for FAKE.
+        label: float32 (n,), 1 for FAKE; between where the target is soft.
         row: int64 (n,), row in the dataset's face index.
     """
 
@@ -60,13 +63,15 @@ class FaceDataset(Dataset[dict[str, Tensor]]):
         """Take the rows to read.
 
         Args:
-            faces: face index with a `label` column.
+            faces: face index with a `label` column, or with a `target` column of its own as
+                `treat_label_noise` adds it.
             folder: the folder of shards.
             model_input: size and normalisation.
             augmentation: applied to each crop; None leaves crops as they are.
             seed: of the augmentation.
         """
-        self.labels = (faces["label"] == Label.FAKE).to_numpy(np.float32)
+        target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
+        self.targets = target.to_numpy(np.float32)
         self._keys = faces["key"].to_list()
         self._shards = faces["shard"].to_list()
         self._offsets = faces["offset"].to_numpy()
@@ -87,7 +92,7 @@ class FaceDataset(Dataset[dict[str, Tensor]]):
             crop = self._augmentation(crop, sample_seed(self._seed, epoch, row))
         return {
             "image": self._input.prepare(crop),
-            "label": torch.tensor(self.labels[row]),
+            "label": torch.tensor(self.targets[row]),
             "row": torch.tensor(row),
         }
 
@@ -141,7 +146,7 @@ def create_train_loader(
 ) -> DataLoader[Batch]:
     """Create the loader of training batches; see `FaceDataset` for the arguments."""
     dataset = FaceDataset(faces, folder, model_input, create_augmentation(config), seed)
-    sampler = EpochSampler(dataset.labels, seed, config.balance)
+    sampler = EpochSampler((dataset.targets >= HALF).astype(float), seed, config.balance)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=config.batch_size,
@@ -184,3 +189,38 @@ def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     """Join the face index with label, group, fold (and role where present) of each video."""
     columns = [c for c in ("label", "family", "group", "fold", "role") if c in splits]
     return index.merge(splits[["part", "video", *columns]], on=["part", "video"], how="inner")
+
+
+def treat_label_noise(
+    faces: pd.DataFrame,
+    noise: pd.DataFrame,
+    policy: Literal["drop", "soft", "keep"],
+    soft_target: float,
+) -> pd.DataFrame:
+    """Return training faces without, or with other targets for, what looks like its original.
+
+    Only for training: select and report figures hold all faces, with the labels of their videos.
+
+    Args:
+        faces: face index with a `label` column.
+        noise: what the label audit says of FAKE tracks, see `unmask.tables.NOISE`; a track that it
+            does not name is taken for what its label says.
+        policy: `drop` leaves unswapped and uncertain faces out. `soft` gives an unswapped face the
+            target 0, since it is a REAL one, and an uncertain face `soft_target`. `keep` keeps.
+        soft_target: the probability of FAKE of an uncertain face.
+
+    Returns:
+        The faces with a `target` column, 1 for FAKE.
+    """
+    target = (faces["label"] == Label.FAKE).astype(np.float32)
+    if policy == "keep":
+        return faces.assign(target=target)
+    key = ["part", "video", "track"]
+    verdict = faces[key].merge(noise[[*key, "verdict"]], on=key, how="left")["verdict"].to_numpy()
+    fake = faces["label"] == Label.FAKE
+    unswapped = fake & (verdict == Verdict.UNSWAPPED)
+    uncertain = fake & (verdict == Verdict.UNCERTAIN)
+    if policy == "drop":
+        kept: pd.DataFrame = faces.assign(target=target).loc[~(unswapped | uncertain)]
+        return kept
+    return faces.assign(target=target.mask(unswapped, 0.0).mask(uncertain, soft_target))

@@ -21,11 +21,12 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
 )
 
-from unmask.config import TrainingConfig
+from unmask.config import AuditsConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
     FACES,
+    NOISE,
     SPLITS,
     Label,
     Role,
@@ -37,10 +38,12 @@ from unmask.tables import (
 from unmask.tracking import start_training_run
 from unmask.training.backbones import create_backbone, save_model
 from unmask.training.dataset import (
+    HALF,
     create_score_loader,
     create_train_loader,
     labelled_faces,
     loader_workers,
+    treat_label_noise,
 )
 from unmask.training.module import DeepfakeClassifier
 
@@ -61,6 +64,7 @@ class FitJob:
         shards: folder of face shards.
         indices: face indices of all shards.
         splits: the split table.
+        noise: the label audits of all shards; none where FAKE faces are kept as they are.
         tracking: `results/tracking.json`, which says where MLflow keeps runs.
         threads: CPU threads; one prepares batches, or more of many.
     """
@@ -72,11 +76,12 @@ class FitJob:
     shards: Path
     indices: list[Path]
     splits: Path
+    noise: list[Path]
     tracking: Path
     threads: int
 
 
-def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
+def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path) -> None:
     """Train one model; write `model.safetensors`, `last.ckpt` and `run.json` into `output`.
 
     The model is that of the epoch with the lowest val/log_loss on the select role.
@@ -96,14 +101,23 @@ def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
     train, select = (
         rows_to_choose_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.SELECT)
     )
-    for role, rows in ((Role.TRAIN, train), (Role.SELECT, select)):
-        if rows["label"].nunique() < len(Label):
+    labelled = len(train)
+    noise = read_tables(job.noise, NOISE)
+    train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
+    train = train.reset_index(drop=True)
+    train_labels, select_labels = train["target"] >= HALF, select["label"]
+    for role, labels in ((Role.TRAIN, train_labels), (Role.SELECT, select_labels)):
+        if labels.nunique() < len(Label):
             raise UnmaskError(
                 f"fold {job.fold}: the videos to {role} on have faces of one label only; "
                 "results/videos.parquet says why others have none"
             )
-    prior = float((train["label"] == Label.FAKE).mean())
+    prior = float(train["target"].mean())
     prior_shift = math.log(prior / (1 - prior)) if config.balance else 0.0
+    softened = int((train["target"] != (train["label"] == Label.FAKE)).sum())
+    logger.info(
+        "label noise: %d crops left out, %d with another target", labelled - len(train), softened
+    )
     logger.info(
         "%d crops to train on (%.0f %% FAKE), %d to select", len(train), 100 * prior, len(select)
     )
@@ -136,6 +150,9 @@ def fit(job: FitJob, config: TrainingConfig, output: Path) -> None:
         "folds": job.folds,
         "seed": job.seed,
         "train_crops": len(train),
+        "label_noise": audits.label_noise,
+        "dropped_crops": labelled - len(train),
+        "softened_crops": softened,
         "prior": prior,
         **config.model_dump(exclude={"folds"}),
     }
