@@ -351,13 +351,14 @@ def test_a_fake_that_ends_earlier_is_cropped_at_its_own_times(
         {"alter": moved(0, 0, 0.87)},
         {"alter": lambda picture, _: np.ascontiguousarray(picture[:, ::-1])},
         {"alter": smaller},
+        {"alter": lambda picture, _: np.ascontiguousarray(picture[:, :600])},
         {"start": 1.0},
         {"start": 0.6},
         {"seconds": 12.0},
         {"start": 30.0},
     ],
     ids=[
-        *("aside", "up", "both", "larger", "less large", "mirrored", "another size"),
+        *("aside", "up", "both", "larger", "less large", "mirrored", "another size", "cut"),
         *("a second later", "half a second later", "longer", "another take"),
     ],
 )

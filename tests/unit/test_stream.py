@@ -1,21 +1,31 @@
 """The frame stream brings every sampled frame to the next process, or says that it is cut short."""
 
+import gc
 import logging
+import os
+import subprocess
+import sys
 import tarfile
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from unmask.config import Config, FramesConfig, LimitsConfig
+from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.tables import PROBE, Status, write_rows
+from unmask.faces import crops
+from unmask.faces.crops import crop_shard, decode_jpeg
+from unmask.faces.shards import ShardReader
+from unmask.tables import FACES, PROBE, Status, read_rows, write_rows
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_shard
-from unmask.videos.stream import read_stream, write_stream
+from unmask.videos.stream import SampledVideo, read_stream, write_stream
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]
@@ -142,3 +152,135 @@ def test_a_shard_without_a_readable_video_makes_a_whole_stream(
     folder = make_part(tmp_path / "part", {"absent.mp4": "REAL"})
     probe(folder)
     assert list(read_stream(stream_of(folder))) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 251 + ".mp4", "ü" * 125 + ".mp4", "a b/c".replace("/", ":")]
+)
+def test_a_name_as_long_as_names_get_arrives_whole(
+    name: str, make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    folder = make_part(tmp_path / "part", {name: "REAL", "z.mp4": "REAL"})
+    made = make_video(tmp_path / "z.mp4", frames=4)
+    for link in (name, "z.mp4"):
+        (folder / link).symlink_to(made)
+    probe(folder)
+    stream = stream_of(folder)
+    assert {video.video for video, _ in read_stream(stream)} == {name, "z.mp4"}
+    with tarfile.open(stream) as tar:
+        assert f"{name}/0002.yuv420p" in tar.getnames()
+    crops = [tmp_path / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
+    crop_shard(stream, tmp_path / "probe.parquet", FacesConfig(size=64), *crops)
+    rows = read_rows(crops[1], FACES)
+    assert {row["video"] for row in rows} == {name, "z.mp4"}
+    reader = ShardReader(tmp_path)
+    for row in rows:
+        decode_jpeg(reader.read(row["shard"], row["offset"], row["size"]), row["key"])
+
+
+def test_an_original_comes_before_its_fakes_and_families_together(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    entries = {"m.mp4": "REAL", "a.mp4": "m.mp4", "z.mp4": "m.mp4", "b.mp4": "REAL"}
+    folder = make_part(tmp_path / "part", entries | {"c.mp4": "b.mp4", "k.mp4": "absent.mp4"})
+    for name in [*entries, "c.mp4", "k.mp4"]:
+        make_video(folder / name, (48, 32), 3)
+    probe(folder)
+    order = [video.video for video, _ in read_stream(stream_of(folder, workers=3))]
+    assert order == ["k.mp4", "b.mp4", "c.mp4", "m.mp4", "a.mp4", "z.mp4"]
+
+
+def test_any_number_of_workers_writes_the_same_stream(part: Path) -> None:
+    one = stream_of(part).read_bytes()
+    assert stream_of(part, workers=2).read_bytes() == one
+    assert stream_of(part, workers=5).read_bytes() == one
+
+
+def test_a_stream_cut_anywhere_is_refused(part: Path) -> None:
+    stream = stream_of(part)
+    whole = stream.read_bytes()
+    with tarfile.open(stream) as tar:
+        members = tar.getmembers()
+    last = members[-1]
+    assert last.name == "end.json"
+    cuts = {0, 1, last.offset_data + last.size - 1, *range(100, last.offset_data, 3001)}
+    for member in members:
+        cuts |= {member.offset, member.offset + 511, member.offset_data, member.offset_data + 1}
+    for cut in sorted(cuts):
+        stream.write_bytes(whole[:cut])
+        with pytest.raises(UnmaskError, match=r"frames\.tar: the frame stream"):
+            list(read_stream(stream))
+    stream.write_bytes(whole[: last.offset_data + last.size])
+    assert len(list(read_stream(stream))) == 3
+
+
+class OneAtATime:
+    """Passes a stream on, and asserts that each video's frames are gone when the next is read."""
+
+    def __init__(self) -> None:
+        self.videos = 0
+
+    def __call__(self, stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
+        before: list[weakref.ref[NDArray[np.uint8]]] = []
+        reading = read_stream(stream)
+        while True:
+            found = next(reading, None)
+            # What was read in between is held by nobody but us; the one before by nobody.
+            assert not [one for one in before if one() is not None]
+            if found is None:
+                return
+            before = [weakref.ref(root_of(plane)) for one in found[1] for plane in one.planes]
+            self.videos += 1
+            yield found
+            del found
+
+
+def root_of(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    while isinstance(plane.base, np.ndarray):
+        plane = plane.base
+    return plane
+
+
+def test_the_crop_stage_holds_the_frames_of_one_video_only(
+    part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, spy = stream_of(part), OneAtATime()
+    monkeypatch.setattr(crops, "read_stream", spy)
+    gc.disable()
+    try:
+        crop_shard(
+            stream,
+            part.parent / "probe.parquet",
+            FacesConfig(size=64, min_size=8),
+            *(part.parent / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")),
+        )
+    finally:
+        gc.enable()
+    assert spy.videos == 3
+
+
+def test_a_pipe_carries_the_stream_without_a_file(part: Path) -> None:
+    fifo = part.parent / "pipe.tar"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_stream, part, part.parent / "probe.parquet", THREE, 2, fifo)
+        piped = list(read_stream(fifo))
+        writing.result(30)
+    filed = list(read_stream(stream_of(part)))
+    assert [video for video, _ in piped] == [video for video, _ in filed]
+    for (_, one), (_, other) in zip(piped, filed, strict=True):
+        for frame, same in zip(one, other, strict=True):
+            for plane, of_same in zip(frame.planes, same.planes, strict=True):
+                np.testing.assert_array_equal(plane, of_same)
+
+
+def test_a_reader_that_stops_is_told_in_one_line(part: Path) -> None:
+    fifo = part.parent / "pipe.tar"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "unmask", "extract-frames", "--part", part]
+    command += ["--probe", part.parent / "probe.parquet", "--out", fifo, "--decoders", "2"]
+    with subprocess.Popen(["head", "-c", "600", fifo], stdout=subprocess.DEVNULL):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.endswith("pipe.tar: its reader stopped; see the log of crop_faces\n")
+    assert done.stderr.count("\n") == 1

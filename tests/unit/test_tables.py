@@ -1,6 +1,7 @@
 """Tables between stages: what is written is read back, and what is not a table says so."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,13 +9,17 @@ import pytest
 
 from unmask.errors import UnmaskError
 from unmask.tables import (
+    CROPPED,
     FACES,
     PROBE,
     SPLITS,
     Status,
+    Table,
     atomic_path,
+    read_rows,
     read_table,
     read_tables,
+    write_rows,
     write_table,
 )
 
@@ -72,6 +77,59 @@ def test_equal_rows_make_equal_bytes_in_any_order(splits: pd.DataFrame, tmp_path
     shuffled = splits.sample(frac=1, random_state=3)[sorted(splits)]
     write_table(shuffled, SPLITS, tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def a_row(table: Table, number: int, empty: bool) -> dict[str, Any]:
+    """Return a row of a table; `empty` ones name nothing but what they must."""
+    values: dict[str, Any] = {
+        "string": f"{number}.mp4",
+        "int64": 10**12 + number,
+        "int32": number,
+        "double": number / 3,
+        "float": float(np.float32(number / 3)),
+        "bool": number % 2 == 0,
+        "list<float>": np.arange(10, dtype=np.float32) + number,
+    }
+    row = {name: values[kind] for name, kind in table.columns.items()}
+    if empty:
+        return {
+            name: value if name in (*table.key, "status") else None for name, value in row.items()
+        }
+    return row | {"status": Status.OK} if "status" in row else row
+
+
+@pytest.mark.parametrize("table", [PROBE, CROPPED, FACES, SPLITS], ids=lambda table: table.name)
+@pytest.mark.parametrize("rows", [[], [False], [True], [False, True, False, False, True]])
+def test_rows_are_written_as_a_frame_of_them_is_byte_for_byte(
+    rows: list[bool], table: Table, tmp_path: Path
+) -> None:
+    content = [a_row(table, 9 - number, empty) for number, empty in enumerate(rows)]
+    write_rows(content, table, tmp_path / "rows.parquet")
+    write_table(
+        pd.DataFrame(content, columns=list(table.columns)), table, tmp_path / "frame.parquet"
+    )
+    assert (tmp_path / "rows.parquet").read_bytes() == (tmp_path / "frame.parquet").read_bytes()
+    read = read_rows(tmp_path / "rows.parquet", table)
+    assert len(read) == len(content)
+    for found, written in zip(read, sorted(content, key=lambda row: row["video"]), strict=True):
+        for name, value in written.items():
+            if isinstance(value, np.ndarray):
+                assert found[name] == value.tolist()
+            else:
+                assert found[name] == value, name
+
+
+def test_a_row_may_name_more_or_less_than_the_columns(tmp_path: Path) -> None:
+    row = {"part": "p", "video": "v", "status": Status.MISSING, "note": "not a column"}
+    write_rows([row], PROBE, tmp_path / "probe.parquet")
+    (read,) = read_rows(tmp_path / "probe.parquet", PROBE)
+    assert list(read) == list(PROBE.columns)
+    assert (read["status"], read["video_fps"]) == ("missing", None)
+    with pytest.raises(ValueError, match="rows share"):
+        write_rows([row, row], PROBE, tmp_path / "probe.parquet")
+    (tmp_path / "probe.parquet").write_bytes(b"")
+    with pytest.raises(UnmaskError, match=r"probe\.parquet: cannot be read as a table"):
+        read_rows(tmp_path / "probe.parquet", PROBE)
 
 
 def test_a_file_without_a_column_is_named_with_the_column(
