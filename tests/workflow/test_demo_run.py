@@ -198,5 +198,5 @@ def test_the_number_of_jobs_depends_on_the_shards_alone(
     printed = workflow.finish("-n", directory=tmp_path, config=config)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE))
     assert counts["probe"] == counts["extract_frames"] == counts["crop_faces"] == "6"
-    assert counts["embed_faces"] == "6"
-    assert counts["total"] == "36"
+    assert counts["embed_faces"] == counts["audit_labels"] == "6"
+    assert counts["total"] == "49"

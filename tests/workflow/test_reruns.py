@@ -36,12 +36,21 @@ EXPLORE = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts
 AFTER_SPLIT = {
     "audit_leaks",
     "audit_shortcuts",
+    "report_labels",
     "explore_shortcuts",
     "explore_costs",
     "train",
     *AFTER_TRAIN,
 }
-AFTER_CROP = {"ledger", "embed_faces", "split", *EXPLORE, *AFTER_SPLIT}
+AFTER_CROP = {
+    "ledger",
+    "embed_faces",
+    "audit_labels",
+    "compare_detectors",
+    "split",
+    *EXPLORE,
+    *AFTER_SPLIT,
+}
 AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
 
 

@@ -30,8 +30,8 @@ Row = dict[str, Any]
 # The constants are from 46 FAKE tracks of FaceForensics++ (5 ways to manipulate, all of them truly
 # altered) and from their 12 originals, encoded again with x264 at CRF 23, 32 and 40.
 #
-# At 64 pixels a face loses what a codec takes away first and keeps what a swap changes. At 256 and
-# 128 pixels no threshold told a subtle fake from CRF 40.
+# At 64 pixels a face loses what a codec takes away first and keeps what a swap changes. At 256
+# pixels no threshold told a subtle fake from CRF 40.
 _SIZE = 64
 # A pixel is changed when its dissimilarity 1 - SSIM exceeds this, and twice what 90 % of the pixels
 # around the face stay below: a codec harms the whole crop, a manipulation the face.
