@@ -63,7 +63,11 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("splits/leaks.py", {"audit_leaks"}, {"all"}),
         ("splits/roles.py", {"train"}, AFTER_TRAIN),
         ("training/augment.py", {"train"}, AFTER_TRAIN),
-        ("evaluation/figures.py", {*EXPLORE, "evaluate"}, AFTER_TRAIN - {"score"}),
+        (
+            "evaluation/figures.py",
+            {*EXPLORE, "report_labels", "compare_detectors", "evaluate"},
+            AFTER_TRAIN - {"score"},
+        ),
         ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
         ("progress.py", set(), set()),
     ],
