@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces import crops
-from unmask.faces.crops import crop_shard, decode_jpeg
+from unmask.faces.cropping import crop_shard, decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.tables import FACES, PROBE, Status, read_rows, write_rows
 from unmask.videos.frames import Frame, sample_frames
