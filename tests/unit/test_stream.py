@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces import crops
-from unmask.faces.cropping import crop_shard, decode_jpeg
+from unmask.faces import cropping
+from unmask.faces.cropping import crop_shard
+from unmask.faces.crops import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.tables import FACES, PROBE, Status, read_rows, write_rows
 from unmask.videos.frames import Frame, sample_frames
@@ -245,7 +246,7 @@ def test_the_crop_stage_holds_the_frames_of_one_video_only(
     part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream, spy = stream_of(part), OneAtATime()
-    monkeypatch.setattr(crops, "read_stream", spy)
+    monkeypatch.setattr(cropping, "read_stream", spy)
     gc.disable()
     try:
         crop_shard(
