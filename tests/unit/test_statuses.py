@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
-from unmask.faces import crops
+from unmask.faces import cropping
 from unmask.faces.search import Search
 from unmask.tables import VIDEOS, Status, read_rows
 from unmask.videos import frames, probe, stream
@@ -82,11 +82,11 @@ def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Pa
 def test_every_status_comes_to_pass(
     parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sample(source: str, config: FramesConfig) -> Iterator[frames.Frame]:
+    def sample(source: str, config: FramesConfig, problems: list[str]) -> Iterator[frames.Frame]:
         misbehave(Path(source).name)
-        return frames.sample_frames(source, config)
+        return frames.sample_frames(source, config, problems)
 
-    found = crops.find_faces
+    found = cropping.find_faces
 
     def find(shot: list[frames.Frame], *rest: Any) -> Search:
         if spied and spied[-1] == "failed.mp4":
@@ -100,14 +100,14 @@ def test_every_status_comes_to_pass(
 
     spied: list[str] = []
     monkeypatch.setattr(stream, "sample_frames", sample)
-    monkeypatch.setattr(crops, "find_faces", find)
-    monkeypatch.setattr(crops, "read_stream", read)
+    monkeypatch.setattr(cropping, "find_faces", find)
+    monkeypatch.setattr(cropping, "read_stream", read)
     for part in parts:
         table = tmp_path / f"{part.name}.probe"
         probe.probe_shard(part, 0, 1, CONFIG.limits, table)
         stream.write_stream(part, table, CONFIG, 2, tmp_path / "frames.tar")
         outputs = (tmp_path / f"{part.name}.{leaf}" for leaf in ("tar", "faces", "cropped"))
-        crops.crop_shard(tmp_path / "frames.tar", table, CONFIG.faces, *outputs)
+        cropping.crop_shard(tmp_path / "frames.tar", table, CONFIG.faces, *outputs)
     write_ledger(
         sorted(tmp_path.glob("*.probe")),
         sorted(tmp_path.glob("*.cropped")),
