@@ -61,7 +61,7 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"}),
         ("splits/groups.py", {"split"}, AFTER_SPLIT),
         ("splits/leaks.py", {"audit_leaks"}, {"all"}),
-        ("splits/roles.py", {"train"}, AFTER_TRAIN),
+        ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN),
         ("training/augment.py", {"train"}, AFTER_TRAIN),
         (
             "evaluation/figures.py",
