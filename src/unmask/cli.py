@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -421,7 +422,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if "settings" in options:
             options.settings = _settings(options.settings)
+        start = time.monotonic()
         options.command(options)
+        logger.info("done in %.1f s", time.monotonic() - start)
     except UnmaskError as error:
         return _told(str(error), options)
     except OSError as error:
