@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -213,6 +214,38 @@ def test_a_stream_cut_anywhere_is_refused(part: Path) -> None:
             list(read_stream(stream))
     stream.write_bytes(whole[: last.offset_data + last.size])
     assert len(list(read_stream(stream))) == 3
+
+
+def test_a_stream_that_lacks_a_video_is_refused(part: Path) -> None:
+    stream = stream_of(part)
+    whole = stream.read_bytes()
+    with tarfile.open(stream) as tar:
+        first, after = (tar.getmember(f"{name}/0000.{fmt}").offset for name, fmt in BETWEEN)
+    stream.write_bytes(whole[:first] + whole[after:])
+    with pytest.raises(UnmaskError, match=r"frames\.tar: the frame stream ended early"):
+        list(read_stream(stream))
+
+
+BETWEEN = [("b.mp4", "yuv444p"), ("c.mp4", "yuv420p")]
+
+
+def test_reading_takes_the_memory_of_one_video(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    folder = make_part(tmp_path / "part", {f"{name}.mp4": "REAL" for name in "abc"})
+    for name in "abc":
+        make_video(folder / f"{name}.mp4", (640, 480), 12)
+    probe(folder)
+    stream, one_video = stream_of(folder), 3 * 640 * 480 * 1.5
+    tracemalloc.start()
+    try:
+        for _, frames in read_stream(stream):
+            assert len(frames) == 3
+            del frames
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert one_video < peak < 1.5 * one_video
 
 
 class OneAtATime:
