@@ -15,14 +15,14 @@ _MEMORY = ":".join(
         "glibc.malloc.trim_threshold=1073741824",
     )
 )
-_DECODING = {"extract-frames", "plan"}
+_HEAVY = {"extract-frames", "crop-faces", "plan"}
 
 
 def main() -> int:
     """Run the command line; return the exit status."""
     if (
         sys.platform == "linux"
-        and _DECODING.intersection(sys.argv[1:2])
+        and _HEAVY.intersection(sys.argv[1:2])
         and "GLIBC_TUNABLES" not in os.environ
     ):
         os.environ["GLIBC_TUNABLES"] = _MEMORY
