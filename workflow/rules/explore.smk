@@ -31,6 +31,9 @@ EXPLORED = [
 rule explore:
     input:
         EXPLORED,
+        "results/audits/leaks.json",
+        LABEL_AUDIT,
+        DETECTORS,
 
 
 rule explore_videos:

@@ -127,7 +127,9 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
     videos = read_table(ledger, VIDEOS)
     usable = videos[(videos["status"] == Status.OK) & videos["label"].isin(list(Label))]
     known = usable[["part", "video", "label", "family"]]
-    faces = read_tables(indices, FACES).merge(known, on=["part", "video"])
+    # Landmarks, most of the index, are read for the few faces on which they are drawn.
+    columns = [name for name in FACES.columns if not name.startswith("landmarks")]
+    faces = read_tables(indices, FACES, columns).merge(known, on=["part", "video"])
     by_video = faces_by_video(usable, faces)
     _write_csv(by_video, output / "faces.csv")
     _write_csv(describe(by_video, list(overview.FACES_OF_VIDEO)), output / "face_statistics.csv")
@@ -143,7 +145,9 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
     captions = [f"{row.label}\n{row.video}" for row in sample.itertuples()]
     figure = overview.face_grid("Faces as the model gets them", sample, captions, shards)
     save(figure, output / "faces.png")
-    marked = _evenly(middles.drop_duplicates("family"), _SAMPLES)
+    chosen = _evenly(middles.drop_duplicates("family"), _SAMPLES)
+    marked = read_tables(indices, FACES, matching=chosen[list(FACES.key)])
+    marked = marked.merge(known, on=["part", "video"])
     captions = [f"{row.label}\n{row.video}" for row in marked.itertuples()]
     save(
         overview.face_grid("Landmarks", marked, captions, shards, points=True),

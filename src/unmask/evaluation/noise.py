@@ -58,12 +58,13 @@ def report_labels(
         config: its `audits` and `split`.
         output: the folder.
     """
-    tracks, faces = read_tables(noise, NOISE), read_tables(indices, FACES)
+    tracks = read_tables(noise, NOISE)
+    faces = read_tables(indices, FACES, columns=["part", "video", "track"])
     output.mkdir(parents=True, exist_ok=True)
     counts = count_verdicts(tracks, faces, read_table(splits, SPLITS), config)
     write_json(counts, output / "label_noise.json")
     save(draw_changes(tracks), output / "label_noise.svg")
-    save(draw_pairs(choose_pairs(tracks), faces, shards), output / "pairs.png")
+    save(draw_pairs(choose_pairs(tracks), indices, shards), output / "pairs.png")
     logger.info("%s", counts["verdicts"])
 
 
@@ -74,12 +75,12 @@ def count_verdicts(
 
     Args:
         tracks: the label audits.
-        faces: the face index.
+        faces: columns `part`, `video` and `track` of the face index.
         splits: the split table.
         config: its `audits` and `split`.
     """
     key = ["part", "video", "track"]
-    judged = faces[key].merge(tracks[[*key, "verdict"]], on=key)
+    judged = faces.merge(tracks[[*key, "verdict"]], on=key)
     judged = judged.merge(splits[["part", "video", "label", "fold"]], on=["part", "video"])
     verdicts = {}
     for verdict in Verdict:
@@ -157,14 +158,17 @@ def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen)
 
 
-def draw_pairs(chosen: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
+def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figure:
     """Draw original, fake and difference of some tracks side by side.
 
     Args:
         chosen: rows of the label audits.
-        faces: the face index.
+        indices: face indices of all shards.
         shards: folder of face shards.
     """
+    sides = (chosen["video"], chosen["original"])
+    shown = pd.concat([pd.DataFrame({"part": chosen["part"], "video": name}) for name in sides])
+    faces = read_tables(indices, FACES, matching=shown)
     across = 2
     rows = max(1, -(-len(chosen) // across))
     figure = Figure(figsize=(2.1 * 3 * across, 2.45 * rows))
@@ -178,7 +182,7 @@ def draw_pairs(chosen: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figur
         theirs = of_part[
             (of_part["video"] == row["original"]) & (of_part["track"] == row["original_track"])
         ]
-        # The audit matched at the original's frame rate; 60 is no coarser than any.
+        # Closer in time than the audit asks for where the video has fewer than 30 frames a second.
         tracks = {0: theirs.to_dict("records")}
         pairs = match_original(ours.to_dict("records"), tracks, fps=None)
         if not pairs:

@@ -24,15 +24,13 @@ def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
         videos: the ledger, for the names of all videos and for what is absent.
     """
     named = splits["original"].notna()
-    family = splits["original"].where(named, splits["video"])
-    folds_of_family = splits.groupby(family)["fold"].nunique()
     absent = splits[named & ~splits["original"].isin(videos["video"])]
     counts = splits.groupby(["fold", "label"]).size().unstack(fill_value=0)
     sizes = splits["group"].value_counts()
     return {
         "groups": int(splits["group"].nunique()),
         "largest_group": int(sizes.max()),
-        "straddling_families": sorted(folds_of_family.index[folds_of_family > 1]),
+        "straddling_families": straddling_families(splits),
         "originals": int(splits.loc[named, "original"].nunique()),
         "absent_originals": sorted(absent["original"].unique()),
         "fakes_of_absent_originals": len(absent),
@@ -42,6 +40,19 @@ def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
             for fold, row in counts.iterrows()
         },
     }
+
+
+def straddling_families(splits: pd.DataFrame) -> list[str]:
+    """Return the originals whose fakes, or who themselves, lie in another fold.
+
+    Args:
+        splits: columns `video`, `original` and `fold`.
+    """
+    fakes = splits.loc[splits["original"].notna(), ["original", "fold"]]
+    sources = splits.loc[splits["video"].isin(fakes["original"]), ["video", "fold"]]
+    families = pd.concat([fakes, sources.set_axis(["original", "fold"], axis=1)])
+    folds = families.groupby("original")["fold"].nunique()
+    return sorted(folds.index[folds > 1])
 
 
 def absent_parts(parts: list[str]) -> list[str]:
