@@ -48,6 +48,7 @@ _PER_GROUPS = 3  # of any two groups, so that one pair of people does not fill t
 # Of 192 bits. A re-encoded or scaled copy differs in a few; two clips of one room in dozens.
 _NEAR_DUPLICATE_BITS = 12
 _CELL = 192  # pixels of a face on the contact sheet
+_ACROSS = 2  # pairs, so that a phone shows them large enough
 _NAMED = 5  # families in an error
 
 
@@ -365,7 +366,7 @@ def _log(summary: dict[str, Any]) -> None:
 
 
 def _write_sheet(pairs: pd.DataFrame, indices: Sequence[Path], shards: Path, path: Path) -> None:
-    """Draw pairs of faces, three to a row, with their similarity and their folds."""
+    """Draw pairs of faces with their similarity and their folds."""
     key = ["part", "video", "track"]
     sides = [pairs[[f"{name}_{side}" for name in key]].set_axis(key, axis=1) for side in "ab"]
     shown = pd.concat(sides).astype({"track": "int32"})
@@ -375,8 +376,9 @@ def _write_sheet(pairs: pd.DataFrame, indices: Sequence[Path], shards: Path, pat
     if not cells:
         cells = [_with_caption(_blank(2), ["no two faces lie in different folds"])]
     blank = np.full_like(cells[0], 255)
-    cells += [blank] * (-len(cells) % 3)
-    rows = [np.concatenate(cells[start : start + 3], axis=1) for start in range(0, len(cells), 3)]
+    cells += [blank] * (-len(cells) % _ACROSS)
+    starts = range(0, len(cells), _ACROSS)
+    rows = [np.concatenate(cells[start : start + _ACROSS], axis=1) for start in starts]
     with atomic_path(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", np.concatenate(rows))[1].tobytes())
 
@@ -416,8 +418,8 @@ def _blank(faces: int) -> NDArray[np.uint8]:
 
 def _with_caption(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
     """Return a picture with a margin and lines of text below."""
-    framed = cv2.copyMakeBorder(picture, 6, 52, 6, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    framed = cv2.copyMakeBorder(picture, 6, 70, 6, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for number, line in enumerate(lines):
-        at = (6, picture.shape[0] + 22 + 15 * number)
-        cv2.putText(framed, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
+        at = (6, picture.shape[0] + 26 + 19 * number)
+        cv2.putText(framed, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.asarray(framed, np.uint8)
