@@ -265,8 +265,8 @@ def costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
 
 
 def _unit(value: float, units: Mapping[str, float]) -> tuple[str, float]:
-    """Return the largest unit that `value` has at least two of, else the smallest, and its size."""
-    unit = next((name for name, size in units.items() if value >= 2 * size), list(units)[-1])
+    """Return the largest unit that `value` has at least one of, else the smallest, and its size."""
+    unit = next((name for name, size in units.items() if value >= size), list(units)[-1])
     return unit, units[unit]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.tables import Label, Status
 
 _UNEVEN = 0.1  # difference in the share of FAKE between a fold and all videos that is worth a word
@@ -71,18 +72,18 @@ def absent_parts(parts: list[str]) -> list[str]:
     ]
 
 
-def split_warnings(splits: pd.DataFrame, report: dict[str, Any], folds: int) -> list[str]:
+def split_warnings(splits: pd.DataFrame, report: dict[str, Any], config: SplitConfig) -> list[str]:
     """Return what a user should know about a split before training on it.
 
     Args:
-        splits: columns `label`, `status`, `part` and `fold`.
+        splits: columns `label`, `status`, `part`, `group` and `fold`.
         report: what `audit_splits` says.
-        folds: number of folds.
+        config: the `split` section, for the number of folds and what to change.
     """
     return [
         *_absent(report, len(splits)),
         *_parts_without_face(splits),
-        *_uneven_folds(splits[splits["status"] == Status.OK], folds),
+        *_uneven_folds(splits[splits["status"] == Status.OK], config),
     ]
 
 
@@ -112,17 +113,17 @@ def _parts_without_face(splits: pd.DataFrame) -> list[str]:
     return [f"parts without a single face: {_some(empty)}"] if empty else []
 
 
-def _uneven_folds(usable: pd.DataFrame, folds: int) -> list[str]:
+def _uneven_folds(usable: pd.DataFrame, config: SplitConfig) -> list[str]:
     counts = usable.groupby(["fold", "label"]).size().unstack(fill_value=0)
-    counts = counts.reindex(index=range(folds), columns=list(Label), fill_value=0)
+    counts = counts.reindex(index=range(config.folds), columns=list(Label), fill_value=0)
     warnings = []
     overall = float((usable["label"] == Label.FAKE).mean())
     for fold, real, fake in counts.itertuples():
-        lacking = [str(label) for label, n in ((Label.REAL, real), (Label.FAKE, fake)) if not n]
+        lacking = [label for label, n in ((Label.REAL, real), (Label.FAKE, fake)) if not n]
         if lacking:
             warnings.append(
                 f"fold {fold} has no {' and no '.join(lacking)} video with a face, so no model can "
-                f"select or report on it; set split.seed: auto, lower split.folds or add videos"
+                f"select or report on it; {_remedy(usable, lacking, config)}"
             )
         elif abs(fake / (fake + real) - overall) > _UNEVEN:
             warnings.append(
@@ -130,6 +131,19 @@ def _uneven_folds(usable: pd.DataFrame, folds: int) -> list[str]:
                 f"videos are {overall:.0%}"
             )
     return warnings
+
+
+def _remedy(usable: pd.DataFrame, lacking: list[Label], config: SplitConfig) -> str:
+    """Return what gives every fold the labels that one of them lacks."""
+    groups = min(usable.loc[usable["label"] == label, "group"].nunique() for label in lacking)
+    if groups < MIN_FOLDS:
+        few = "1 group has" if groups == 1 else f"{groups} groups have"
+        return f"add videos: only {few} {' or '.join(lacking)}, and {MIN_FOLDS} folds are the least"
+    if groups < config.folds:
+        return f"set split.folds: {groups} or add videos"
+    if config.seed != "auto":
+        return "set split.seed: auto, lower split.folds or add videos"
+    return "lower split.folds or add videos"
 
 
 def _some(names: list[str]) -> str:
