@@ -92,11 +92,17 @@ class FacesConfig(Section):
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored crops (4:4:4)")
 
 
+MIN_FOLDS = 3  # one trains, one selects, one reports
+
+
 class SplitConfig(Section):
     """How videos are divided into folds."""
 
     folds: int = Field(
-        5, ge=3, le=100, description="number of folds; one reports, one selects, the others train"
+        5,
+        ge=MIN_FOLDS,
+        le=100,
+        description="number of folds; one reports, one selects, the others train",
     )
     group_by: Literal["original", "identity"] = Field(
         "original",

@@ -419,11 +419,33 @@ def _read_arrow(path: Path, table: Table) -> pa.Table:
     return arrow.select(list(table.columns))
 
 
-def read_tables(paths: Sequence[Path], table: Table) -> pd.DataFrame:
-    """Read several tables of one kind as one, in the order of `paths`."""
+def read_tables(
+    paths: Sequence[Path],
+    table: Table,
+    columns: Sequence[str] | None = None,
+    matching: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Read several tables of one kind as one, in the order of `paths`.
+
+    All of DFDC has millions of faces: what needs some columns or some rows asks for no more.
+
+    Args:
+        paths: the files.
+        table: their kind.
+        columns: those to keep; None keeps all.
+        matching: keep only the rows that agree with one of these in all of their columns.
+
+    Raises:
+        UnmaskError: as `read_table`.
+    """
     import pandas as pd
 
-    if not paths:
-        empty: pd.DataFrame = _arrow_schema(table).empty_table().to_pandas()
-        return empty
-    return pd.concat([read_table(path, table) for path in paths], ignore_index=True)
+    kept = list(columns or table.columns)
+    frames = [_arrow_schema(table).empty_table().select(kept).to_pandas()]
+    for path in paths:
+        frame = _read_arrow(path, table).select(kept).to_pandas()
+        if matching is not None:
+            frame = frame.merge(matching.drop_duplicates(), on=list(matching))
+        frames.append(frame)
+    joined: pd.DataFrame = pd.concat(frames[1:] or frames, ignore_index=True)
+    return joined
