@@ -1,13 +1,14 @@
-"""Training: one job per experiment and fold.
+"""Training: one job per experiment, fold and seed.
 
 INPUTS
     face shards and indices, results/splits.parquet, results/audits/shortcuts.json
 
 OUTPUTS
-    results/tracking.json                                 where MLflow keeps the runs
-    results/train/EXPERIMENT/foldFOLD/model.safetensors   best epoch on the select role
-    results/train/EXPERIMENT/foldFOLD/last.ckpt           Lightning's last checkpoint
-    results/train/EXPERIMENT/foldFOLD/run.json            MLflow run id, settings, history
+    results/tracking.json        where MLflow keeps the runs
+    results/train/EXPERIMENT/foldFOLD-seedSEED/
+        model.safetensors        best epoch on the select role
+        run.json                 MLflow run id, settings, history
+        checkpoints/             only while the job is not done: what a killed one goes on from
 """
 
 
@@ -48,22 +49,21 @@ rule train:
     output:
         model=weights(
             ensure(
-                "results/train/{experiment}/fold{fold}/model.safetensors",
+                "results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
                 non_empty=True,
             )
         ),
-        checkpoint="results/train/{experiment}/fold{fold}/last.ckpt",
-        run="results/train/{experiment}/fold{fold}/run.json",
+        run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
     log:
-        "logs/train/{experiment}/fold{fold}.log",
+        "logs/train/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
-        "benchmarks/train/{experiment}/fold{fold}.tsv"
+        "benchmarks/train/{experiment}/fold{fold}-seed{seed}.tsv"
     conda:
         "../../environment.yml"
     threads: 8  # decoding and augmenting for one GPU; more than that many are not used
     resources:
         mem_mb=16000,
-        gpu=1,
+        gpu=devices,
         runtime=1440,
     params:
         settings=training_settings,
@@ -74,6 +74,7 @@ rule train:
             --log {log:q} \
             --experiment {wildcards.experiment:q} \
             --fold {wildcards.fold:q} \
+            --seed {wildcards.seed:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
             --tracking {input.tracking:q} \
