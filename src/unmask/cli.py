@@ -42,6 +42,12 @@ def _demo(options: Options) -> None:
     print(build_demo(options.folder, options.seed).describe())
 
 
+def _check_experiments(options: Options) -> None:
+    from unmask.training.experiments import check_experiments
+
+    check_experiments(options.settings, options.out)
+
+
 def _probe(options: Options) -> None:
     from unmask.videos.probe import probe_shard
 
@@ -369,6 +375,10 @@ def _parser() -> argparse.ArgumentParser:
     settings(sub)
 
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
+    path(sub, "out")
+    settings(sub)
+
+    sub = add("check-experiments", _check_experiments, "make each experiment's model once")
     path(sub, "out")
     settings(sub)
 

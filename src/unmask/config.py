@@ -233,7 +233,7 @@ TrainingOverrides: Any = create_model(
 )
 
 
-class ExperimentConfig(TrainingOverrides):  # type: ignore[misc]
+class ExperimentConfig(TrainingOverrides):
     """Keys of `training` that an experiment sets otherwise, by a recipe and by itself."""
 
     recipe: str | None = Field(

@@ -81,6 +81,12 @@ def training_settings(wildcards):
     return json.dumps(settings | json.loads(noise_settings()), sort_keys=True)
 
 
+def experiment_settings():
+    """Return all experiments, recipes included, and what a bundle may weigh, as JSON."""
+    of_experiments = {"seed", "training", "experiments", "kaggle"}
+    return CONFIG.model_dump_json(include=of_experiments, exclude_unset=True)
+
+
 def devices(wildcards):
     """Return the number of GPUs of one experiment's jobs on each node."""
     return CONFIG.experiment(wildcards.experiment).devices

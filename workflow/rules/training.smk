@@ -5,6 +5,7 @@ INPUTS
 
 OUTPUTS
     results/tracking.json        where MLflow keeps the runs
+    results/experiments.csv      every experiment's models, their sizes, and that they can be made
     results/train/EXPERIMENT/foldFOLD-seedSEED/
         model.safetensors        best epoch on the select role
         run.json                 MLflow run id, settings, history
@@ -36,8 +37,42 @@ rule tracking:
         """
 
 
+rule experiments:
+    output:
+        report(
+            "results/experiments.csv",
+            caption="../report/experiments.rst",
+            category="Experiments",
+            labels={"figure": "Models"},
+        ),
+    log:
+        "logs/experiments.log",
+    benchmark:
+        "benchmarks/experiments.tsv"
+    # Before all others: a misspelt backbone is told at once, not after the last face is cropped.
+    priority: 100
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=experiment_settings(),
+        code=source_digest("training.experiments"),
+    shell:
+        r"""
+        python -m unmask check-experiments \
+            --log {log:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
 rule train:
     input:
+        # A new experiment is no reason to train the others again.
+        experiments=ancient("results/experiments.csv"),
         # The database must exist before several jobs use it; its age is no reason to train again.
         tracking=ancient("results/tracking.json"),
         # May stop the run (audits.on_shortcut); what it says changes no model.

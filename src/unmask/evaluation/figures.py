@@ -24,7 +24,7 @@ from unmask.tables import Label, atomic_path
 # Okabe & Ito (2008), told apart with any colour vision.
 COLORS = {Label.REAL: "#0072B2", Label.FAKE: "#D55E00"}
 _GRAY = "#666666"
-_FACES_SHOWN = 12
+_FACES_IN_A_ROW = 6
 
 mpl.use("agg")
 mpl.rcParams.update(
@@ -131,10 +131,13 @@ def confusion(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -
 
 
 def worst_mistakes(report: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
-    """Show a face of each of the videos whose answer cost most, dearest first."""
+    """Show a face of each of the videos whose answer cost most: a row of REAL, a row of FAKE."""
     fake = report["label"] == Label.FAKE
     cost = -np.log(np.where(fake, report["probability"], 1 - report["probability"]))
-    worst = report.assign(cost=cost)[report["faces"] > 0].nlargest(_FACES_SHOWN, "cost")
+    seen = report.assign(cost=cost)[report["faces"] > 0]
+    worst = pd.concat(
+        [seen[seen["label"] == label].nlargest(_FACES_IN_A_ROW, "cost") for label in Label]
+    )
     captions = [
         f"{row.video}\n{row.label}, answered {row.probability:.2f}" for row in worst.itertuples()
     ]

@@ -100,7 +100,7 @@ def create_architecture(config: TrainingConfig) -> nn.Module:
         UnmaskError: timm has no such model, or the model lacks what the configuration asks for.
     """
     _check_name(config.backbone)
-    model = _build(config)
+    model: nn.Module = _build(config)
     _choose_trained(model, config)
     return model
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
 
 from unmask.config import Config
-from unmask.training.backbones import create_architecture
+from unmask.errors import UnmaskError
+from unmask.tables import atomic_path
+from unmask.training.backbones import create_architecture, create_backbone
+
+logger = logging.getLogger(__name__)
 
 _HALF_BYTES = 2
 
@@ -37,14 +46,8 @@ class ExperimentSize:
     budget: float
 
 
-def measure_experiment(name: str, config: Config) -> ExperimentSize:
-    """Build an experiment's network, without its weights, and count.
-
-    Raises:
-        UnmaskError: timm has no such model.
-    """
-    training = config.experiment(name)
-    network = create_architecture(training)
+def measure_experiment(name: str, config: Config, network: nn.Module) -> ExperimentSize:
+    """Count the weights of an experiment's network, as a bundle would hold them."""
     half = sum(
         value.numel() * (_HALF_BYTES if value.is_floating_point() else value.element_size())
         for value in network.state_dict().values()
@@ -53,7 +56,7 @@ def measure_experiment(name: str, config: Config) -> ExperimentSize:
     folds, seeds = (len({model[position] for model in models}) for position in (0, 1))
     return ExperimentSize(
         name=name,
-        backbone=training.backbone,
+        backbone=config.experiment(name).backbone,
         recipe=config.experiments[name].recipe,
         parameters=sum(one.numel() for one in network.parameters()),
         trained=sum(one.numel() for one in network.parameters() if one.requires_grad),
@@ -65,8 +68,13 @@ def measure_experiment(name: str, config: Config) -> ExperimentSize:
 
 
 def describe_experiments(config: Config) -> str:
-    """Return a table of all experiments, with a line below for those too large to ship."""
-    sizes = [measure_experiment(name, config) for name in config.experiments]
+    """Return a table of all experiments, with a line below for those too large to ship.
+
+    Raises:
+        UnmaskError: timm has no such model, or the model lacks what an experiment asks for.
+    """
+    networks = {name: create_architecture(config.experiment(name)) for name in config.experiments}
+    sizes = [measure_experiment(name, config, network) for name, network in networks.items()]
     header = ("experiment", "backbone", "parameters", "trained", "fp16", "folds x seeds", "budget")
     rows = [
         (
@@ -86,9 +94,38 @@ def describe_experiments(config: Config) -> str:
         for row in (header, *rows)
     ]
     lines.append(f"budget: share of kaggle.max_bytes ({config.kaggle.max_bytes:,}) of all models")
-    lines += [
+    return "\n".join([*lines, *_too_large(sizes)])
+
+
+def check_experiments(config: Config, output: Path) -> None:
+    """Make each experiment's model once, weights and all, and write down what it is.
+
+    Weights that timm's hub has are fetched here, once, into its cache.
+
+    Args:
+        config: sections training, experiments and kaggle are used.
+        output: CSV, one row per experiment, see `ExperimentSize`.
+
+    Raises:
+        UnmaskError: a model cannot be made, or its weights cannot be had.
+    """
+    sizes = []
+    for name in config.experiments:
+        try:
+            network, _ = create_backbone(config.experiment(name))
+        except UnmaskError as error:
+            raise UnmaskError(f"experiment {name}: {error}") from None
+        sizes.append(measure_experiment(name, config, network))
+        logger.info("%s", sizes[-1])
+    for line in _too_large(sizes):
+        logger.warning("%s", line)
+    with atomic_path(output) as temporary:
+        pd.DataFrame(map(asdict, sizes)).to_csv(temporary, index=False)
+
+
+def _too_large(sizes: list[ExperimentSize]) -> list[str]:
+    return [
         f"{size.name}: too large to be shipped; train fewer folds or seeds, or a smaller backbone"
         for size in sizes
         if size.budget > 1
     ]
-    return "\n".join(lines)

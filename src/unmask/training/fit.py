@@ -288,8 +288,10 @@ def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
     digest.update(config.model_dump_json(exclude={"folds", "seeds"}).encode())
     digest.update(f"{job.experiment}\0{job.model}\0{source_digest('training.fit')}".encode())
     for faces in (data.train, data.select):
-        digest.update(pd.util.hash_pandas_object(faces[["key", "shard", "offset"]]).to_numpy())
-    digest.update(data.train["target"].to_numpy())
+        digest.update(
+            pd.util.hash_pandas_object(faces[["key", "shard", "offset"]]).to_numpy().tobytes()
+        )
+    digest.update(data.train["target"].to_numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

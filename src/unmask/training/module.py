@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -218,5 +218,5 @@ def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _auc(logits: Tensor, labels: Tensor) -> float:
     """Return the area under the ROC curve; one half where a label is absent."""
-    both = len(labels.unique()) > 1
+    both = bool(labels.min() < labels.max())
     return float(roc_auc_score(labels.numpy(), logits.numpy())) if both else 0.5

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
@@ -35,7 +35,8 @@ def class_weights(targets: Tensor, sums: Tensor) -> Tensor:
         sums: float (2,), the sum of 1 - `targets` and that of `targets` over all devices.
     """
     real, fake = sums.clamp_min(torch.finfo(sums.dtype).eps)
-    return 0.5 * ((1 - targets) / real + targets / fake)
+    weights: Tensor = 0.5 * ((1 - targets) / real + targets / fake)
+    return weights
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -58,8 +59,10 @@ def prior_shift(trained: float, wanted: float) -> float:
 
 def create_optimizer(network: nn.Module, config: TrainingConfig) -> Optimizer:
     """Return AdamW or SGD over what has gradients; biases and norms do not decay."""
-    exempt = getattr(network, "no_weight_decay", set)()
-    groups = param_groups_weight_decay(network, config.weight_decay, exempt)
+    exempt: Callable[[], Collection[str]] = getattr(network, "no_weight_decay", tuple)
+    groups = param_groups_weight_decay(
+        network, config.weight_decay, no_weight_decay_list=tuple(exempt())
+    )
     if config.optimizer == "sgd":
         return SGD(groups, config.learning_rate, momentum=_MOMENTUM, nesterov=True)
     return AdamW(groups, config.learning_rate)
@@ -107,7 +110,7 @@ def sharpness_aware(
         with torch.no_grad():
             moved = [one for one in parameters if one.grad is not None]
             before = [one.clone() for one in moved]
-            gradients = [one.grad for one in moved]
+            gradients = [one.grad for one in moved if one.grad is not None]
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             steps = torch._foreach_mul(gradients, radius / (norm + 1e-12))
             torch._foreach_add_(moved, steps)
