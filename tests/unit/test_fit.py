@@ -285,13 +285,18 @@ def test_two_devices_see_what_one_sees(batch_size: int, job: FitJob, tmp_path: P
     assert len([run for run in found if run.data.params["batch_size"] == str(batch_size)]) == 1
 
 
-def test_shuffled_labels_teach_nothing(job: FitJob, tmp_path: Path) -> None:
-    """The labels of train and select are crossed: what is learnt of one is wrong for the other."""
+@pytest.mark.parametrize(("crossed", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])
+def test_what_is_learnt_is_in_the_labels(
+    crossed: bool, low: float, high: float, job: FitJob, tmp_path: Path
+) -> None:
+    """Where the labels to train on are crossed, what is learnt is wrong for the select role."""
     splits = pd.read_parquet(job.splits)
-    swapped = splits["fold"].isin([1]) & splits["video"].str.contains("1")
-    splits.loc[swapped, "label"] = splits.loc[swapped, "label"].map(
-        {"REAL": "FAKE", "FAKE": "REAL"}
-    )
+    if crossed:
+        trained = splits["fold"] == 2
+        other = splits["label"].map({"REAL": "FAKE", "FAKE": "REAL"})
+        splits["label"] = splits["label"].where(~trained, other)
     write_table(splits, SPLITS, tmp_path / "splits.parquet")
-    fit(replace(job, splits=tmp_path / "splits.parquet"), CONFIG, AUDITS, tmp_path / "out")
-    assert min(row[1] for row in losses(tmp_path / "out")) > 0.65
+    values = {"epochs": 10, "patience": 10, "learning_rate": 3e-3, "drop_rate": 0.0, "ema": 0.0}
+    config = CONFIG.model_copy(update=values)
+    fit(replace(job, splits=tmp_path / "splits.parquet"), config, AUDITS, tmp_path / "out")
+    assert low < min(row[1] for row in losses(tmp_path / "out")) < high

@@ -189,8 +189,6 @@ def create_train_loader(
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        # Its own, so that what is random in training does not depend on how often a loader starts.
-        generator=torch.Generator(),
     )
 
 
@@ -216,7 +214,6 @@ def create_score_loader(
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
     )
 
 

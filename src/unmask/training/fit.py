@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,15 @@ from unmask.training.resume import Position, ResumeCheckpoint, find_checkpoint
 logger = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 5.0
+
+# Lightning warns of what is meant: the average of weights is in evaluation mode, checkpoints are
+# gone on from, and the sampler knows where.
+for _message in (
+    r"Found \d+ module\(s\) in eval mode",
+    "Checkpoint directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+):
+    warnings.filterwarnings("ignore", _message)
 
 
 @dataclass(frozen=True)
@@ -263,6 +273,8 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
         sync_batchnorm=cuda and config.devices * config.num_nodes > 1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
+        # Logging every so many steps is done by Progress, every so many seconds.
+        log_every_n_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -64,6 +64,8 @@ class DeepfakeClassifier(pl.LightningModule):
         self._seed = seed
         self._trained = [one for one in backbone.parameters() if one.requires_grad]
         self._perturbed = False
+        # Sum of the losses of this epoch's crops, and their number.
+        self._losses = torch.zeros(2)
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
@@ -104,13 +106,9 @@ class DeepfakeClassifier(pl.LightningModule):
         smooth = smoothed(target, self._config.label_smoothing)
         loss = binary_cross_entropy(logits.float(), smooth, weights)
         if not self._perturbed:
-            self.log(
-                "train/loss",
-                loss,
-                on_step=False,
-                on_epoch=True,
-                batch_size=len(target),
-                sync_dist=True,
+            size = len(target)
+            self._losses = self._losses.to(loss.device) + torch.stack(
+                [loss.detach() * size, torch.full_like(loss, size)]
             )
         return loss
 
@@ -139,6 +137,21 @@ class DeepfakeClassifier(pl.LightningModule):
                 self._perturbed = not self._perturbed
 
         return evaluate
+
+    def on_validation_start(self) -> None:
+        """Log the mean loss of the epoch's crops."""
+        total, count = self._over_devices(self._losses)
+        self._losses = torch.zeros(2)
+        self.log("train/loss", total / count.clamp_min(1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses of an epoch that is not over."""
+        checkpoint["losses"] = self._over_devices(self._losses.clone()).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the losses of all devices, on one of them."""
+        if self.trainer.is_global_zero:
+            self._losses = checkpoint["losses"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of a batch until the epoch ends."""
@@ -172,7 +185,8 @@ class DeepfakeClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _over_devices(self, values: Tensor) -> Tensor:
-        """Return the sum over all devices."""
+        """Return the sum over all devices, on the device."""
+        values = values.to(self.device)
         if self.trainer.world_size > 1:
             distributed.all_reduce(values)
         return values
