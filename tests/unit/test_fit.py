@@ -206,6 +206,18 @@ def test_so_it_does_with_other_steps(values: dict[str, Any], job: FitJob, tmp_pa
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
 
 
+def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
+    job: FitJob, tmp_path: Path
+) -> None:
+    """With such a rate nothing gets better after the first epoch."""
+    config = CONFIG.model_copy(update={"learning_rate": 1e-12, "ema": 0.0, "patience": 1})
+    fit(job, config, AUDITS, tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) < config.epochs
+    stop_fit(f"epoch {len(losses(tmp_path / 'whole')) - 1}: ", job, config, tmp_path / "stopped")
+    fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
 def test_a_resumed_fit_goes_on_in_the_same_run(job: FitJob, tmp_path: Path) -> None:
     stop_fit("epoch 0, batch 2 of", job, CONFIG, tmp_path)
     tracking = json.loads(job.tracking.read_text())

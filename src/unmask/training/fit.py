@@ -52,6 +52,10 @@ from unmask.training.resume import Position, ResumeCheckpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# Lightning tells of hardware that is not there; what matters is told here.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
 _LINE_EVERY_S = 5.0
 
 # Lightning warns of what is meant: the average of weights is in evaluation mode, checkpoints are

@@ -81,8 +81,13 @@ class ResumeCheckpoint(Checkpoint):
         self.run_id = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for SIGTERM, which Slurm sends before it takes the node away."""
+        """Listen for SIGTERM, which Slurm sends before it takes the node away.
+
+        A job that was killed after its last epoch, stopped early, has nothing left to train.
+        """
         self._previous = signal.signal(signal.SIGTERM, self._ask)
+        stops = [one for one in trainer.early_stopping_callbacks if one is not None]
+        trainer.should_stop = any(stop.wait_count >= stop.patience for stop in stops)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
