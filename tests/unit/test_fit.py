@@ -210,7 +210,8 @@ def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
     job: FitJob, tmp_path: Path
 ) -> None:
     """With such a rate nothing gets better after the first epoch."""
-    config = CONFIG.model_copy(update={"learning_rate": 1e-12, "ema": 0.0, "patience": 1})
+    values = {"backbone": "test_vit", "learning_rate": 1e-30, "ema": 0.0, "patience": 1}
+    config = CONFIG.model_copy(update=values)
     fit(job, config, AUDITS, tmp_path / "whole")
     assert len(losses(tmp_path / "whole")) < config.epochs
     stop_fit(f"epoch {len(losses(tmp_path / 'whole')) - 1}: ", job, config, tmp_path / "stopped")

@@ -81,6 +81,9 @@ def load(batch: Batch, size: int) -> DataLoader[Batch]:
     return DataLoader(samples, batch_size=size)  # type: ignore[arg-type]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+
+
 @pytest.fixture(scope="module")
 def learnt() -> tuple[DeepfakeClassifier, Batch, Watch]:
     pl.seed_everything(0, verbose=False)

@@ -125,7 +125,7 @@ class DeepfakeClassifier(pl.LightningModule):
             closure = sharpness_aware(self._alternating(closure), self._trained, self._config.sam)
         optimizer.step(closure=closure)
         if self.average is not None:
-            self.average.update(self.backbone, self.global_step)
+            self.average.update(self.backbone, self.global_step + 1)  # this one is not counted yet
 
     def _alternating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Return a closure whose every second call knows that the weights are perturbed."""
