@@ -32,6 +32,12 @@ from unmask.training.fit import FitJob, fit
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint"),
+]
+
 CONFIG = TrainingConfig(
     backbone="test_resnet",
     weights="none",
