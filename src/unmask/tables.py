@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -349,12 +350,30 @@ def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> N
         ValueError: two rows share a key: a bug in the stage that calls.
     """
     import pyarrow as pa
+    from pyarrow.json import ParseOptions, ReadOptions, read_json
 
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
     for one, other in pairwise(ordered):
         if all(one[name] == other[name] for name in table.key):
             raise ValueError(f"{table.name} table: rows share {table.key}")
-    _write_arrow(pa.Table.from_pylist(ordered, schema=_arrow_schema(table)), path)
+    schema = _arrow_schema(table)
+    if not ordered:
+        _write_arrow(pa.Table.from_batches([], schema), path)
+        return
+    # Arrow imports pandas to convert a list, in case it is a series; text it takes as it is.
+    lines = ({name: row.get(name) for name in table.columns} for row in ordered)
+    text = "\n".join(json.dumps(line, default=_as_python) for line in lines)
+    arrow = read_json(
+        BytesIO(text.encode()),
+        read_options=ReadOptions(use_threads=False, block_size=max(len(text), 1)),
+        parse_options=ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    _write_arrow(arrow, path)
+
+
+def _as_python(value: Any) -> Any:
+    """Return NumPy's values and arrays as Python's."""
+    return value.tolist()
 
 
 def _write_arrow(arrow: pa.Table, path: Path) -> None:
