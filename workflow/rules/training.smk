@@ -49,7 +49,9 @@ rule experiments:
         "logs/experiments.log",
     benchmark:
         "benchmarks/experiments.tsv"
-    # Before all others: a misspelt backbone is told at once, not after the last face is cropped.
+    # Before all others: a misspelt backbone is told at once, not after the last face is cropped. No
+    # rule waits for it: one that did, by ancient(), would wait for the next run of Snakemake when
+    # an experiment is added (a job that is to run hides the reasons of what follows it).
     priority: 100
     conda:
         "../../environment.yml"
@@ -71,8 +73,6 @@ rule experiments:
 
 rule train:
     input:
-        # A new experiment is no reason to train the others again.
-        experiments=ancient("results/experiments.csv"),
         # The database must exist before several jobs use it; its age is no reason to train again.
         tracking=ancient("results/tracking.json"),
         # May stop the run (audits.on_shortcut); what it says changes no model.
