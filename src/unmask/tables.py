@@ -241,10 +241,11 @@ SCORES = Table(
         "label": "string",
         "experiment": "string",
         "fold": "int32",
+        "seed": "int32",
         "role": "string",
         "logit": "double",
     },
-    key=("fold", "part", "video", "track", "frame"),
+    key=("fold", "seed", "part", "video", "track", "frame"),
 )
 
 PREDICTIONS = Table(

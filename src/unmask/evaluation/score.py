@@ -25,7 +25,7 @@ from unmask.training.dataset import (
 logger = logging.getLogger(__name__)
 
 
-def score_fold(
+def score_model(
     model: Path,
     run: Path,
     shards: Path,
@@ -35,11 +35,11 @@ def score_fold(
     batch_size: int,
     output: Path,
 ) -> None:
-    """Score the select and the report role of one fold.
+    """Score the select and the report role of one model.
 
     Args:
         model: `model.safetensors` of the training job.
-        run: its `run.json`, for experiment, fold and prior shift.
+        run: its `run.json`, for experiment, fold, seed and prior shift.
         shards: folder of face shards.
         indices: face indices of all shards.
         splits: the split table.
@@ -57,6 +57,7 @@ def score_fold(
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
     faces["logit"] = predict_logits(network, loader) + job["prior_shift"]
     faces["experiment"] = job["experiment"]
+    faces["seed"] = job["seed"]
     write_table(faces, SCORES, output)
     logger.info("%d crops scored", len(faces))
 

@@ -103,28 +103,55 @@ def sample_seed(seed: int, epoch: int, row: int) -> int:
 
 
 class EpochSampler(Sampler[SampleId]):
-    """A new order each epoch; with `balance`, all of the rarer class and as many of the other."""
+    """A new order each epoch; with `balance`, all of the rarer class and as many of the other.
 
-    def __init__(self, labels: np.ndarray, seed: int, balance: bool) -> None:
+    Of several devices each takes every so-manieth sample, so that their batches of one step
+    together are the batch of one device. What does not fill a last batch waits for another epoch.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        seed: int,
+        balance: bool,
+        batch_size: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         """Take the labels.
 
         Args:
             labels: float (n,), 0 or 1.
             seed: of the order.
             balance: draw as many of the commoner class as there are of the rarer, anew each epoch.
+            batch_size: samples per step of all devices together, a multiple of `world_size`.
+            rank: which device.
+            world_size: number of devices.
         """
         self._rows = [np.flatnonzero(labels == label) for label in (0, 1)]
         self._balance = balance
         self._seed = seed
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
         self._epoch = 0
+        self._start = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell which epoch comes next; Lightning calls it."""
         self._epoch = epoch
 
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Go on in the middle: leave out the first batches of an epoch that were seen already."""
+        self._epoch = epoch
+        self._start = (epoch, batch)
+
     def __len__(self) -> int:
+        """Return this device's samples of a whole epoch."""
         sizes = [len(rows) for rows in self._rows]
-        return 2 * min(sizes) if self._balance else sum(sizes)
+        total = 2 * min(sizes) if self._balance else sum(sizes)
+        unit = self._batch_size if total >= self._batch_size else self._world_size
+        return total // unit * unit // self._world_size
 
     def __iter__(self) -> Iterator[SampleId]:
         rng = np.random.default_rng((self._seed, self._epoch))
@@ -132,7 +159,11 @@ class EpochSampler(Sampler[SampleId]):
         chosen = [
             rng.choice(rows, count, replace=False) if self._balance else rows for rows in self._rows
         ]
-        for row in rng.permutation(np.concatenate(chosen)):
+        order = rng.permutation(np.concatenate(chosen))
+        own = order[self._rank :: self._world_size][: len(self)]
+        epoch, batch = self._start
+        seen = batch * self._batch_size // self._world_size if epoch == self._epoch else 0
+        for row in own[seen:]:
             yield SampleId(self._epoch, int(row))
 
 
@@ -143,31 +174,42 @@ def create_train_loader(
     config: TrainingConfig,
     seed: int,
     workers: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Create the loader of training batches; see `FaceDataset` for the arguments."""
+    """Create the loader of training batches; see `FaceDataset` and `EpochSampler`."""
     dataset = FaceDataset(faces, folder, model_input, create_augmentation(config), seed)
-    sampler = EpochSampler((dataset.targets >= HALF).astype(float), seed, config.balance)
+    labels = (dataset.targets >= HALF).astype(float)
+    sampler = EpochSampler(labels, seed, config.balance, config.batch_size, rank, world_size)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // world_size,
         sampler=sampler,
         num_workers=workers,
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=len(sampler) >= config.batch_size,
     )
 
 
 def create_score_loader(
-    faces: pd.DataFrame, folder: Path, model_input: ModelInput, batch_size: int, workers: int
+    faces: pd.DataFrame,
+    folder: Path,
+    model_input: ModelInput,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Create a loader that gives every row once, in order, without augmentation."""
+    """Create a loader that gives every row once, in order, without augmentation.
+
+    Of several devices each has every so-manieth row, and none has one to fill up.
+    """
     dataset = FaceDataset(faces, folder, model_input)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=batch_size,
-        sampler=[SampleId(0, row) for row in range(len(dataset))],
+        sampler=[SampleId(0, row) for row in range(rank, len(dataset), world_size)],
         num_workers=workers,
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
