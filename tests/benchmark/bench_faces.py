@@ -140,6 +140,15 @@ def wall_of_workflow(root: Path, folder: Path) -> float:
     return time.monotonic() - start
 
 
+def planned(root: Path) -> str:
+    """Return what `unmask plan` says of CPU time and wall time."""
+    command = [*UNMASK, "plan", "--config", REPOSITORY / "config/config.yaml", "--cores", "2"]
+    command += ["--data-root", root]
+    done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    said = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    return "; ".join(line for line in said if line.startswith(("CPU time", "wall time")))
+
+
 def wall_of_decoding(files: Iterable[Path]) -> float:
     """Return the seconds that two FFmpeg processes side by side take."""
     start = time.monotonic()
@@ -234,6 +243,7 @@ def measure(real: Path, work: Path) -> None:
     every = sorted(root.glob("*/*.mp4"))
     decoding = wall_of_decoding(every)
     rules = wall_of_workflow(root, work / "workflow")
+    plan = planned(root)
     large = Usage()
     work_part(write_4k_part(work / "4k"), work / "out4k", large)
 
@@ -253,6 +263,7 @@ def measure(real: Path, work: Path) -> None:
     print(f"| wall time of two ffmpeg side by side | {decoding:.1f} s |")
     print(f"| wall time of `snakemake --cores 2`, its start included | {rules:.1f} s |")
     print(f"| share | **{rules / decoding:.2f}** |")
+    print(f"| `unmask plan` before | {plan} |")
     print(f"| fakes whose tracks are their original's | {len(reused)} |")
     print(f"| detections of such a fake, mean | {reused['detections'].mean():.1f} |")
     own = videos[~videos["reused"]]

@@ -93,6 +93,15 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> 
     assert "rule crop_faces:" not in printed
 
 
+@pytest.mark.parametrize("cores", [1, 3])
+def test_other_cores_make_nothing_again(finished: Finished, cores: int) -> None:
+    """With one core frames go through a file instead of a pipe."""
+    printed = finished.workflow.finish(
+        "-n", directory=finished.output, config=finished.config, cores=cores
+    )
+    assert "Nothing to be done" in printed
+
+
 def test_a_new_experiment_is_trained_at_once_and_the_others_are_left(
     finished: Finished, tmp_path: Path
 ) -> None:

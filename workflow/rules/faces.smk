@@ -27,10 +27,11 @@ rule extract_frames:
     resources:
         mem_mb=frames_memory,
         runtime=240,
+        # Both cores of a pipe's pair: its reader needs a tenth of one. No parameter, because with
+        # other --cores nothing has to be made anew.
+        decoders=2 if is_piped() else 1,
     params:
         part=part_of,
-        # Both cores of a pipe's pair: its reader needs a tenth of one.
-        decoders=2 if is_piped() else 1,
         settings=settings("frames", "limits"),
         code=source_digest("videos.stream"),
     shell:
@@ -40,7 +41,7 @@ rule extract_frames:
             --part {params.part:q} \
             --probe {input:q} \
             --settings {params.settings:q} \
-            --decoders {params.decoders:q} \
+            --decoders {resources.decoders} \
             --out {output:q}
         """
 
