@@ -68,6 +68,7 @@ FORMER_PROBLEMS = (
     "keyframe_first_is_the_fifth.mp4",
     "hole_behind_a_stream.ts",
     "times_shuffled.mp4",
+    "before_zero.mp4",
     "hls_inside.m3u8",
     "hls_outside.m3u8",
     "ffconcat_inside.mp4",

@@ -68,6 +68,17 @@ def test_a_clip_stored_lying_says_by_how_much(
     assert (row["video_width"], row["video_height"]) == (120, 160)
 
 
+def test_a_clip_whose_first_pictures_are_cut_off_by_an_edit_list_can_be_read(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    """As phones write them when they trim a clip: the first key frame is decoded but not shown."""
+    early = [40 * index - 200 for index in range(12)]
+    part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
+    clip = make_video(part / "a.mp4", frames=12, milliseconds=early, rotation=90)
+    row = probe_clip(clip, make_part)
+    assert (row["status"], row["video_rotation"]) == (Status.OK, 90)
+
+
 def write_sound(path: Path) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100, layout="mono")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +138,23 @@ def _first_rotation(
 ) -> int | None:
     """Return the rotation of the first frame that can be decoded; None where none can."""
     damage: av.FFmpegError | None = None
-    context = stream.codec_context
-    for packet in container.demux(stream):
+    packets = container.demux(stream)
+    first = next(packets)
+    # Flushed at once: a decoder that reorders would ask for three more packets.
+    with suppress(av.error.InvalidDataError):
+        frames = first.decode() or (stream.codec_context.decode(None) if first.size else [])
+        if frames:
+            return frames[0].rotation % 360
+    stream.codec_context.flush_buffers()
+    # The first picture may be damaged, or cut off by an edit list: the others are whole.
+    for packet in chain([first], packets):
         try:
-            # Flushed at once: a decoder that reorders would ask for three more packets.
-            frames = packet.decode() or (context.decode(None) if packet.size else [])
-        except av.error.InvalidDataError as error:  # the next packets may be whole
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
             damage = error
             frames = []
         if frames:
             return frames[0].rotation % 360
-        context.flush_buffers()
     if damage is not None:
         raise damage
     return None
