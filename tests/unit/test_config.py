@@ -109,13 +109,16 @@ def test_an_experiment_overrides_training_and_leaves_the_rest() -> None:
     config = load_config(
         {
             "training": {"epochs": 4, "batch_size": 8},
-            "experiments": {"longer": {"epochs": 40}, "plain": {"drop_rate": 0, "balance": False}},
+            "experiments": {
+                "longer": {"epochs": 40},
+                "plain": {"drop_rate": 0, "batches": "plain"},
+            },
             "kaggle": {"experiment": "plain"},
         }
     )
     longer, plain = config.experiment("longer"), config.experiment("plain")
     assert (longer.epochs, longer.batch_size) == (40, 8)
-    assert (plain.epochs, plain.drop_rate, plain.balance) == (4, 0, False)
+    assert (plain.epochs, plain.drop_rate, plain.batches) == (4, 0, "plain")
     assert longer.model_copy(update={"epochs": 4}) == config.training
 
 

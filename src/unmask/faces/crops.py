@@ -21,6 +21,8 @@ from unmask.faces.tracks import Track
 from unmask.videos.color import square_bgr
 from unmask.videos.frames import Frame
 
+_END_OF_JPEG = b"\xff\xd9"
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -140,10 +142,11 @@ def decode_jpeg(data: bytes, key: str) -> NDArray[np.uint8]:
     """Decode a crop to RGB uint8 (h, w, 3).
 
     Raises:
-        UnmaskError: the bytes are no JPEG; the message names `key`.
+        UnmaskError: the bytes are no whole JPEG; the message names `key`.
     """
-    # OpenCV returns None for what is no picture, but asserts on no bytes at all.
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    # OpenCV returns None for what is no picture, but paints the rest of half a picture grey.
+    whole = data.endswith(_END_OF_JPEG)
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
     if picture is None:
         raise UnmaskError(f"crop {key}: not a readable JPEG; delete its shard and rerun")
     return np.asarray(picture, np.uint8)

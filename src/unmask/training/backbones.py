@@ -45,16 +45,26 @@ class ModelInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring an RGB crop, uint8 (h, w, 3), to the input's size, uint8 (size, size, 3)."""
+        if crop.shape[:2] == (self.size, self.size):
+            return crop
+        interpolation = cv2.INTER_AREA if crop.shape[0] > self.size else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(crop, (self.size, self.size), interpolation=interpolation))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn images, uint8 (n, 3, size, size), into what the model takes, float32, likewise.
+
+        It works on the device that holds the images, to which a quarter of the bytes had to go.
+        """
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
     def prepare(self, crop: NDArray[np.uint8]) -> Tensor:
         """Turn an RGB crop, uint8 (h, w, 3), into a normalised float32 tensor (3, size, size)."""
-        if crop.shape[:2] != (self.size, self.size):
-            shrinks = crop.shape[0] > self.size
-            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-            resized = cv2.resize(crop, (self.size, self.size), interpolation=interpolation)
-            crop = np.asarray(resized, np.uint8)
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        scaled = (crop.astype(np.float32) / np.float32(255) - mean) / std
-        return torch.from_numpy(scaled.transpose(2, 0, 1).copy())
+        image = torch.from_numpy(self.resize(crop)).permute(2, 0, 1)[None]
+        return self.normalize(image)[0].contiguous()
 
 
 def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:

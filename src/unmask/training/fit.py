@@ -37,8 +37,8 @@ from unmask.tables import (
 )
 from unmask.tracking import start_training_run
 from unmask.training.backbones import create_backbone, save_model
+from unmask.training.batches import HALF
 from unmask.training.dataset import (
-    HALF,
     create_score_loader,
     create_train_loader,
     labelled_faces,
@@ -113,7 +113,6 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
                 "results/videos.parquet says why others have none"
             )
     prior = float(train["target"].mean())
-    prior_shift = math.log(prior / (1 - prior)) if config.balance else 0.0
     softened = int((train["target"] != (train["label"] == Label.FAKE)).sum())
     logger.info(
         "label noise: %d crops left out, %d with another target", labelled - len(train), softened
@@ -130,8 +129,10 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     select_loader = create_score_loader(
         select, job.shards, model_input, config.batch_size, loader_workers(job.threads)
     )
+    shown = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
+    prior_shift = math.log(prior / (1 - prior)) - math.log(shown / (1 - shown))
     video_of_row = np.asarray(select.groupby(["part", "video"]).ngroup(), np.int64)
-    model = DeepfakeClassifier(backbone, config, prior_shift, video_of_row)
+    model = DeepfakeClassifier(backbone, model_input, config, prior_shift, video_of_row)
 
     # 4. Callbacks
     checkpoints = output / "checkpoints"

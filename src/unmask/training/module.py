@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from unmask.config import TrainingConfig
+from unmask.training.backbones import ModelInput
 from unmask.training.dataset import Batch
 
 
@@ -28,6 +29,7 @@ class DeepfakeClassifier(pl.LightningModule):
     def __init__(
         self,
         backbone: nn.Module,
+        model_input: ModelInput,
         config: TrainingConfig,
         prior_shift: float,
         video_of_row: NDArray[np.int64],
@@ -36,20 +38,22 @@ class DeepfakeClassifier(pl.LightningModule):
 
         Args:
             backbone: maps float32 (n, 3, size, size) to (n, 1) logits.
+            model_input: normalises the images.
             config: the experiment.
             prior_shift: added to a logit to move it from the training prior to the data's.
             video_of_row: int64 (rows of the validation set,), which video each crop is of.
         """
         super().__init__()
         self.backbone = backbone
+        self._input = model_input
         self._config = config
         self._prior_shift = prior_shift
         self._video_of_row = torch.tensor(video_of_row)
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (n,) of images (n, 3, size, size)."""
-        logits: Tensor = self.backbone(image).squeeze(1)
+        """Return logits (n,) of images, uint8 (n, 3, size, size)."""
+        logits: Tensor = self.backbone(self._input.normalize(image)).squeeze(1)
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
