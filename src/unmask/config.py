@@ -177,12 +177,13 @@ PRESETS["strong"] = PRESETS["winner"] | {"downscale": 0.2, "codec": 0.1}
 def _range(low: float, high: float, kind: type = float) -> Any:
     """Return the type of a pair of ascending numbers within limits."""
 
-    def check(limits: tuple[float, float]) -> tuple[float, float]:
+    def check(limits: list[float]) -> list[float]:
         if not low <= limits[0] <= limits[1] <= high:
             raise ValueError(f"must be two ascending numbers from {low:g} to {high:g}")
         return limits
 
-    return Annotated[tuple[kind, kind], AfterValidator(check)]  # type: ignore[valid-type]
+    pair = Field(min_length=2, max_length=2)
+    return Annotated[list[kind], pair, AfterValidator(check)]  # type: ignore[valid-type]
 
 
 def _chance(description: str) -> Any:
@@ -202,18 +203,18 @@ class AugmentConfig(Section):
     cutout: Chance = _chance("eyes, nose, mouth or half of the face blackened")
     codec: Chance = _chance("the crop and its neighbours in time encoded again with x264")
     codec_crf: _range(0, 51, int) = Field(
-        (17, 40), description="x264's CRF, from and to; higher is worse"
+        [17, 40], description="x264's CRF, from and to; higher is worse"
     )
     codec_frames: int = Field(5, ge=1, le=31, description="crops in the encoded sequence")
     jpeg: Chance = _chance("saved as JPEG")
-    jpeg_quality: _range(1, 100, int) = Field((60, 100), description="its quality, from and to")
+    jpeg_quality: _range(1, 100, int) = Field([60, 100], description="its quality, from and to")
     noise: Chance = _chance("Gaussian noise")
-    noise_sigma: _range(0, 255) = Field((3, 13), description="its standard deviation, of 255")
+    noise_sigma: _range(0, 255) = Field([3, 13], description="its standard deviation, of 255")
     blur: Chance = _chance("Gaussian blur")
-    blur_sigma: _range(0.1, 50) = Field((0.3, 1.0), description="its standard deviation in pixels")
+    blur_sigma: _range(0.1, 50) = Field([0.3, 1.0], description="its standard deviation in pixels")
     downscale: Chance = _chance("made small and large again")
     downscale_factor: _range(0.05, 1) = Field(
-        (0.25, 0.9), description="how small, as a share of the side"
+        [0.25, 0.9], description="how small, as a share of the side"
     )
     interpolation: Chance = _chance("brought to image_size with another interpolation")
     brightness_contrast: Chance = _chance("other brightness and contrast")
@@ -377,18 +378,19 @@ class Config(Section):
 
     def experiment(self, name: str) -> TrainingConfig:
         """Return the training settings of one experiment: `training` with its overrides."""
-        overrides = self.experiments[name].model_dump(exclude_unset=True, exclude_none=True)
-        return TrainingConfig.model_validate(_overlaid(self.training.model_dump(), overrides))
+        overrides = self.experiments[name].model_dump(exclude_unset=True)
+        return TrainingConfig.model_validate(_merged(self.training.model_dump(), overrides))
 
 
-def _overlaid(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with those of `over` in their place."""
-    inner = {
-        key: _overlaid(values[key], value)
-        for key, value in over.items()
-        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
-    }
-    return {**values, **over, **inner}
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, section by section; of two values that of `high`, unless it is None."""
+    merged = dict(low)
+    for key, value in high.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merged(merged[key], value)
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def load_config(values: Mapping[str, Any]) -> Config:

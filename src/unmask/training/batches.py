@@ -193,8 +193,10 @@ class EpochSampler(Sampler[SampleId]):
                 "a fake needs its own original among the training videos, a class its crops"
             )
         paired = config.batches in ("paired", "self_blended")
-        self._per_step = min(config.batch_size // (2 if paired else 1), self._count)
-        if self._per_step % world_size:
+        self._per_step = config.batch_size // (2 if paired else 1)
+        if self._count < self._per_step:
+            self._per_step = self._count // world_size * world_size
+        if self._per_step == 0 or self._per_step % world_size:
             raise UnmaskError(
                 f"training.batch_size: {world_size} processes cannot share the "
                 f"{self._per_step} {'pairs' if paired else 'crops'} of a step evenly"
@@ -220,9 +222,9 @@ class EpochSampler(Sampler[SampleId]):
         if epoch != self._epoch:
             self._epoch, self._start = epoch, 0
 
-    def resume(self, epoch: int, step: int) -> None:
-        """Go on in an epoch as if `step` of its steps had been taken."""
-        self._epoch, self._start = epoch, step
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Go on in the middle of an epoch: leave out its first batches, which were seen already."""
+        self._epoch, self._start = epoch, batch
 
     def __len__(self) -> int:
         """Return the samples of a whole epoch for this process."""

@@ -298,6 +298,8 @@ def _create_loader(
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # Its own, so that what is random in training does not depend on how often a loader starts.
+        generator=torch.Generator(),
     )
 
 
