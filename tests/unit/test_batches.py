@@ -173,8 +173,8 @@ def face(video: str, family: str, time: float = 0.0, **keys: float) -> dict[str,
     ("original", "fake", "pairs"),
     [
         ({}, {}, True),
-        ({"time": 0.5}, {"time": 0.51}, True),
-        ({"time": 0.5}, {"time": 0.54}, False),
+        ({"time": 0.5}, {"time": 0.7}, True),
+        ({"time": 0.5}, {"time": 1.1}, False),
         ({}, {"crop_x0": 110.0}, True),  # IoU 0.82
         ({}, {"crop_x0": 130.0}, False),  # IoU 0.54
         ({}, {"crop_side": 80.0}, False),  # IoU 0.64

@@ -119,6 +119,75 @@ def test_a_job_of_one_thread_decodes_by_itself_and_larger_ones_share() -> None:
 
 
 @pytest.fixture
+def twins(faces: pd.DataFrame) -> pd.DataFrame:
+    """The same faces as if every fake had taken over its original's tracks."""
+    square = ["crop_x0", "crop_y0", "crop_side"]
+    return faces.assign(**faces.loc[0, square])
+
+
+@pytest.mark.parametrize("augment", [{}, {"mixup": 1.0, "codec": 0.5}])
+@pytest.mark.parametrize("kind", ["paired", "self_blended"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
+    kind: str, augment: dict[str, float], twins: pd.DataFrame, shards: Path
+) -> None:
+    config = TrainingConfig(batch_size=4, batches=kind, augment=AugmentConfig(**augment))
+    found = list(create_train_loader(twins, shards, INPUT, config, 1, workers=0))
+    rows = torch.cat([one["row"] for one in found]).reshape(-1, 2)
+    labels = torch.cat([one["label"] for one in found]).reshape(-1, 2)
+    video = twins["video"].to_numpy()
+    for (real, fake), targets in zip(rows.tolist(), labels.tolist(), strict=True):
+        if kind == "paired":
+            assert (video[real], video[fake]) in [("a.mp4", "c.mp4"), ("b.mp4", "d.mp4")]
+        else:
+            assert real == fake
+        assert sum(targets) == pytest.approx(1)
+        assert (targets == [0.0, 1.0]) != ("mixup" in augment)
+    assert len(rows) == 8  # each of the REAL crops
+    for workers in (1, 4):
+        others = create_train_loader(twins, shards, INPUT, config, 1, workers)
+        for one, other in zip(found, others, strict=True):
+            assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "row"))
+
+
+def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shards: Path) -> None:
+    fake = twins["label"] == "FAKE"
+    later = twins.assign(time=twins["time"] + 0.2 * fake)
+    beside = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
+    augment = AugmentConfig(preset="none", mixup=1.0)
+    config = TrainingConfig(batch_size=16, batches="paired", augment=augment)
+    for shown, mixed in ((twins, True), (later, False), (beside, False)):
+        (batch,) = create_train_loader(shown, shards, INPUT, config, 1, workers=0)
+        assert len(batch["label"]) == 16
+        assert bool(((batch["label"] > 0) & (batch["label"] < 1)).all()) == mixed
+
+
+def test_fakes_without_their_original_are_counted(
+    twins: pd.DataFrame, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TrainingConfig(batch_size=2, batches="paired")
+    with caplog.at_level("INFO"):
+        create_train_loader(twins[twins["video"] != "a.mp4"], shards, INPUT, config, 1, workers=0)
+    assert "4 of 8 FAKE crops have no crop of their original beside them" in caplog.text
+    assert "(1 videos)" in caplog.text
+
+
+def test_a_sequence_stays_within_its_track(faces: pd.DataFrame, shards: Path) -> None:
+    """Each video has four crops; the ends of a track are repeated."""
+    dataset = FaceDataset(faces, shards, INPUT)
+    assert dataset._around(5, 2).tolist() == [4, 4, 5, 6, 7]
+    assert dataset._around(0, 1).tolist() == [0, 0, 1]
+    assert dataset._around(15, 3).tolist() == [12, 13, 14, 15, 15, 15, 15]
+
+
+def test_a_crop_that_ends_early_is_refused(faces: pd.DataFrame, shards: Path) -> None:
+    """OpenCV would paint the missing half grey and say nothing."""
+    faces.loc[3, "size"] //= 2
+    with pytest.raises(UnmaskError, match="not a readable JPEG"):
+        FaceDataset(faces, shards, INPUT)[SampleId(0, 3)]
+
+
+@pytest.fixture
 def noise() -> pd.DataFrame:
     rows = [("c.mp4", 0, "uncertain"), ("d.mp4", 0, "unswapped"), ("a.mp4", 0, "uncertain")]
     return pd.DataFrame(rows, columns=["video", "track", "verdict"]).assign(part="part")

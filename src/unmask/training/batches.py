@@ -27,9 +27,10 @@ Rows = NDArray[np.int64]
 HALF = 0.5
 # Partners that are no row: a crop by itself, and one that is paired with itself, blended.
 ALONE, BLENDED = -1, -2
-# A fake and its original show the same moment when their times differ by less than half a frame at
-# 30 frames a second, and the same face when the squares of their crops overlap so much.
-_SAME_TIME_S = 1 / 60
+# A fake as long as its original is sampled at the same times. Of one that was cut, samples lie
+# beside the original's, within half of the 0.3 to 0.6 s from one to the next.
+_NEAR_S = 0.5
+# Crops show the same face when their squares overlap so much.
 MIN_PAIR_IOU = 0.7
 
 
@@ -62,10 +63,11 @@ class Crops(NamedTuple):
 
 
 def pair_faces(faces: pd.DataFrame) -> Rows:
-    """Find the crop of its original for each crop of a fake: same person, same moment.
+    """Find the crop of its original for each crop of a fake: same person, same place and moment.
 
-    A fake that took over its original's tracks has the same squares. Otherwise the track of the
-    original that overlaps most is taken, where the IoU is at least `MIN_PAIR_IOU`.
+    A fake of its original's length that took over its tracks has the same times and squares.
+    Otherwise the crop nearest in time is taken, of the track that overlaps most, where the IoU is
+    at least `MIN_PAIR_IOU`.
 
     Args:
         faces: face index with `label` and `family`, the name of a fake's original.
@@ -87,7 +89,7 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
             on="time",
             by=["part", "family"],
             direction="nearest",
-            tolerance=_SAME_TIME_S,
+            tolerance=_NEAR_S,
             suffixes=("", "_original"),
         ).dropna(subset="row_original")
         own, other = pairs["row"].to_numpy(), pairs["row_original"].to_numpy().astype(np.int64)

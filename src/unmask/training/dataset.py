@@ -42,6 +42,9 @@ from unmask.training.outline import Face
 
 logger = logging.getLogger(__name__)
 
+# Times that differ by less than half a frame at 30 frames a second are the same moment.
+_SAME_TIME_S = 1 / 60
+
 
 class Batch(TypedDict):
     """A collated batch of n crops; the two of a pair are neighbours, the REAL one first.
@@ -112,6 +115,7 @@ class FaceDataset(Dataset[Sample]):
             # Boxes as shares of the crop's side; landmarks are in its pixels.
             corner = faces[["crop_x0", "crop_y0"] * 2].to_numpy(np.float32)
             side = faces[["crop_side"]].to_numpy(np.float32)
+            self._times = faces["time"].to_numpy()
             self._squares = faces[["crop_x0", "crop_y0", "crop_side"]].to_numpy(np.float32)
             self._boxes = (faces[["x0", "y0", "x1", "y1"]].to_numpy(np.float32) - corner) / side
             five = _stacked(faces["landmarks"], 5)
@@ -141,7 +145,7 @@ class FaceDataset(Dataset[Sample]):
             for sequence, one in zip(sequences, rows, strict=True)
         ]
         share = self._augmentation.mixture(seed) if len(rows) == 2 else None
-        if share is not None and self._show_one_square(rows):
+        if share is not None and self._show_the_same(rows):
             pictures, targets = mix_pair(pictures, targets, share)
         return Sample(pictures, targets, rows)
 
@@ -166,10 +170,11 @@ class FaceDataset(Dataset[Sample]):
         same = rows[self._people[rows] == self._people[row]]
         return np.clip(rows, same[0], same[-1])
 
-    def _show_one_square(self, rows: Sequence[int]) -> bool:
-        """Tell whether two crops are of the same square of the frame, so that they can be mixed."""
-        first, second = rows
-        return first == second or bool((self._squares[first] == self._squares[second]).all())
+    def _show_the_same(self, rows: Sequence[int]) -> bool:
+        """Tell whether two crops are of one square at one moment, so that they can be mixed."""
+        apart = abs(self._times[rows[0]] - self._times[rows[1]])
+        same_square = (self._squares[rows[0]] == self._squares[rows[1]]).all()
+        return bool(same_square and apart < _SAME_TIME_S)
 
 
 def mix_pair(
