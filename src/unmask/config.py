@@ -174,16 +174,15 @@ PRESETS: dict[str, dict[str, float]] = {
 PRESETS["strong"] = PRESETS["winner"] | {"downscale": 0.2, "codec": 0.1}
 
 
-def _range(low: float, high: float, kind: type = float) -> Any:
-    """Return the type of a pair of ascending numbers within limits."""
+def _range(low: float, high: float) -> AfterValidator:
+    """Return the check of a pair of ascending numbers within limits."""
 
     def check(limits: list[float]) -> list[float]:
-        if not low <= limits[0] <= limits[1] <= high:
+        if len(limits) != 2 or not low <= limits[0] <= limits[1] <= high:
             raise ValueError(f"must be two ascending numbers from {low:g} to {high:g}")
         return limits
 
-    pair = Field(min_length=2, max_length=2)
-    return Annotated[list[kind], pair, AfterValidator(check)]  # type: ignore[valid-type]
+    return AfterValidator(check)
 
 
 def _chance(description: str) -> Any:
@@ -202,18 +201,24 @@ class AugmentConfig(Section):
     flip: Chance = _chance("a mirrored crop")
     cutout: Chance = _chance("eyes, nose, mouth or half of the face blackened")
     codec: Chance = _chance("the crop and its neighbours in time encoded again with x264")
-    codec_crf: _range(0, 51, int) = Field(
+    codec_crf: Annotated[list[int], _range(0, 51)] = Field(
         [17, 40], description="x264's CRF, from and to; higher is worse"
     )
     codec_frames: int = Field(5, ge=1, le=31, description="crops in the encoded sequence")
     jpeg: Chance = _chance("saved as JPEG")
-    jpeg_quality: _range(1, 100, int) = Field([60, 100], description="its quality, from and to")
+    jpeg_quality: Annotated[list[int], _range(1, 100)] = Field(
+        [60, 100], description="its quality, from and to"
+    )
     noise: Chance = _chance("Gaussian noise")
-    noise_sigma: _range(0, 255) = Field([3, 13], description="its standard deviation, of 255")
+    noise_sigma: Annotated[list[float], _range(0, 255)] = Field(
+        [3, 13], description="its standard deviation, of 255"
+    )
     blur: Chance = _chance("Gaussian blur")
-    blur_sigma: _range(0.1, 50) = Field([0.3, 1.0], description="its standard deviation in pixels")
+    blur_sigma: Annotated[list[float], _range(0.1, 50)] = Field(
+        [0.3, 1.0], description="its standard deviation in pixels"
+    )
     downscale: Chance = _chance("made small and large again")
-    downscale_factor: _range(0.05, 1) = Field(
+    downscale_factor: Annotated[list[float], _range(0.05, 1)] = Field(
         [0.25, 0.9], description="how small, as a share of the side"
     )
     interpolation: Chance = _chance("brought to image_size with another interpolation")

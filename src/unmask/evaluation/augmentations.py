@@ -26,6 +26,8 @@ _CELL = 144
 _GAP = 4
 _QUALITY = 92
 
+# Of these the middle of the crop is shown, large: what they do is too fine to be seen in all of it.
+_FINE = ("codec", "downscale", "jpeg", "noise", "blur", "interpolation")
 _SAID = {
     "codec": "Encoded with its neighbours in time by x264, and decoded again.",
     "cutout": "Eyes, mouth, nose or half of the face blackened.",
@@ -65,10 +67,13 @@ def explore_augmentations(
     def only(name: str) -> AugmentConfig:
         return none.model_copy(update={name: 1.0})
 
-    def shown(augment: AugmentConfig, ids: list[SampleId]) -> bytes:
-        return _grid(_strips(faces, shards, config.image_size, augment, ids))
+    def shown(augment: AugmentConfig, ids: list[SampleId], share: float = 1.0) -> bytes:
+        return _grid(_strips(faces, shards, config.image_size, augment, ids), share)
 
-    sections = [(name, _SAID[name], shown(only(name), single)) for name in _SAID]
+    sections = [
+        (name, text, shown(only(name), single, 0.4 if name in _FINE else 1.0))
+        for name, text in _SAID.items()
+    ]
     together = f"As configured in `training.augment` (preset {config.augment.preset})."
     sections.append(("all together", together, shown(config.augment, single)))
     if fakes:
@@ -109,18 +114,28 @@ def _strips(
         yield [stored * (len(drawn[0]) // len(stored)), *map(list, drawn)]
 
 
-def _grid(strips: Iterator[list[list[Picture]]]) -> bytes:
-    """Return a JPEG: a column for each draw, a row for each crop, pairs without a gap."""
+def _grid(strips: Iterator[list[list[Picture]]], share: float) -> bytes:
+    """Return a JPEG: a column for each draw, a row for each crop, pairs without a gap.
+
+    Args:
+        strips: of each sample its crops as stored and as drawn.
+        share: how much of a crop's side is shown, around its middle.
+    """
     rows = []
     for strip in strips:
-        cells = [np.concatenate([_cell(picture) for picture in pictures]) for pictures in strip]
+        cells = [
+            np.concatenate([_cell(picture, share) for picture in pictures]) for pictures in strip
+        ]
         rows.append(_joined(cells, axis=1))
     picture = cv2.cvtColor(_joined(rows, axis=0), cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
-def _cell(picture: Picture) -> Picture:
-    return np.asarray(cv2.resize(picture, (_CELL, _CELL), interpolation=cv2.INTER_AREA), np.uint8)
+def _cell(picture: Picture, share: float) -> Picture:
+    edge = round(len(picture) * (1 - share) / 2)
+    middle = picture[edge : len(picture) - edge, edge : len(picture) - edge]
+    interpolation = cv2.INTER_AREA if len(middle) > _CELL else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(middle, (_CELL, _CELL), interpolation=interpolation), np.uint8)
 
 
 def _joined(pictures: list[NDArray[np.uint8]], axis: int) -> NDArray[np.uint8]:

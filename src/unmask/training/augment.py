@@ -63,8 +63,8 @@ class Augmentation:
         """
         picture = sequence[len(sequence) // 2]
         if (rng := self._generator("codec", seed)) is not None:
-            crf = rng.integers(*self._config.codec_crf, endpoint=True)
-            picture = recode(sequence, int(crf), TUNES[rng.integers(len(TUNES))])
+            crf = _integer(rng, self._config.codec_crf)
+            picture = recode(sequence, crf, TUNES[rng.integers(len(TUNES))])
         if (rng := self._generator("cutout", seed)) is not None:
             picture = cut_out(picture, face, rng)
         picture = self._apply(BEFORE_RESIZE, picture, seed)
@@ -169,9 +169,9 @@ def shift_levels(picture: Picture, gain: float, offset: float) -> Picture:
     return np.asarray(cv2.LUT(picture, levels), np.uint8)
 
 
-def add_color(picture: Picture, color: Sequence[float]) -> Picture:
+def add_color(picture: Picture, color: NDArray[np.float64]) -> Picture:
     """Return a picture with a constant added to each channel, clipped to [0, 255]."""
-    levels = np.arange(256)[:, None] + np.asarray(color)[None]
+    levels = np.arange(256)[:, None] + color[None]
     table = np.clip(levels, 0, 255).round().astype(np.uint8)
     return np.asarray(cv2.LUT(picture, table.reshape(1, 256, 3)), np.uint8)
 
@@ -184,8 +184,13 @@ def shrink_and_enlarge(picture: Picture, factor: float, down: int, up: int) -> P
     return np.asarray(cv2.resize(shrunk, (width, height), interpolation=up), np.uint8)
 
 
+def _integer(rng: np.random.Generator, limits: Sequence[int]) -> int:
+    low, high = limits
+    return int(rng.integers(low, high, endpoint=True))
+
+
 def _jpeg(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
-    return save_as_jpeg(picture, int(rng.integers(*config.jpeg_quality, endpoint=True)))
+    return save_as_jpeg(picture, _integer(rng, config.jpeg_quality))
 
 
 def _noise(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
@@ -264,7 +269,8 @@ def _affine(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -
     degrees = rng.uniform(-1, 1) * config.affine_degrees
     scale = 1 + rng.uniform(-1, 1) * config.affine_scale
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    matrix[:, 2] += rng.uniform(-1, 1, 2) * config.affine_shift * (width, height)
+    shift = rng.uniform(-1, 1, 2) * config.affine_shift * (width, height)
+    matrix = matrix + np.stack([np.zeros(2), np.zeros(2), shift], axis=1)
     return np.asarray(cv2.warpAffine(picture, matrix, (width, height)), np.uint8)
 
 

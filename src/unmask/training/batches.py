@@ -89,7 +89,7 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
             on="time",
             by=["part", "family"],
             direction="nearest",
-            tolerance=_NEAR_S,
+            tolerance=_NEAR_S,  # type: ignore[arg-type]
             suffixes=("", "_original"),
         ).dropna(subset="row_original")
         own, other = pairs["row"].to_numpy(), pairs["row_original"].to_numpy().astype(np.int64)

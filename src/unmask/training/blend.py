@@ -114,9 +114,14 @@ def soften(mask: Mask, rng: np.random.Generator) -> Mask:
     height, width = mask.shape
     resized = cv2.resize(mask, tuple(int(side) for side in rng.integers(192, 257, 2)))
     kernels = [(int(side), int(side)) for side in 2 * rng.integers(2, 13, 2) + 1]
-    blurred = cv2.GaussianBlur(resized, kernels[0], 0)
-    blurred /= max(float(blurred.max()), 1e-6)
-    blurred[blurred < _INSIDE] = 0
-    soft = cv2.GaussianBlur(blurred, kernels[1], rng.uniform(5, 46))
-    soft = cv2.resize(soft / max(float(soft.max()), 1e-6), (width, height))
+    inside = _to_one(cv2.GaussianBlur(resized, kernels[0], 0))
+    inside[inside < _INSIDE] = 0
+    soft = _to_one(cv2.GaussianBlur(inside, kernels[1], rng.uniform(5, 46)))
+    soft = np.asarray(cv2.resize(soft, (width, height)), np.float32)
     return np.asarray(np.clip(soft, 0, 1), np.float32)
+
+
+def _to_one(mask: NDArray[np.generic]) -> Mask:
+    """Return a mask divided by its largest value; one of zeros as it is."""
+    values = np.asarray(mask, np.float32)
+    return values / np.float32(max(float(values.max()), 1e-6))

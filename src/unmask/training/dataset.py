@@ -100,7 +100,7 @@ class FaceDataset(Dataset[Sample]):
             seed: of the augmentation.
         """
         target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
-        self.targets = target.to_numpy(np.float32)
+        self.targets = np.asarray(target, np.float32)
         self._keys = pa.array(faces["key"])
         shard, self._shard_names = pd.factorize(faces["shard"])
         self._shards = shard.astype(np.int32)

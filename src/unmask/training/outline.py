@@ -32,7 +32,7 @@ _RIGHT_HALF = np.array(
     np.float32,
 )
 _CHIN = np.array([[0.0, 1.777]], np.float32)
-_OUTLINE = np.concatenate([_RIGHT_HALF, _CHIN, _RIGHT_HALF * np.float32([-1, 1])])
+_OUTLINE = np.concatenate([_RIGHT_HALF, _CHIN, _RIGHT_HALF * np.array([-1, 1], np.float32)])
 # How far above the eyes a forehead ends, in units of the distance from the eyes to the mouth.
 _FOREHEAD = 0.8
 # Of the 68: right eye, left eye, tip of the nose, right and left corner of the mouth.
