@@ -189,22 +189,27 @@ def _integer(rng: np.random.Generator, limits: Sequence[int]) -> int:
     return int(rng.integers(low, high, endpoint=True))
 
 
+def _number(rng: np.random.Generator, limits: Sequence[float]) -> float:
+    low, high = limits
+    return float(rng.uniform(low, high))
+
+
 def _jpeg(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
     return save_as_jpeg(picture, _integer(rng, config.jpeg_quality))
 
 
 def _noise(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
-    sigma = np.float32(rng.uniform(*config.noise_sigma))
+    sigma = np.float32(_number(rng, config.noise_sigma))
     noise = rng.standard_normal(picture.shape, np.float32) * sigma
     return np.asarray(cv2.add(picture, noise, dtype=cv2.CV_8U), np.uint8)
 
 
 def _blur(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(*config.blur_sigma)), np.uint8)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), _number(rng, config.blur_sigma)), np.uint8)
 
 
 def _downscale(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -> Picture:
-    factor = rng.uniform(*config.downscale_factor)
+    factor = _number(rng, config.downscale_factor)
     down = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_NEAREST)[rng.integers(3)]
     return shrink_and_enlarge(picture, factor, down, cv2.INTER_LINEAR)
 
