@@ -2,8 +2,8 @@
 
 Every augmentation is a function of a crop and a random generator. The generator depends on the
 sample and on the name of the augmentation, so both of a pair get the same parameters, and switching
-one augmentation on leaves the draws of all others as they were. The pixels are OpenCV's work: a
-pipeline of albumentations 2.0.8 takes longer for its bookkeeping than these take in all.
+one augmentation on leaves the draws of all others as they were. The pixels are OpenCV's work;
+docs/architecture.md says why no augmentation library is used.
 """
 
 from __future__ import annotations
