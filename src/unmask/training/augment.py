@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.config import AugmentConfig
+from unmask.faces.crops import resize_crop
 from unmask.training.codec import TUNES, recode
 from unmask.training.outline import Face, Points, fill_hull
 
@@ -86,12 +87,14 @@ class Augmentation:
         return picture
 
     def _resize(self, picture: Picture, seed: int) -> Picture:
-        shrinks = len(picture) > self._size
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        if (rng := self._generator("interpolation", seed)) is not None:
-            down, up = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
-            interpolation = down if shrinks else up
-        return _resized(picture, self._size, interpolation)
+        rng = self._generator("interpolation", seed)
+        if rng is None or len(picture) == self._size:
+            return resize_crop(picture, self._size)
+        down, up = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
+        interpolation = down if len(picture) > self._size else up
+        return np.asarray(
+            cv2.resize(picture, (self._size, self._size), interpolation=interpolation), np.uint8
+        )
 
     def _generator(self, name: str, seed: int) -> np.random.Generator | None:
         """Return the generator of an augmentation, or None where it is not the sample's turn."""
@@ -100,12 +103,6 @@ class Augmentation:
             return None
         rng = np.random.Generator(np.random.PCG64((seed, zlib.crc32(name.encode()))))
         return rng if rng.random() < chance else None
-
-
-def _resized(picture: Picture, size: int, interpolation: int) -> Picture:
-    if picture.shape[:2] == (size, size):
-        return picture
-    return np.asarray(cv2.resize(picture, (size, size), interpolation=interpolation), np.uint8)
 
 
 def cut_out(picture: Picture, face: Face, rng: np.random.Generator) -> Picture:

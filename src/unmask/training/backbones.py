@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import timm
 import torch
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.faces.crops import resize_crop
 
 _METADATA_KEY = "unmask"
 
@@ -46,11 +46,8 @@ class ModelInput:
     std: tuple[float, ...]
 
     def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring an RGB crop, uint8 (h, w, 3), to the input's size, uint8 (size, size, 3)."""
-        if crop.shape[:2] == (self.size, self.size):
-            return crop
-        interpolation = cv2.INTER_AREA if crop.shape[0] > self.size else cv2.INTER_CUBIC
-        return np.asarray(cv2.resize(crop, (self.size, self.size), interpolation=interpolation))
+        """Bring an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
+        return resize_crop(crop, self.size)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn images, uint8 (n, 3, size, size), into what the model takes, float32, likewise.
