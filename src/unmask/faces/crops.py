@@ -141,7 +141,7 @@ def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
 def resize_crop(crop: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Bring a crop, uint8 (h, h, 3), to a model's size: uint8 (size, size, 3).
 
-    Averaged where it is at least halved; averaging at other factors takes OpenCV ten times as long
+    Averaged where it is at least halved; averaging at other factors takes OpenCV five times as long
     as bilinear interpolation.
     """
     if len(crop) == size:
