@@ -152,7 +152,7 @@ def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
 
 def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shards: Path) -> None:
     fake = twins["label"] == "FAKE"
-    later = twins.assign(time=twins["time"] + 0.2 * fake)
+    later = twins.assign(time=twins["time"] + 0.1 * fake)
     beside = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
     augment = AugmentConfig(preset="none", mixup=1.0)
     config = TrainingConfig(batch_size=16, batches="paired", augment=augment)
