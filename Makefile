@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz kills lint bench-faces bench-loader ui report lock schema clean
+.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -43,6 +43,11 @@ bench-faces: $(INSTALLED)
 # Needs no data; docs/benchmarks.md has what it printed.
 bench-loader: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_loader.py
+
+# The training loop beside bare steps of the same model; BENCH="--backbone … --precision bf16-mixed".
+BENCH ?=
+bench-train: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_train.py $(BENCH)
 
 ui: $(INSTALLED)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

@@ -42,6 +42,12 @@ def _demo(options: Options) -> None:
     print(build_demo(options.folder, options.seed).describe())
 
 
+def _check_experiments(options: Options) -> None:
+    from unmask.training.experiments import check_experiments
+
+    check_experiments(options.settings, options.out)
+
+
 def _probe(options: Options) -> None:
     from unmask.videos.probe import probe_shard
 
@@ -82,12 +88,23 @@ def _embed_faces(options: Options) -> None:
 
 def _plan(options: Options) -> None:
     from unmask.config import load_config
-    from unmask.plan import load_yaml, plan_faces
+    from unmask.plan import REPOSITORY, load_yaml, plan_faces
 
     values = load_yaml(options.config)
     if options.data_root is not None:
         values["data_root"] = str(options.data_root)
-    print(plan_faces(load_config(values), options.cores, options.samples).describe())
+    config = load_config(values, REPOSITORY)
+    print(plan_faces(config, options.cores, options.samples).describe())
+
+
+def _experiments(options: Options) -> None:
+    from unmask.config import load_config
+    from unmask.plan import REPOSITORY, load_yaml
+    from unmask.training.experiments import describe_experiments
+
+    manual = REPOSITORY / "config" / "config.yaml"
+    values = load_yaml([path for path in (manual,) if path.is_file()] + options.config)
+    print(describe_experiments(load_config(values, REPOSITORY)))
 
 
 def _ledger(options: Options) -> None:
@@ -170,7 +187,7 @@ def _train(options: Options) -> None:
         experiment=options.experiment,
         fold=options.fold,
         folds=settings.split.folds,
-        seed=settings.seed,
+        seed=options.seed,
         shards=options.shards,
         indices=options.indices,
         splits=options.splits,
@@ -182,9 +199,9 @@ def _train(options: Options) -> None:
 
 
 def _score(options: Options) -> None:
-    from unmask.evaluation.score import score_fold
+    from unmask.evaluation.score import score_model
 
-    score_fold(
+    score_model(
         options.model,
         options.run,
         options.shards,
@@ -310,6 +327,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     sub.add_argument("--samples", type=int, default=24, help="videos to measure")
 
+    sub = add("experiments", _experiments, "list the experiments, their models and sizes")
+    sub.add_argument("--config", type=Path, nargs="*", default=[], help="as --configfile")
+
     sub = add("probe", _probe, "read the containers of one shard's videos")
     path(sub, "part", "out")
     sub.add_argument("--chunk", type=int, default=0)
@@ -367,12 +387,17 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "out")
     settings(sub)
 
+    sub = add("check-experiments", _check_experiments, "make each experiment's model once")
+    path(sub, "out")
+    settings(sub)
+
     sub = add("train", _train, "train one model")
     path(sub, "shards", "splits", "tracking", "out")
     paths(sub, "indices")
     sub.add_argument("--noise", type=Path, nargs="*", default=[], help="label audits of the shards")
     sub.add_argument("--experiment", required=True)
     sub.add_argument("--fold", type=int, required=True)
+    sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("--threads", type=int, default=1)
     settings(sub)
 

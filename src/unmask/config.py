@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 from pydantic import (
@@ -27,6 +29,7 @@ from pydantic.fields import FieldInfo
 from unmask.errors import UnmaskError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 DetectorName = Literal["yunet", "centerface", "mtcnn", "haar", "dlib_hog"]
 
@@ -100,11 +103,17 @@ class FacesConfig(Section):
     jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored crops (4:4:4)")
 
 
+MIN_FOLDS = 3  # one trains, one selects, one reports
+
+
 class SplitConfig(Section):
     """How videos are divided into folds."""
 
     folds: int = Field(
-        5, ge=3, le=100, description="number of folds; one reports, one selects, the others train"
+        5,
+        ge=MIN_FOLDS,
+        le=100,
+        description="number of folds; one reports, one selects, the others train",
     )
     group_by: Literal["original", "identity"] = Field(
         "original",
@@ -120,7 +129,7 @@ class SplitConfig(Section):
     max_group_share: float = Field(
         0.5, gt=0, le=1, description="stop when one group by identity has more of all videos"
     )
-    seed: Literal["auto"] | Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+    seed: Literal["auto"] | Seed = Field(
         "auto",
         description="of the folds; auto takes the one that balances them best, a number keeps each "
         "group's fold when videos are added",
@@ -253,6 +262,20 @@ class TrainingConfig(Section):
     folds: list[Annotated[int, Field(ge=0)]] = Field(
         [0], min_length=1, description="folds to train, each a model that reports on its own fold"
     )
+    seeds: list[Seed] = Field(
+        [], description="seeds to train each fold with, each a model; empty takes `seed`"
+    )
+    tune: Literal["all", "norm", "head"] = Field(
+        "all", description="weights to train: all, those of norms and the head, or the head"
+    )
+    drop_rate: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
+    drop_path_rate: float = Field(
+        0.0, ge=0, lt=1, description="share of residual branches skipped in the last block"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice instead of keeping them"
+    )
+    compile: bool = Field(False, description="compile the backbone with torch.compile")
     epochs: int = Field(10, ge=1, description="epochs at most")
     batch_size: int = Field(32, ge=2, description="face crops per step")
     batches: Literal["plain", "balanced", "paired", "self_blended"] = Field(
@@ -268,23 +291,47 @@ class TrainingConfig(Section):
         description="with paired: share of pairs whose fake is the REAL crop blended with itself",
     )
     augment: AugmentConfig = AugmentConfig()
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    loss: Literal["bce", "two_sided"] = Field(
+        "bce",
+        description="binary cross-entropy over all crops, or the mean of those of REAL and of FAKE",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="AdamW, or SGD with Nesterov momentum 0.9"
+    )
+    sam: float = Field(
+        0.0, ge=0, description="radius of sharpness-aware minimisation; 0 is without"
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay; norms and biases have none")
+    schedule: Literal["cosine", "poly"] = Field(
+        "cosine", description="how the rate falls to zero: half a cosine, or linearly"
+    )
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps in which the rate rises to its peak"
     )
-    drop_rate: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")
+    clip_norm: float = Field(
+        0.0, ge=0, description="largest norm of all gradients together; 0 clips nothing"
+    )
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of an average of the weights, which is kept; 0: none"
+    )
     patience: int = Field(3, ge=1, description="epochs without a better val/log_loss before a stop")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="Lightning's precision; mixed ones need a GPU"
+        "32-true", description="Lightning's precision; 16-mixed needs a GPU"
+    )
+    devices: int = Field(1, ge=1, description="GPUs (or processes on CPUs) of a job on each node")
+    num_nodes: int = Field(1, ge=1, description="nodes of a job")
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+        "auto", description="Lightning's strategy; auto is ddp where there are several devices"
     )
 
 
 TrainingOverrides: Any = create_model(
     "TrainingOverrides",
     __base__=Section,
-    __doc__="Keys of `training` that an experiment sets otherwise.",
+    __doc__="Keys of `training` that a recipe sets otherwise.",
     **{  # type: ignore[call-overload]
         name: (
             Optional[field.annotation],  # noqa: UP045 (an annotation at run time may be None)
@@ -293,6 +340,14 @@ TrainingOverrides: Any = create_model(
         for name, field in TrainingConfig.model_fields.items()
     },
 )
+
+
+class ExperimentConfig(TrainingOverrides):
+    """Keys of `training` that an experiment sets otherwise, by a recipe and by itself."""
+
+    recipe: str | None = Field(
+        None, description="YAML file of such keys; what the experiment itself says comes first"
+    )
 
 
 class EvaluationConfig(Section):
@@ -347,7 +402,7 @@ class Config(Section):
     test_root: str | None = Field(
         None, description="folder with test_videos/ and sample_submission.csv to answer"
     )
-    seed: int = Field(1, ge=0, le=2**31 - 1, description="seed of training and augmentation")
+    seed: Seed = Field(1, description="seed of training and augmentation")
     shards_per_part: int = Field(
         1, ge=1, le=1000, description="pieces each part is worked on in, by family"
     )
@@ -361,10 +416,10 @@ class Config(Section):
     split: SplitConfig = SplitConfig()
     audits: AuditsConfig = AuditsConfig()
     training: TrainingConfig = TrainingConfig()
-    experiments: dict[Name, TrainingOverrides] = Field(
-        {"baseline": TrainingOverrides()},
+    experiments: dict[Name, ExperimentConfig] = Field(
+        {"baseline": ExperimentConfig()},
         min_length=1,
-        description="experiment name to the keys of training that it sets otherwise",
+        description="experiment name to a recipe and the keys of training that it sets otherwise",
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     kaggle: KaggleConfig = KaggleConfig()
@@ -382,9 +437,72 @@ class Config(Section):
         return filled
 
     def experiment(self, name: str) -> TrainingConfig:
-        """Return the training settings of one experiment: `training` with its overrides."""
-        overrides = self.experiments[name].model_dump(exclude_unset=True)
+        """Return the training settings of one experiment: `training` with its overrides.
+
+        Recipes are part of the overrides once `load_config` has read them.
+        """
+        overrides = self.experiments[name].model_dump(exclude_unset=True, exclude={"recipe"})
         return TrainingConfig.model_validate(_merged(self.training.model_dump(), overrides))
+
+    def models(self, name: str) -> list[tuple[int, int]]:
+        """Return fold and seed of every model of one experiment."""
+        training = self.experiment(name)
+        return list(product(training.folds, training.seeds or [self.seed]))
+
+
+def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
+    """Validate a whole configuration as read from YAML and from the command line.
+
+    Args:
+        values: the keys.
+        folders: where else than in the working directory recipes are looked for.
+
+    Raises:
+        UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
+            other; the message names the key, and the recipe that it stands in.
+    """
+    config = load_settings(_with_recipes(load_settings(values), values, folders))
+    _check_faces(config.faces)
+    for name in config.experiments:
+        _check_experiment(name, config)
+    if config.kaggle.experiment not in {"best", *config.experiments}:
+        raise UnmaskError(
+            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best' nor one of "
+            f"experiments ({', '.join(config.experiments)})"
+        )
+    return config
+
+
+def _with_recipes(
+    config: Config, values: Mapping[str, Any], folders: Sequence[Path]
+) -> dict[str, Any]:
+    """Return valid values with the content of each recipe below what its experiment says."""
+    experiments = {}
+    for name, experiment in config.experiments.items():
+        own = (values.get("experiments") or {}).get(name) or {}
+        recipe = _read_recipe(name, experiment.recipe, folders) if experiment.recipe else {}
+        experiments[name] = _merged(recipe, own)
+    return {**values, "experiments": experiments}
+
+
+def _read_recipe(experiment: str, recipe: str, folders: Sequence[Path]) -> dict[str, Any]:
+    import yaml
+
+    where = f"config: experiments.{experiment}.recipe"
+    candidates = [folder / recipe for folder in (Path(), *folders)]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise UnmaskError(f"{where}: no file '{recipe}' here or in the repository")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UnmaskError(f"{where}: {path}: no YAML ({' '.join(str(error).split())})") from None
+    try:
+        TrainingOverrides.model_validate({} if values is None else values)
+    except ValidationError as error:
+        problems = "; ".join(_problem(one, "training.") for one in error.errors())
+        raise UnmaskError(f"{where}: {path}: {problems}") from None
+    return values or {}
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -396,25 +514,6 @@ def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
-
-
-def load_config(values: Mapping[str, Any]) -> Config:
-    """Validate a whole configuration as read from YAML and from the command line.
-
-    Raises:
-        UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
-            other; the message names the key.
-    """
-    config = load_settings(values)
-    _check_faces(config.faces)
-    for name in config.experiments:
-        _check_experiment(name, config)
-    if config.kaggle.experiment not in {"best", *config.experiments}:
-        raise UnmaskError(
-            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best' nor one of "
-            f"experiments ({', '.join(config.experiments)})"
-        )
-    return config
 
 
 def load_settings(values: Mapping[str, Any]) -> Config:
@@ -464,21 +563,31 @@ def _check_experiment(name: str, config: Config) -> None:
         )
     if len(set(training.folds)) < len(training.folds):
         raise UnmaskError(f"{where}.folds: {training.folds} names a fold twice")
+    if len(set(training.seeds)) < len(training.seeds):
+        raise UnmaskError(f"{where}.seeds: {training.seeds} names a seed twice")
+    if training.sam and training.accumulate > 1:
+        raise UnmaskError(
+            f"{where}.accumulate: {training.accumulate} with sam, whose second step needs the "
+            "gradients of one batch alone; set accumulate to 1, or sam to 0"
+        )
+    processes = training.devices * training.num_nodes
+    paired = training.batches in ("paired", "self_blended")
+    unit = 2 * processes if paired else processes
+    if training.batch_size % unit:
+        raise UnmaskError(
+            f"{where}.batch_size: {training.batch_size} crops cannot be shared evenly by "
+            f"{processes} devices{' in whole pairs' if paired else ''} "
+            f"(batches is {training.batches}); take a multiple of {unit}"
+        )
     if training.image_size > config.faces.size:
         raise UnmaskError(
             f"{where}.image_size: {training.image_size} is more than the stored crops have "
             f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
         )
-    if training.batches in ("plain", "balanced"):
-        if training.augment.probability("mixup") > 0:
-            raise UnmaskError(
-                f"{where}.augment.mixup: there are no pairs to mix in {training.batches} batches; "
-                "set batches to paired or self_blended, or mixup to 0"
-            )
-    elif training.batch_size % 2:
+    if not paired and training.augment.probability("mixup") > 0:
         raise UnmaskError(
-            f"{where}.batch_size: {training.batch_size} crops are not a whole number of pairs "
-            f"(batches is {training.batches}); make it even"
+            f"{where}.augment.mixup: there are no pairs to mix in {training.batches} batches; "
+            "set batches to paired or self_blended, or mixup to 0"
         )
     if training.blended > 0 and training.batches != "paired":
         raise UnmaskError(
@@ -487,12 +596,13 @@ def _check_experiment(name: str, config: Config) -> None:
         )
 
 
-def _problem(error: Mapping[str, Any]) -> str:
+def _problem(error: Mapping[str, Any], section: str = "") -> str:
     key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         experiment = re.match(r"experiments\.[^.]+\.", key)
         prefix = experiment.group() if experiment else ""
-        near = _nearest_key(key, prefix)
+        near = _nearest_key(section + key, prefix)
+        near = near.removeprefix(section) if near else None
         return f"'{key}' is not a known key" + (f", did you mean '{near}'?" if near else "")
     message: str = error["msg"].removeprefix("Value error, ")
     if not key:

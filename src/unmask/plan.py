@@ -32,6 +32,9 @@ from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata
 
+# Where configuration and recipes lie beside the package's sources.
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 # Writing planes into a pipe and reading them, which the sample does not: measured once.
 _STREAM = 1.05
 # What the face index takes beside the crops, and tar's headers and padding, per crop.

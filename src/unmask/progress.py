@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -25,7 +26,9 @@ def configure_logging(path: Path | None) -> None:
         handler: logging.Handler = logging.StreamHandler(sys.stderr)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w", encoding="utf-8")
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # further processes of a training job append
+            path.write_text("")
+        stream = path.open("a", encoding="utf-8")
         faulthandler.enable(stream)
         handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import subprocess
+from functools import cache
 from pathlib import Path
 
 from unmask import tables
@@ -48,22 +49,39 @@ def imported_modules(module: str) -> set[str]:
 
 def _imports(module: str) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unmask"):
-            base = (node.module or "").removeprefix("unmask").removeprefix(".")
-            names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
-            found |= {name for name in names if name and _path(name).is_file()}
+    for source, names in _from_imports(_path(module).read_text(encoding="utf-8")):
+        if source.startswith("unmask"):
+            base = source.removeprefix("unmask").removeprefix(".")
+            candidates = [base, *(f"{base}.{name}".lstrip(".") for name in names)]
+            found |= {name for name in candidates if name and _path(name).is_file()}
     return found
 
 
 def _columns(module: str) -> str:
     """Return the tables that a module imports, columns and all."""
     named = []
-    for node in ast.walk(ast.parse(_path(module).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "unmask.tables":
-            values = (getattr(tables, alias.name) for alias in node.names)
+    for source, names in _from_imports(_path(module).read_text(encoding="utf-8")):
+        if source == "unmask.tables":
+            values = (getattr(tables, name) for name in names)
             named += [repr(value) for value in values if isinstance(value, tables.Table)]
     return "\n".join(sorted(named))
+
+
+@cache
+def _from_imports(code: str) -> list[tuple[str, list[str]]]:
+    """Return each `from MODULE import NAMES` of a source text, those inside functions too.
+
+    Every start of Snakemake asks for all rules' modules, so a text is parsed once.
+    """
+    found, waiting = [], list[ast.AST](ast.parse(code).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom):
+            found.append((node.module or "", [alias.name for alias in node.names]))
+        # Only statements hold statements; to walk through expressions takes most of the time.
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            waiting += getattr(node, name, [])
+    return found
 
 
 def _path(module: str) -> Path:

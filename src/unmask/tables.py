@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,10 +241,11 @@ SCORES = Table(
         "label": "string",
         "experiment": "string",
         "fold": "int32",
+        "seed": "int32",
         "role": "string",
         "logit": "double",
     },
-    key=("fold", "part", "video", "track", "frame"),
+    key=("fold", "seed", "part", "video", "track", "frame"),
 )
 
 PREDICTIONS = Table(
@@ -348,12 +350,30 @@ def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> N
         ValueError: two rows share a key: a bug in the stage that calls.
     """
     import pyarrow as pa
+    from pyarrow.json import ParseOptions, ReadOptions, read_json
 
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in table.key))
     for one, other in pairwise(ordered):
         if all(one[name] == other[name] for name in table.key):
             raise ValueError(f"{table.name} table: rows share {table.key}")
-    _write_arrow(pa.Table.from_pylist(ordered, schema=_arrow_schema(table)), path)
+    schema = _arrow_schema(table)
+    if not ordered:
+        _write_arrow(pa.Table.from_batches([], schema), path)
+        return
+    # Arrow imports pandas to convert a list, in case it is a series; text it takes as it is.
+    lines = ({name: row.get(name) for name in table.columns} for row in ordered)
+    text = "\n".join(json.dumps(line, default=_as_python) for line in lines)
+    arrow = read_json(
+        BytesIO(text.encode()),
+        read_options=ReadOptions(use_threads=False, block_size=max(len(text), 1)),
+        parse_options=ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    )
+    _write_arrow(arrow, path)
+
+
+def _as_python(value: Any) -> Any:
+    """Return NumPy's values and arrays as Python's."""
+    return value.tolist()
 
 
 def _write_arrow(arrow: pa.Table, path: Path) -> None:
@@ -400,11 +420,33 @@ def _read_arrow(path: Path, table: Table) -> pa.Table:
     return arrow.select(list(table.columns))
 
 
-def read_tables(paths: Sequence[Path], table: Table) -> pd.DataFrame:
-    """Read several tables of one kind as one, in the order of `paths`."""
+def read_tables(
+    paths: Sequence[Path],
+    table: Table,
+    columns: Sequence[str] | None = None,
+    matching: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Read several tables of one kind as one, in the order of `paths`.
+
+    All of DFDC has millions of faces: what needs some columns or some rows asks for no more.
+
+    Args:
+        paths: the files.
+        table: their kind.
+        columns: those to keep; None keeps all.
+        matching: keep only the rows that agree with one of these in all of their columns.
+
+    Raises:
+        UnmaskError: as `read_table`.
+    """
     import pandas as pd
 
-    if not paths:
-        empty: pd.DataFrame = _arrow_schema(table).empty_table().to_pandas()
-        return empty
-    return pd.concat([read_table(path, table) for path in paths], ignore_index=True)
+    kept = list(columns or table.columns)
+    frames = [_arrow_schema(table).empty_table().select(kept).to_pandas()]
+    for path in paths:
+        frame = _read_arrow(path, table).select(kept).to_pandas()
+        if matching is not None:
+            frame = frame.merge(matching.drop_duplicates(), on=list(matching))
+        frames.append(frame)
+    joined: pd.DataFrame = pd.concat(frames[1:] or frames, ignore_index=True)
+    return joined

@@ -93,7 +93,9 @@ class TrainingRun:
 
     def lightning_logger(self) -> MLFlowLogger:
         """Return a Lightning logger that writes into this run and opens none of its own."""
-        return MLFlowLogger(self.experiment, tracking_uri=self.uri, run_id=self.id)
+        return MLFlowLogger(
+            self.experiment, tracking_uri=self.uri, run_id=self.id, synchronous=False
+        )
 
     def log_data(self, faces: Mapping[str, pd.DataFrame], splits: Path) -> None:
         """Record which crops were used in which role, with MLflow's digest of their keys."""
@@ -108,7 +110,7 @@ class TrainingRun:
 
 @contextmanager
 def start_training_run(
-    tracking: Path, name: str, settings: Mapping[str, Any]
+    tracking: Path, name: str, settings: Mapping[str, Any], run_id: str | None = None
 ) -> Iterator[TrainingRun]:
     """Open the run of a training job.
 
@@ -117,12 +119,13 @@ def start_training_run(
         name: run name.
         settings: every setting of the job, flat: logged as parameters, for the comparison in the
             UI, and as `config.json`.
+        run_id: the run of a job that was killed, which is gone on with; None opens a new one.
     """
     where = json.loads(tracking.read_text())
     with _reachable(where["uri"]):
         mlflow.set_tracking_uri(where["uri"])
         mlflow.set_experiment(where["experiment"])
-        active = mlflow.start_run(run_name=name, log_system_metrics=True)
+        active = mlflow.start_run(run_id, run_name=name, log_system_metrics=True)
     with active:
         mlflow.log_params(dict(settings))
         mlflow.log_dict(dict(settings), "config.json")

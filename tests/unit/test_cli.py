@@ -83,3 +83,20 @@ def test_a_summary_of_nothing_says_what_to_run(tmp_path: Path) -> None:
     done = run("summary", "--results", tmp_path)
     assert done.returncode == 2
     assert "not there yet; run snakemake first" in done.stderr
+
+
+def test_experiments_are_listed_with_their_sizes(tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(
+        "experiments:\n  tuned: {recipe: config/recipes/vit_norm.yaml, seeds: [1, 2]}\n"
+    )
+    done = run("experiments", "--config", config)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "tf_efficientnet_lite0" in lines["baseline"]
+    assert "vit_base_patch16_224" in lines["tuned"]
+    assert "1 x 2" in lines["tuned"]
+    config.write_text("experiments:\n  tuned: {backbone: vit_bas_patch16_224}\n")
+    done = run("experiments", "--config", config)
+    assert done.returncode == 2
+    assert "did you mean 'vit_base_patch16_224'" in done.stderr

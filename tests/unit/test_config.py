@@ -90,6 +90,15 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
             "experiments.all.folds: fold 3 does not exist, split.folds is 3",
         ),
         ({"experiments": {"all": {"folds": [1, 1]}}}, "experiments.all.folds: .* names a fold"),
+        ({"experiments": {"all": {"seeds": [1, 1]}}}, "experiments.all.seeds: .* names a seed"),
+        ({"training": {"sam": 0.1, "accumulate": 2}}, "baseline.accumulate: 2 with sam"),
+        ({"training": {"devices": 3}}, "batch_size: 32 crops cannot be shared evenly by 3"),
+        (
+            {"training": {"devices": 4, "num_nodes": 2, "batch_size": 24, "batches": "paired"}},
+            r"batch_size: 24 .* in whole pairs \(batches is paired\); take a multiple of 16",
+        ),
+        ({"training": {"augment": {"mixup": 0.1}}}, "mixup: there are no pairs to mix in balanced"),
+        ({"training": {"blended": 0.1}}, "blended: only paired batches have a share"),
         ({"kaggle": {"experiment": "b4"}}, "kaggle.experiment: 'b4' is neither 'best' nor"),
     ],
 )
@@ -144,10 +153,61 @@ def test_settings_passed_as_json_come_back_equal() -> None:
 
 
 def test_every_configuration_file_is_valid(repository: Path) -> None:
-    paths = sorted((repository / "config").rglob("*.yaml"))
+    paths = sorted((repository / "config").glob("*.yaml"))
     assert {"config.yaml", "demo.yaml", "dfdc.yaml"} <= {path.name for path in paths}
     for path in paths:
         load_config(yaml.safe_load(path.read_text()))
+
+
+def test_every_recipe_is_valid_and_sets_something(repository: Path) -> None:
+    recipes = sorted((repository / "config/recipes").glob("*.yaml"))
+    assert recipes
+    readme = (repository / "config/README.md").read_text()
+    for path in recipes:
+        values = {"faces": {"size": 1024}, "experiments": {"one": {"recipe": str(path)}}}
+        config = load_config(values)
+        assert config.experiment("one") != config.training, path
+        assert f"(recipes/{path.name})" in readme
+
+
+def test_an_experiment_wins_over_its_recipe_and_that_over_training(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/long.yaml").write_text("epochs: 40\nbatch_size: 8\n")
+    values = {
+        "seed": 5,
+        "training": {"epochs": 4, "batch_size": 16, "ema": 0.9},
+        "experiments": {
+            "long": {"recipe": "recipes/long.yaml", "batch_size": 4, "folds": [0, 2]},
+            "seeds": {"seeds": [1, 2]},
+        },
+    }
+    config = load_config(values, tmp_path)
+    long = config.experiment("long")
+    assert (long.epochs, long.batch_size, long.ema) == (40, 4, 0.9)
+    assert config.models("long") == [(0, 5), (2, 5)]
+    assert config.models("seeds") == [(0, 1), (0, 2)]
+    again = load_config(json.loads(config.model_dump_json(exclude_unset=True)), tmp_path)
+    assert again.experiment("long") == long
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (None, "experiments.long.recipe: no file 'r.yaml' here or in the repository"),
+        ("{", "experiments.long.recipe: .*r.yaml: no YAML"),
+        ("epoks: 3", "r.yaml: 'epoks' is not a known key, did you mean 'epochs'"),
+        ("epochs: many", "r.yaml: epochs: .*'many'"),
+        ("- epochs", "experiments.long.recipe: .*r.yaml: "),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_told_with_its_file(
+    recipe: str | None, message: str, tmp_path: Path
+) -> None:
+    if recipe is not None:
+        (tmp_path / "r.yaml").write_text(recipe)
+    with pytest.raises(UnmaskError, match=message) as caught:
+        load_config({"experiments": {"long": {"recipe": "r.yaml"}}}, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_manual_states_every_key_with_its_default(repository: Path) -> None:

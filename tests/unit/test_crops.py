@@ -2,13 +2,15 @@
 
 import tarfile
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from unmask.config import FacesConfig, FramesConfig
+from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
 from unmask.faces.crops import (
@@ -19,9 +21,11 @@ from unmask.faces.crops import (
 )
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import detect_faces, find_faces
-from unmask.tables import CROPPED, FACES, Status, read_table
+from unmask.tables import CROPPED, FACES, Status, read_rows, read_table
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.probe import probe_shard
+from unmask.videos.stream import write_stream
 
 MakeVideo = Callable[..., Path]
 
@@ -247,3 +251,85 @@ def test_a_damaged_stream_leaves_no_shard_behind(
             out / "cropped.parquet",
         )
     assert list(out.iterdir()) == []
+
+
+def reused(
+    make_part: Callable[..., Path], root: Path, entries: dict[str, str], config: FacesConfig
+) -> dict[str, tuple[bool, int]]:
+    """Crop a part whose clips are there; return of each whether it reused tracks, and its looks."""
+    part = make_part(root / "part", entries)
+    probe_shard(part, 0, 1, LimitsConfig(), root / "probe.parquet")
+    settings = Config(frames=FramesConfig(per_video=16))
+    write_stream(part, root / "probe.parquet", settings, 1, root / "frames.tar")
+    outputs = [root / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
+    crop_shard(root / "frames.tar", root / "probe.parquet", config, *outputs)
+    rows = read_rows(outputs[2], CROPPED)
+    assert {row["crops"] for row in rows if row["status"] == Status.OK} == {16}
+    return {row["video"]: (row["reused"], row["detections"]) for row in rows}
+
+
+def test_a_family_is_searched_once_and_each_family_for_itself(
+    make_video: MakeVideo,
+    make_part: Callable[..., Path],
+    faces_config: FacesConfig,
+    tmp_path: Path,
+) -> None:
+    # One scene for all, so that nothing but the family keeps them apart.
+    made = make_video(tmp_path / "made.mp4", frames=32, b_frames=0)
+    entries = {"m.mp4": "REAL", "a.mp4": "m.mp4", "z.mp4": "m.mp4", "n.mp4": "REAL"}
+    entries |= {"b.mp4": "absent.mp4", "c.mp4": "absent.mp4", "d.mp4": "absent.mp4"}
+    (tmp_path / "part").mkdir()
+    for name in entries:
+        (tmp_path / "part" / name).write_bytes(made.read_bytes())
+    found = reused(make_part, tmp_path, entries, faces_config)
+    afresh, again = (False, 5), (True, 4)
+    assert found == {
+        **{"m.mp4": afresh, "a.mp4": again, "z.mp4": again},
+        "n.mp4": afresh,
+        **{"b.mp4": afresh, "c.mp4": again, "d.mp4": again},
+    }
+    rows = read_rows(tmp_path / "faces.parquet", FACES)
+    places = {
+        video: [(row["crop_x0"], row["crop_y0"], row["crop_side"]) for row in of_video]
+        for video, of_video in groupby(rows, key=itemgetter("video"))
+    }
+    assert all(place == places["m.mp4"] for place in places.values())
+    assert not any(row["detected"] for row in rows if row["video"] in ("a.mp4", "z.mp4", "c.mp4"))
+
+
+def test_an_original_without_a_face_or_a_frame_serves_nobody(
+    make_video: MakeVideo,
+    make_part: Callable[..., Path],
+    faces_config: FacesConfig,
+    tmp_path: Path,
+) -> None:
+    made = make_video(tmp_path / "made.mp4", frames=32, b_frames=0)
+    nobody = make_video(tmp_path / "nobody.mp4", frames=32, b_frames=0, people=0)
+    (tmp_path / "part").mkdir()
+    for name, source in [("m", nobody), ("a", made), ("b", made), ("y", made), ("z", made)]:
+        (tmp_path / "part" / f"{name}.mp4").write_bytes(source.read_bytes())
+    (tmp_path / "part/x.mp4").write_bytes(made.read_bytes()[:2000])
+    entries = {"m.mp4": "REAL", "a.mp4": "m.mp4", "b.mp4": "m.mp4", "x.mp4": "REAL"}
+    found = reused(
+        make_part, tmp_path, entries | {"y.mp4": "x.mp4", "z.mp4": "x.mp4"}, faces_config
+    )
+    assert found["m.mp4"] == (False, 16)
+    assert [found[f"{name}.mp4"][0] for name in "abyz"] == [False, True, False, True]
+
+
+def test_a_moved_fake_of_a_shard_is_cropped_where_it_is(
+    make_video: MakeVideo,
+    make_part: Callable[..., Path],
+    faces_config: FacesConfig,
+    tmp_path: Path,
+) -> None:
+    make_video(tmp_path / "part/m.mp4", frames=32, b_frames=0)
+    make_video(tmp_path / "part/a.mp4", frames=32, b_frames=0, at=(0.56, 0.5))
+    found = reused(make_part, tmp_path, {"m.mp4": "REAL", "a.mp4": "m.mp4"}, faces_config)
+    assert not found["a.mp4"][0]
+    rows = read_rows(tmp_path / "faces.parquet", FACES)
+    x = {
+        video: np.mean([row["x0"] for row in of_video])
+        for video, of_video in groupby(rows, key=itemgetter("video"))
+    }
+    assert x["a.mp4"] - x["m.mp4"] == pytest.approx(0.06 * 160, abs=2)

@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from unmask.config import EvaluationConfig
 from unmask.evaluation.aggregate import aggregate_videos, mean_logit, mean_probability
 from unmask.evaluation.calibrate import Calibration, fit_platt, identity
-from unmask.evaluation.evaluate import calibrate_fold
+from unmask.evaluation.evaluate import average_models, calibrate_fold
 from unmask.evaluation.metrics import best_constant_log_loss, binary_metrics
 
 
@@ -164,6 +164,7 @@ def test_each_video_of_each_fold_is_one_row(how: str, expected: float) -> None:
     scores = pd.DataFrame(
         {
             "fold": [0, 0, 0, 1],
+            "seed": [7, 7, 7, 7],
             "part": ["p", "p", "q", "p"],
             "video": ["a", "a", "a", "a"],
             "logit": [0.0, 2.0, 5.0, -3.0],
@@ -174,3 +175,14 @@ def test_each_video_of_each_fold_is_one_row(how: str, expected: float) -> None:
     assert videos["faces"].to_dict() == {(0, "p", "a"): 2, (0, "q", "a"): 1, (1, "p", "a"): 1}
     assert videos.loc[(0, "p", "a"), "logit"] == pytest.approx(expected)
     assert videos.loc[(1, "p", "a"), "logit"] == pytest.approx(-3)
+
+
+def test_models_of_a_fold_answer_with_their_mean_log_odds() -> None:
+    videos = pd.DataFrame({"part": "p", "video": ["a", "b"], "label": ["REAL", "FAKE"]})
+    one = videos.assign(logit=[1.0, np.nan], log_odds=[2.0, 0.5])
+    other = videos.assign(logit=[3.0, np.nan], log_odds=[-1.0, 1.5])
+    averaged = average_models([one, other])
+    np.testing.assert_allclose(averaged["probability"], expit([0.5, 1.0]))
+    np.testing.assert_allclose(averaged["logit"], [2.0, np.nan])
+    assert averaged[["part", "video", "label"]].equals(videos)
+    np.testing.assert_allclose(average_models([one])["probability"], expit([2.0, 0.5]))

@@ -23,7 +23,9 @@ from unmask.evaluation.calibrate import Calibration
 from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
+from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
+from unmask.kaggle import predict as prediction
 from unmask.kaggle.bundle import check_size
 from unmask.kaggle.predict import (
     CONFIG,
@@ -40,6 +42,7 @@ from unmask.kaggle.predict import (
     write_submission,
 )
 from unmask.kaggle.wheels import repack_wheel
+from unmask.tables import FACES, read_table
 from unmask.training.backbones import create_backbone, save_model
 from unmask.videos.frames import sample_frames
 
@@ -112,6 +115,30 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
     assert predict_crops(loaded, crops) == pytest.approx(expit(calibrated))
     assert predict_crops(loaded, []) is None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "b.mp4"])
+def test_a_video_is_cropped_for_kaggle_as_for_training_byte_for_byte(
+    name: str, bundle: Path, worked_part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    rows = index[index["video"] == name]
+    shard = ShardReader(worked_part / "faces")
+    trained = [shard.read(row.shard, row.offset, row.size) for row in rows.itertuples()]
+    shown: list[bytes] = []
+
+    def keep(_: Bundle, crops: list[Crop]) -> float:
+        shown.extend(crop.jpeg for crop in crops)
+        return 0.5
+
+    monkeypatch.setattr(prediction, "predict_crops", keep)
+    loaded = load_bundle(bundle)
+    frames = loaded.config.frames.model_copy(update={"per_video": 4})
+    config = loaded.config.model_copy(update={"frames": frames})
+    four = Bundle(config, loaded.members, loaded.detector, loaded.device)
+    assert prediction.predict_video(four, worked_part / "part", name) == (0.5, "")
+    assert len(trained) == 4
+    assert shown == trained
 
 
 def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:

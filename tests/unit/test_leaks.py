@@ -11,13 +11,13 @@ import pytest
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
 from unmask.faces.identity import embed_shard
+from unmask.splits.audits import straddling_families
 from unmask.splits.leaks import (
     LeakFiles,
     audit_leaks,
     near_duplicates,
     same_files,
     same_names,
-    straddling_families,
 )
 from unmask.tables import LEAKS, SPLITS, VIDEOS, Status, read_table, write_table
 
@@ -107,6 +107,11 @@ def test_fakes_of_an_absent_original_in_two_folds_straddle() -> None:
     assert straddling_families(videos(original=["gone", "gone", None], fold=[1, 1, 0])) == []
 
 
+def test_a_fake_of_a_fake_in_another_fold_straddles() -> None:
+    chain = videos(original=[None, "v0", "v1"], fold=[0, 0, 1])
+    assert straddling_families(chain) == ["v1"]
+
+
 def test_equal_files_of_two_groups_are_paired() -> None:
     found = same_files(videos(fingerprint=["x", "y", "x", None, None]))
     assert found[["video_a", "video_b"]].to_numpy().tolist() == [["v0", "v2"]]
@@ -125,5 +130,20 @@ def test_near_duplicates_of_two_groups_are_paired_by_their_bits() -> None:
     changed[3] ^= 0b10110
     frame = videos(phash=[one.hex() for one in [*hashes, bytes(changed), hashes[1]]])
     frame.loc[6, ["label", "original"]] = ["FAKE", "v2"]  # shows v2's footage, says its original
-    found = near_duplicates(frame)
+    found, counts = near_duplicates(frame)
     assert found[["video_a", "video_b", "distance"]].to_numpy().tolist() == [["v0", "v5", 3]]
+    assert counts == {"pairs": 1, "pairs_in_two_folds": 1}
+
+
+def test_thousands_of_equal_pictures_are_all_counted_and_the_closest_kept() -> None:
+    """Black clips, say: more pairs than anybody looks at, in several blocks."""
+    rng = np.random.default_rng(0)
+    frame = videos(phash=["00" * 24] * 1200 + [rng.bytes(24).hex() for _ in range(50)])
+    frame.loc[1199, "phash"] = "01" + "00" * 23
+    frame["fold"] = np.arange(len(frame)) % 2
+    found, counts = near_duplicates(frame)
+    assert counts == {"pairs": 1200 * 1199 // 2, "pairs_in_two_folds": 600 * 600}
+    assert len(found) == 1000
+    assert found["distance"].max() == 0
+    assert (found["video_a"] != found["video_b"]).all()
+    assert not found.duplicated(["video_a", "video_b"]).any()

@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from scipy.special import expit
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -62,9 +62,10 @@ class Watch(pl.Callback):
         self.rates.append(optimizer.param_groups[0]["lr"])
 
 
-def trainer(watch: Watch, epochs: int) -> pl.Trainer:
+def trainer(watch: Watch, epochs: int, precision: Any = "32-true") -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=epochs,
         callbacks=[watch],
         logger=False,
@@ -80,6 +81,9 @@ def load(batch: Batch, size: int) -> DataLoader[Batch]:
         for image, label, row in zip(batch["image"], batch["label"], batch["row"], strict=True)
     ]
     return DataLoader(samples, batch_size=size)  # type: ignore[arg-type]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +144,8 @@ def test_validation_is_the_log_loss_of_videos(prior_shift: float) -> None:
     frames = log_loss(label, expit(logit + prior_shift))
     assert logged["val/frame_log_loss"] == pytest.approx(frames, rel=1e-5)
     assert logged["val/accuracy"] == pytest.approx(np.mean((means > 0) == labels))
+    assert logged["val/auc"] == pytest.approx(roc_auc_score(labels, means))
+    assert logged["val/frame_auc"] == pytest.approx(roc_auc_score(label, logit))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -155,3 +161,93 @@ def test_smoothed_targets_are_s_and_one_minus_s(smoothing: float) -> None:
     target = np.where(label == 1, 1 - smoothing, smoothing)
     expected = -(target * np.log(expit(logit)) + (1 - target) * np.log(expit(-logit))).mean()
     assert watch.losses == [pytest.approx(expected, rel=1e-5)]
+
+
+class Weights(pl.Callback):
+    """Keep a parameter of the backbone after each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        self.seen.append(pl_module.backbone.weight.detach().clone())  # type: ignore[union-attr,operator]
+
+
+def test_the_average_of_weights_follows_its_formula_and_is_what_is_kept() -> None:
+    """a(t) = d a(t-1) + (1 - d) w(t), where d after n steps is at most 1 - n^(-2/3)."""
+    config = CONFIG.model_copy(update={"ema": 0.7, "learning_rate": 0.1, "warmup": 0.0})
+    batch = Batch(
+        image=torch.randn(24, 3, 2, 2), label=torch.tensor([0.0, 1] * 12), row=torch.arange(24)
+    )
+    model = DeepfakeClassifier(FirstPixel(), AS_IS, config, 0.0, np.arange(24))
+    weights = Weights()
+    training = trainer(Watch(), 1)
+    training.callbacks.append(weights)  # type: ignore[attr-defined]
+    training.fit(model, load(batch, 2), load(batch, 24))
+    average = weights.seen[0]
+    for number, weight in enumerate(weights.seen[1:], start=2):
+        decay = min(0.7, 1 - number ** (-2 / 3))
+        average = decay * average + (1 - decay) * weight
+    assert len(weights.seen) == 12
+    kept = model.network.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(kept, average)  # type: ignore[arg-type]
+    assert not torch.allclose(model.backbone.weight, kept)  # type: ignore[arg-type]
+    logits = model(batch["image"])
+    torch.testing.assert_close(logits, batch["image"][:, 0, 0, 0] * kept)
+
+
+def test_bfloat16_learns_what_float32_learns() -> None:
+    batch = Batch(
+        image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
+    )
+    curves = {}
+    for precision in ("32-true", "bf16-mixed"):
+        pl.seed_everything(0, verbose=False)
+        config = CONFIG.model_copy(update={"precision": precision, "learning_rate": 1e-3})
+        backbone, _ = create_backbone(config)
+        watch = Watch()
+        training = trainer(watch, 15, precision=precision)
+        model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
+        training.fit(model, load(batch, 8), load(batch, 8))
+        assert all(one.dtype == torch.float32 for one in backbone.parameters())
+        curves[precision] = watch.losses
+    np.testing.assert_allclose(curves["bf16-mixed"], curves["32-true"], atol=0.1)
+    assert curves["bf16-mixed"] != curves["32-true"]
+    assert curves["bf16-mixed"][-1] < 0.7 * curves["bf16-mixed"][0]
+
+
+def test_tuning_norms_leaves_all_other_weights_as_they_are() -> None:
+    config = CONFIG.model_copy(update={"backbone": "test_vit", "tune": "norm", "image_size": 32})
+    backbone, _ = create_backbone(config)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    batch = Batch(
+        image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
+    )
+    model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
+    trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
+    changed = {
+        name
+        for name, value in backbone.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed
+    assert all("norm" in name or name.startswith("head.") for name in changed)
+
+
+def test_tuning_the_head_keeps_the_statistics_of_batch_norms() -> None:
+    config = CONFIG.model_copy(update={"tune": "head"})
+    backbone, _ = create_backbone(config)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    batch = Batch(
+        image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
+    )
+    model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
+    trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
+    changed = {
+        name
+        for name, value in backbone.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"fc.weight", "fc.bias"}

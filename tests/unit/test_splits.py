@@ -136,8 +136,10 @@ def test_the_audit_finds_a_family_in_two_folds() -> None:
 
 
 def test_fewer_families_than_folds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"split\.folds: 5 folds need as many families.* has 4"):
+    with pytest.raises(UnmaskError, match=r"5 folds need as many .* has 4 .* set split\.folds: 4"):
         split(dfdc_like(4, 30), tmp_path)
+    with pytest.raises(UnmaskError, match="has 2 with a face; add videos"):
+        split(dfdc_like(2, 30), tmp_path)
 
 
 families = st.lists(
@@ -265,8 +267,10 @@ def test_a_role_without_a_label_is_refused(fold: int, role: str) -> None:
 def test_a_label_that_no_video_with_a_face_has_is_refused(tmp_path: Path) -> None:
     ledger = dfdc_like(20, 60)
     ledger.loc[ledger["label"] == "REAL", "status"] = Status.NO_FACE
-    with pytest.raises(UnmaskError, match="no REAL video has a face"):
+    with pytest.raises(UnmaskError, match="none of 20 REAL videos has a face"):
         split(ledger, tmp_path)
+    with pytest.raises(UnmaskError, match="no REAL video, so there is nothing to train"):
+        split(ledger[ledger["label"] == "FAKE"], tmp_path)
 
 
 def test_a_fold_without_a_label_is_named(tmp_path: Path) -> None:
@@ -278,6 +282,23 @@ def test_a_fold_without_a_label_is_named(tmp_path: Path) -> None:
     assert sum("no REAL video with a face" in warning for warning in warnings) == 3
     assert any("11 of 12 originals have no row" in warning for warning in warnings)
     assert any("MOST originals are absent" in warning for warning in warnings)
+    assert sum("only 2 groups have REAL, and 3 folds" in warning for warning in warnings) == 3
+
+
+def test_a_fold_without_a_label_says_what_would_give_it_one(tmp_path: Path) -> None:
+    ledger = dfdc_like(20, 60)
+    reals = [f"r{number:03}.mp4" for number in range(4)]
+    few = ledger[(ledger["label"] == "FAKE") | ledger["video"].isin(reals)]
+    _, audit = split(few, tmp_path / "few")
+    assert "set split.folds: 4 or add videos" in str(audit["warnings"])
+    groups = few.assign(group=few["family"])
+    seed = next(
+        seed
+        for seed in range(100)
+        if len({assign_folds(groups, 4, seed)[name] for name in reals}) < 4
+    )
+    _, audit = split(few, tmp_path / "seed", folds=4, seed=seed)
+    assert "set split.seed: auto, lower split.folds" in str(audit["warnings"])
 
 
 def test_parts_that_are_left_out_or_have_no_face_are_named(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """The frame stream brings every sampled frame to the next process, or says that it is cut short."""
 
-import gc
 import logging
 import os
 import subprocess
 import sys
 import tarfile
-import weakref
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +15,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
@@ -59,15 +58,16 @@ def part(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> Path:
 
 
 def test_a_stream_carries_each_frame_as_it_was_sampled(part: Path) -> None:
-    carried = {video.video: (video, frames) for video, frames in read_stream(stream_of(part))}
-    assert list(carried) == ["a.mp4", "b.mp4", "c.mp4"]
-    for name, (video, frames) in carried.items():
-        sampled = sample(part / name, 3)
+    names = []
+    for video, frames in read_stream(stream_of(part)):
+        names.append(video.video)
+        sampled = sample(part / video.video, 3)
         assert (video.status, video.detail) == (Status.OK, "")
         for one, other in zip(frames, sampled, strict=True):
             for plane, original in zip(one.planes, other.planes, strict=True):
                 np.testing.assert_array_equal(plane, original)
             assert replace(one, planes=()) == replace(other, planes=())
+    assert names == ["a.mp4", "b.mp4", "c.mp4"]
 
 
 def test_a_stream_is_a_tar_of_raw_planes(part: Path) -> None:
@@ -215,64 +215,86 @@ def test_a_stream_cut_anywhere_is_refused(part: Path) -> None:
     assert len(list(read_stream(stream))) == 3
 
 
-class OneAtATime:
-    """Passes a stream on, and asserts that each video's frames are gone when the next is read."""
-
-    def __init__(self) -> None:
-        self.videos = 0
-
-    def __call__(self, stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
-        before: list[weakref.ref[NDArray[np.uint8]]] = []
-        reading = read_stream(stream)
-        while True:
-            found = next(reading, None)
-            # What was read in between is held by nobody but us; the one before by nobody.
-            assert not [one for one in before if one() is not None]
-            if found is None:
-                return
-            before = [weakref.ref(root_of(plane)) for one in found[1] for plane in one.planes]
-            self.videos += 1
-            yield found
-            del found
+def test_a_stream_that_lacks_a_video_is_refused(part: Path) -> None:
+    stream = stream_of(part)
+    whole = stream.read_bytes()
+    with tarfile.open(stream) as tar:
+        first, after = (tar.getmember(f"{name}/0000.{fmt}").offset for name, fmt in BETWEEN)
+    stream.write_bytes(whole[:first] + whole[after:])
+    with pytest.raises(UnmaskError, match=r"frames\.tar: the frame stream ended early"):
+        list(read_stream(stream))
 
 
-def root_of(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    while isinstance(plane.base, np.ndarray):
-        plane = plane.base
-    return plane
+BETWEEN = [("b.mp4", "yuv444p"), ("c.mp4", "yuv420p")]
 
 
-def test_the_crop_stage_holds_the_frames_of_one_video_only(
+def test_reading_takes_the_memory_of_one_video(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    folder = make_part(tmp_path / "part", {f"{name}.mp4": "REAL" for name in "abc"})
+    for name in "abc":
+        make_video(folder / f"{name}.mp4", (640, 480), 12)
+    probe(folder)
+    stream, one_video = stream_of(folder), 3 * 640 * 480 * 1.5
+    tracemalloc.start()
+    try:
+        for _, frames in read_stream(stream):
+            assert len(frames) == 3
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert one_video < peak < 1.5 * one_video
+
+
+def crop(stream: Path, name: str) -> tuple[bytes, bytes, bytes]:
+    outputs = [stream.parent / f"{name}.{leaf}" for leaf in ("tar", "faces", "cropped")]
+    crop_shard(stream, stream.parent / "probe.parquet", FacesConfig(size=64, min_size=8), *outputs)
+    shard, index, videos = outputs
+    keys = [
+        {key: value for key, value in row.items() if key != "shard"}
+        for row in read_rows(index, FACES)
+    ]
+    return shard.read_bytes(), repr(keys).encode(), videos.read_bytes()
+
+
+def test_the_crop_stage_is_done_with_a_video_before_it_asks_for_the_next(
     part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream, spy = stream_of(part), OneAtATime()
-    monkeypatch.setattr(cropping, "read_stream", spy)
-    gc.disable()
-    try:
-        crop_shard(
-            stream,
-            part.parent / "probe.parquet",
-            FacesConfig(size=64, min_size=8),
-            *(part.parent / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")),
-        )
-    finally:
-        gc.enable()
-    assert spy.videos == 3
+    """The next video's planes take their place."""
+    stream = stream_of(part)
+    expected = crop(stream, "expected")
+
+    def spoil(path: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
+        for video, frames in read_stream(path):
+            yield video, frames
+            for frame in frames:
+                for plane in frame.planes:
+                    plane[:] = 255 - plane
+
+    monkeypatch.setattr(cropping, "read_stream", spoil)
+    assert crop(stream, "spoiled") == expected
 
 
-def test_a_pipe_carries_the_stream_without_a_file(part: Path) -> None:
-    fifo = part.parent / "pipe.tar"
+def test_a_pipe_carries_to_a_slow_reader_what_a_file_holds(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    """Buffers are filled again while the pipe still holds the end of what was in them."""
+    names = [f"{name}.mp4" for name in "abcdef"]
+    folder = make_part(tmp_path / "part", dict.fromkeys(names, "REAL"))
+    for seed, name in enumerate(names):
+        make_video(folder / name, (320 + 16 * seed, 240), 6)
+    probe(folder)
+    fifo = tmp_path / "pipe.tar"
     os.mkfifo(fifo)
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write_stream, part, part.parent / "probe.parquet", THREE, 2, fifo)
-        piped = list(read_stream(fifo))
-        writing.result(30)
-    filed = list(read_stream(stream_of(part)))
-    assert [video for video, _ in piped] == [video for video, _ in filed]
-    for (_, one), (_, other) in zip(piped, filed, strict=True):
-        for frame, same in zip(one, other, strict=True):
-            for plane, of_same in zip(frame.planes, same.planes, strict=True):
-                np.testing.assert_array_equal(plane, of_same)
+        writing = pool.submit(write_stream, folder, tmp_path / "probe.parquet", THREE, 2, fifo)
+        with fifo.open("rb", buffering=0) as source:
+            piped = bytearray()
+            while data := source.read(5000):
+                piped += data
+                time.sleep(0.0005)
+        writing.result()
+    assert piped == stream_of(folder).read_bytes()
 
 
 def test_a_reader_that_stops_is_told_in_one_line(part: Path) -> None:

@@ -46,6 +46,21 @@ def test_what_is_written_is_read_back(splits: pd.DataFrame, tmp_path: Path) -> N
     assert read.to_dict("list") == splits.to_dict("list")
 
 
+def test_some_columns_or_some_rows_of_several_tables_are_read(
+    splits: pd.DataFrame, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "p0.parquet", tmp_path / "p1.parquet"]
+    for path, (_, rows) in zip(paths, splits.groupby("part"), strict=True):
+        write_table(rows, SPLITS, path)
+    assert read_tables(paths, SPLITS).to_dict("list") == splits.to_dict("list")
+    folds = read_tables(paths, SPLITS, columns=["video", "fold"])
+    assert folds.to_dict("list") == splits[["video", "fold"]].to_dict("list")
+    wanted = pd.DataFrame({"part": ["p1", "p1", "p0"], "video": ["f.mp4", "f.mp4", "g.mp4"]})
+    found = read_tables(paths, SPLITS, matching=wanted)
+    assert found.to_dict("list") == splits[splits["video"] == "f.mp4"].to_dict("list")
+    assert read_tables(paths, SPLITS, matching=wanted.head(0)).empty
+
+
 def test_lists_and_absent_values_are_read_back(tmp_path: Path) -> None:
     faces = pd.DataFrame(columns=list(FACES.columns))
     faces.loc[0] = dict.fromkeys(FACES.columns, 0) | {

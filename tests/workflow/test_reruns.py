@@ -66,6 +66,7 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("splits/leaks.py", {"audit_leaks"}, {"all"}),
         ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN),
         ("training/augment.py", {"train", "explore_augmentations"}, AFTER_TRAIN),
+        ("training/experiments.py", {"experiments"}, {"all"}),
         (
             "evaluation/figures.py",
             {*EXPLORE, "report_labels", "compare_detectors", "evaluate"},
@@ -93,6 +94,21 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> 
     assert "rule evaluate:" in printed
     assert "rule train:" not in printed
     assert "rule crop_faces:" not in printed
+
+
+def test_a_new_experiment_is_trained_at_once_and_the_others_are_left(
+    finished: Finished, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 1\n")
+    new = f"experiments={{new: {{recipe: {recipe}, seeds: [1, 2]}}}}"
+    printed = finished.workflow.finish(
+        "-n", directory=finished.output, config=[*finished.config, new]
+    )
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE))
+    assert counts["experiments"] == "1"
+    assert counts["train"] == counts["score"] == "2"
+    assert "--experiment baseline" not in printed
 
 
 def test_what_an_audit_says_trains_no_model_again(finished: Finished) -> None:

@@ -65,7 +65,7 @@ rule report_labels:
             "results/audits/pairs.png",
             caption="../report/label_pairs.rst",
             category="Data",
-            labels={"figure": "Pairs"},
+            labels={"figure": "Differences from originals"},
         ),
     log:
         "logs/report_labels.log",

@@ -6,7 +6,7 @@ INPUTS
 
 NAMES
     SHARDS        every PART-CHUNK of the data
-    FOLDS         the trained folds of each experiment
+    MODELS        foldFOLD-seedSEED of every model of each experiment
 """
 
 import json
@@ -80,10 +80,24 @@ def augmentation_settings():
 
 
 def training_settings(wildcards):
-    """Return the settings of one experiment; which folds are trained does not change a fold."""
-    experiment = CONFIG.experiment(wildcards.experiment).model_dump(exclude={"folds"})
-    shared = json.loads(noise_settings()) | {"seed": CONFIG.seed}
-    return json.dumps({"training": experiment, **shared}, sort_keys=True)
+    """Return the settings of one experiment, recipe included, that change what a model is.
+
+    Which other folds and seeds are trained does not.
+    """
+    experiment = CONFIG.experiment(wildcards.experiment)
+    settings = {"training": experiment.model_dump(exclude={"folds", "seeds"})}
+    return json.dumps(settings | json.loads(noise_settings()), sort_keys=True)
+
+
+def experiment_settings():
+    """Return all experiments, recipes included, and what a bundle may weigh, as JSON."""
+    of_experiments = {"seed", "training", "experiments", "kaggle"}
+    return CONFIG.model_dump_json(include=of_experiments, exclude_unset=True)
+
+
+def devices(wildcards):
+    """Return the number of GPUs of one experiment's jobs on each node."""
+    return CONFIG.experiment(wildcards.experiment).devices
 
 
 def part_of(wildcards):
@@ -135,24 +149,24 @@ def weights(path):
     return protected(path) if CONFIG.protect else path
 
 
-def folds_of(pattern):
-    """Return an input function that expands a pattern over an experiment's trained folds."""
+def models_of(pattern):
+    """Return an input function that expands a pattern over an experiment's models."""
     return lambda wildcards: expand(
-        pattern, experiment=wildcards.experiment, fold=FOLDS[wildcards.experiment]
+        pattern, experiment=wildcards.experiment, model=MODELS[wildcards.experiment]
     )
 
 
 def of_all_models(pattern):
-    """Return a pattern's files for every trained fold of every experiment."""
+    """Return a pattern's files for every model of every experiment."""
     return [
         path
-        for experiment, folds in FOLDS.items()
-        for path in expand(pattern, experiment=experiment, fold=folds)
+        for experiment, models in MODELS.items()
+        for path in expand(pattern, experiment=experiment, model=models)
     ]
 
 
 try:
-    CONFIG = load_config(config)
+    CONFIG = load_config(config, ROOT)
     PARTS = find_parts(located(CONFIG.data_root))
     TEST = (
         [test_file("sample_submission.csv"), test_file("test_videos")]
@@ -167,7 +181,10 @@ SHARDS = [
     for part in sorted(PARTS)
     for chunk in range(CONFIG.shards_per_part)
 ]
-FOLDS = {name: CONFIG.experiment(name).folds for name in CONFIG.experiments}
+MODELS = {
+    name: [f"fold{fold}-seed{seed}" for fold, seed in CONFIG.models(name)]
+    for name in CONFIG.experiments
+}
 BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
 AUDIO = (
     []
@@ -188,5 +205,6 @@ SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 wildcard_constraints:
     shard="|".join(map(re.escape, SHARDS)),
-    experiment="|".join(map(re.escape, FOLDS)),
+    experiment="|".join(map(re.escape, MODELS)),
     fold=r"\d+",
+    seed=r"\d+",

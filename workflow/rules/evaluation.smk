@@ -1,28 +1,28 @@
 """Evaluation: logits per face, then calibrated probabilities and figures per video.
 
 INPUTS
-    results/train/EXPERIMENT/foldFOLD/, face shards, results/splits.parquet
+    results/train/EXPERIMENT/foldFOLD-seedSEED/, face shards, results/splits.parquet
 
 OUTPUTS
-    results/scores/EXPERIMENT/foldFOLD.parquet   one row per face the model was not trained on
-    results/evaluation/EXPERIMENT/               metrics.json, calibration.json, videos.parquet, figures
-    results/evaluation/comparison.csv, .svg      all experiments
+    results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face the model was not trained on
+    results/evaluation/EXPERIMENT/                        metrics.json, calibration.json, videos.parquet, figures
+    results/evaluation/comparison.csv, .svg               all experiments
 """
 
 
 rule score:
     input:
-        model="results/train/{experiment}/fold{fold}/model.safetensors",
-        run="results/train/{experiment}/fold{fold}/run.json",
+        model="results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
+        run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
         splits="results/splits.parquet",
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
-        "results/scores/{experiment}/fold{fold}.parquet",
+        "results/scores/{experiment}/fold{fold}-seed{seed}.parquet",
     log:
-        "logs/score/{experiment}/fold{fold}.log",
+        "logs/score/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
-        "benchmarks/score/{experiment}/fold{fold}.tsv"
+        "benchmarks/score/{experiment}/fold{fold}-seed{seed}.tsv"
     conda:
         "../../environment.yml"
     threads: 8
@@ -50,8 +50,8 @@ rule score:
 
 rule evaluate:
     input:
-        scores=folds_of("results/scores/{experiment}/fold{fold}.parquet"),
-        runs=folds_of("results/train/{experiment}/fold{fold}/run.json"),
+        scores=models_of("results/scores/{experiment}/{model}.parquet"),
+        runs=models_of("results/train/{experiment}/{model}/run.json"),
         splits="results/splits.parquet",
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
@@ -135,7 +135,7 @@ rule evaluate:
 
 rule compare:
     input:
-        expand("results/evaluation/{experiment}/metrics.json", experiment=FOLDS),
+        expand("results/evaluation/{experiment}/metrics.json", experiment=MODELS),
     output:
         table=report(
             "results/evaluation/comparison.csv",

@@ -1,7 +1,9 @@
-"""Exploration: what the data is like, before any model. Target `explore` makes all of it.
+"""Exploration: what the data is like, before any model.
+
+The target `explore` makes all of it, with the audits of leaks, labels and detectors.
 
 INPUTS
-    results/videos.parquet, face shards, results/audits/shortcuts.json, benchmarks/
+    results/videos.parquet, face shards, results/audits/, benchmarks/
 
 OUTPUTS
     results/explore/*.svg, *.png    figures
@@ -24,14 +26,15 @@ EXPLORED = [
         "odd_cases.png",
         "augmentations.html",
         "shortcuts.svg",
-        "costs.svg",
     )
 ]
+EXPLORED += ["results/audits/leaks.json", *LABEL_AUDIT, *DETECTORS]
 
 
 rule explore:
     input:
         EXPLORED,
+        "results/explore/costs.svg",
 
 
 rule explore_videos:
@@ -254,8 +257,7 @@ rule explore_shortcuts:
 
 rule explore_costs:
     input:
-        ledger="results/videos.parquet",
-        splits="results/splits.parquet",
+        EXPLORED,  # what it adds up should be there
     output:
         costs=report(
             "results/explore/costs.svg",

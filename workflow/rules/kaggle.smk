@@ -11,10 +11,10 @@ OUTPUTS
 
 rule export:
     input:
-        models=of_all_models("results/train/{experiment}/fold{fold}/model.safetensors"),
-        runs=of_all_models("results/train/{experiment}/fold{fold}/run.json"),
+        models=of_all_models("results/train/{experiment}/{model}/model.safetensors"),
+        runs=of_all_models("results/train/{experiment}/{model}/run.json"),
         calibrations=expand(
-            "results/evaluation/{experiment}/calibration.json", experiment=FOLDS
+            "results/evaluation/{experiment}/calibration.json", experiment=MODELS
         ),
         comparison="results/evaluation/comparison.csv",
     output:

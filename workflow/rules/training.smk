@@ -1,13 +1,15 @@
-"""Training: one job per experiment and fold.
+"""Training: one job per experiment, fold and seed.
 
 INPUTS
     face shards and indices, results/splits.parquet, results/audits/shortcuts.json
 
 OUTPUTS
-    results/tracking.json                                 where MLflow keeps the runs
-    results/train/EXPERIMENT/foldFOLD/model.safetensors   best epoch on the select role
-    results/train/EXPERIMENT/foldFOLD/last.ckpt           Lightning's last checkpoint
-    results/train/EXPERIMENT/foldFOLD/run.json            MLflow run id, settings, history
+    results/tracking.json        where MLflow keeps the runs
+    results/experiments.csv      every experiment's models, their sizes, and that they can be made
+    results/train/EXPERIMENT/foldFOLD-seedSEED/
+        model.safetensors        best epoch on the select role
+        run.json                 MLflow run id, settings, history
+        checkpoints/             only while the job is not done: what a killed one goes on from
 """
 
 
@@ -35,6 +37,40 @@ rule tracking:
         """
 
 
+rule experiments:
+    output:
+        report(
+            "results/experiments.csv",
+            caption="../report/experiments.rst",
+            category="Experiments",
+            labels={"figure": "Models"},
+        ),
+    log:
+        "logs/experiments.log",
+    benchmark:
+        "benchmarks/experiments.tsv"
+    # Before all others: a misspelt backbone is told at once, not after the last face is cropped. No
+    # rule waits for it: one that did, by ancient(), would wait for the next run of Snakemake when
+    # an experiment is added (a job that is to run hides the reasons of what follows it).
+    priority: 100
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=experiment_settings(),
+        code=source_digest("training.experiments"),
+    shell:
+        r"""
+        python -m unmask check-experiments \
+            --log {log:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
 rule train:
     input:
         # The database must exist before several jobs use it; its age is no reason to train again.
@@ -48,22 +84,21 @@ rule train:
     output:
         model=weights(
             ensure(
-                "results/train/{experiment}/fold{fold}/model.safetensors",
+                "results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
                 non_empty=True,
             )
         ),
-        checkpoint="results/train/{experiment}/fold{fold}/last.ckpt",
-        run="results/train/{experiment}/fold{fold}/run.json",
+        run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
     log:
-        "logs/train/{experiment}/fold{fold}.log",
+        "logs/train/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
-        "benchmarks/train/{experiment}/fold{fold}.tsv"
+        "benchmarks/train/{experiment}/fold{fold}-seed{seed}.tsv"
     conda:
         "../../environment.yml"
     threads: 8  # decoding and augmenting for one GPU; more than that many are not used
     resources:
         mem_mb=16000,
-        gpu=1,
+        gpu=devices,
         runtime=1440,
     params:
         settings=training_settings,
@@ -74,6 +109,7 @@ rule train:
             --log {log:q} \
             --experiment {wildcards.experiment:q} \
             --fold {wildcards.fold:q} \
+            --seed {wildcards.seed:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
             --tracking {input.tracking:q} \

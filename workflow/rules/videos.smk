@@ -23,6 +23,8 @@ rule probe:
         "logs/probe/{shard}.log",
     benchmark:
         "benchmarks/probe/{shard}.tsv"
+    # Before any frames: side by side they fill the cores that a pair of jobs would leave idle.
+    priority: 1
     conda:
         "../../environment.yml"
     threads: 1

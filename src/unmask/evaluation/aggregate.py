@@ -27,13 +27,13 @@ AGGREGATIONS = {"mean_logit": mean_logit, "mean_probability": mean_probability}
 
 
 def aggregate_videos(scores: pd.DataFrame, config: EvaluationConfig) -> pd.DataFrame:
-    """Return one row per fold, part and video with its `logit` and number of `faces`.
+    """Return one row per fold, seed, part and video with its `logit` and number of `faces`.
 
     Args:
         scores: rows of `unmask.tables.SCORES`.
         config: names the aggregation.
     """
     aggregate = AGGREGATIONS[config.aggregate]
-    grouped = scores.groupby(["fold", "part", "video"])["logit"]
+    grouped = scores.groupby(["fold", "seed", "part", "video"])["logit"]
     videos = grouped.agg(logit=lambda logits: aggregate(logits.to_numpy()), faces="size")
     return videos.reset_index()

@@ -185,14 +185,15 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
     """Draw hit rates, times and the agreement matrix of the detectors that could be had."""
     had = table[table["frames"].notna()]
     names = had["detector"].to_list()
-    figure = Figure(figsize=(10.5, 2.2 + 0.45 * len(names)))
+    figure = Figure(figsize=(6, 2.9 + 1.2 * len(names)))
     if not names:
         figure.suptitle("No detector of audits.detectors is installed")
         return figure
-    panels: Sequence[Axes] = figure.subplots(1, 3)
+    panels: Sequence[Axes] = figure.subplots(3, 1)
     values = [("hit_rate", "share of frames with a face", "%.2f"), ("ms_per_frame", "ms", "%.0f")]
     for axes, (column, label, shape) in zip(panels, values, strict=False):
-        bars = axes.barh(names, had[column], color=[_COLORS[name] for name in names])
+        colors = [_COLORS[name] for name in names]
+        bars = axes.barh(names, had[column], color=colors, edgecolor="#444444", linewidth=0.6)
         axes.bar_label(bars, fmt=shape, padding=3)
         axes.set(xlabel=label)
         axes.margins(x=0.18)
@@ -218,7 +219,7 @@ def _to_show(frame: Frame, title: str, number: int) -> _Shown:
 
 
 def _draw_boxes(shown: Sequence[_Shown], boxes: Mapping[str, Sequence[Detections]]) -> Figure:
-    columns = 4
+    columns = 2
     rows = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(3.6 * columns, 2.4 * rows + 0.5))
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from unmask.config import EvaluationConfig
 from unmask.evaluation import figures
@@ -44,12 +46,12 @@ class EvaluationFiles:
 
     @property
     def metrics(self) -> Path:
-        """JSON: metrics per role over all folds, per fold, and before calibration."""
+        """JSON: metrics per role over all folds, per fold, per model, and before calibration."""
         return self.folder / "metrics.json"
 
     @property
     def calibration(self) -> Path:
-        """JSON: the calibration of each fold's model."""
+        """JSON: the calibration of each model, by its name."""
         return self.folder / "calibration.json"
 
     @property
@@ -73,9 +75,12 @@ def evaluate(
 ) -> None:
     """Evaluate an experiment and log what came out into the runs of its training jobs.
 
+    Each model is calibrated by itself. The seeds of a fold answer together: the experiment's
+    figures are those of their mean log-odds, and each model's own are logged into its run.
+
     Args:
-        scores: score tables of the experiment's folds.
-        runs: `run.json` of the same folds, in the same order.
+        scores: score tables of the experiment's models.
+        runs: `run.json` of the same models, in the same order.
         splits: the split table.
         shards: folder of face shards, for the faces of the worst mistakes.
         indices: face indices of all shards.
@@ -86,19 +91,18 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     jobs = [json.loads(run.read_text()) for run in runs]
     table = read_table(splits, SPLITS)
-    scored = read_tables(scores, SCORES)
-    videos = aggregate_videos(scored, config)
-    answered, calibrations = [], {}
+    videos = aggregate_videos(read_tables(scores, SCORES), config)
+    answered, calibrations = {}, {}
     for job in jobs:
-        asked = with_roles(table, job["fold"], job["folds"])
-        asked = asked[asked["role"] != Role.TRAIN].assign(fold=job["fold"])
-        fold = asked.merge(videos, on=["fold", "part", "video"], how="left")
-        calibration = calibrate_fold(fold, job["prior"], config)
-        fold["probability"] = calibration.probability(fold["logit"].to_numpy())
-        answered.append(fold)
-        calibrations[str(job["fold"])] = calibration
-    predictions = pd.concat(answered, ignore_index=True)
-    predictions["faces"] = predictions["faces"].fillna(0).astype(int)
+        answers, calibration = _answers_of(job, table, videos, config)
+        answered[job["model"]] = answers
+        calibrations[job["model"]] = calibration
+    folds = sorted({job["fold"] for job in jobs})
+    of_folds = {
+        fold: average_models([answered[job["model"]] for job in jobs if job["fold"] == fold])
+        for fold in folds
+    }
+    predictions = pd.concat(of_folds.values(), ignore_index=True)
 
     metrics: dict[str, Any] = {
         "experiment": jobs[0]["experiment"],
@@ -106,20 +110,16 @@ def evaluate(
         "report_uncalibrated": uncalibrated_metrics(
             predictions, {job["fold"]: job["prior"] for job in jobs}
         ),
-        "folds": {
-            str(job["fold"]): _metrics_of(
-                predictions[predictions["fold"] == job["fold"]], Role.REPORT
-            )
-            for job in jobs
-        },
+        "folds": {str(fold): _metrics_of(rows, Role.REPORT) for fold, rows in of_folds.items()},
+        "models": {name: _metrics_of(rows, Role.REPORT) for name, rows in answered.items()},
     }
     write_table(predictions, PREDICTIONS, files.predictions)
     write_json(metrics, files.metrics)
-    write_json({fold: asdict(one) for fold, one in calibrations.items()}, files.calibration)
+    write_json({name: asdict(one) for name, one in calibrations.items()}, files.calibration)
     drawn = _draw(predictions, jobs, shards, read_tables(indices, FACES), files)
     for job in jobs:
-        of_fold = metrics["folds"][str(job["fold"])]
-        logged = {f"report/{name}": value for name, value in of_fold.items()}
+        of_model = metrics["models"][job["model"]]
+        logged = {f"report/{name}": value for name, value in of_model.items()}
         log_evaluation(job, logged, dict.fromkeys((files.metrics, *drawn), "evaluation"))
     report = metrics["report"]
     logger.info(
@@ -130,6 +130,37 @@ def evaluate(
         report["roc_auc"],
         report["videos"],
     )
+
+
+def _answers_of(
+    job: Mapping[str, Any], splits: pd.DataFrame, videos: pd.DataFrame, config: EvaluationConfig
+) -> tuple[pd.DataFrame, Calibration]:
+    """Return one model's calibrated answers to all videos that it was not trained on."""
+    fold, seed = job["fold"], job["seed"]
+    asked = with_roles(splits, fold, job["folds"])
+    asked = asked[asked["role"] != Role.TRAIN].assign(fold=fold)
+    scored = videos[(videos["fold"] == fold) & (videos["seed"] == seed)]
+    answers = asked.merge(scored, on=["fold", "part", "video"], how="left")
+    calibration = calibrate_fold(answers, job["prior"], config)
+    answers["log_odds"] = calibration.log_odds(answers["logit"].to_numpy())
+    answers["probability"] = expit(answers["log_odds"])
+    answers["faces"] = answers["faces"].fillna(0).astype(int)
+    return answers, calibration
+
+
+def average_models(answers: list[pd.DataFrame]) -> pd.DataFrame:
+    """Average the answers of one fold's models in log-odds, as the bundle's prediction does.
+
+    Args:
+        answers: per model, of the same videos in the same order: `logit`, `log_odds` and what
+            belongs to the video.
+
+    Returns:
+        The first, with the means of `logit` and `log_odds`, and the `probability` of the latter.
+    """
+    log_odds = np.mean([one["log_odds"] for one in answers], axis=0)
+    logit = np.mean([one["logit"] for one in answers], axis=0)
+    return answers[0].assign(log_odds=log_odds, logit=logit, probability=expit(log_odds))
 
 
 def calibrate_fold(fold: pd.DataFrame, prior: float, config: EvaluationConfig) -> Calibration:

@@ -60,27 +60,33 @@ def explore_videos(ledger: Path, output: Path) -> None:
         [
             (
                 "Spread of values",
-                "By label; the bit rate is in Mbit/s.",
-                spread,
+                "By label.",
+                spread.assign(column=spread["column"].map(overview.CONTAINERS)),
             ),
             (
                 "Videos that are not ok",
-                f"{len(odd)} of {len(videos)}; the first {_ROWS_SHOWN} of not_ok.csv.",
+                f"{len(odd):,} of {len(videos):,}{_first_of('not_ok.csv', odd)}.",
                 odd.head(_ROWS_SHOWN),
             ),
             (
                 "Largest families",
-                f"{len(families)} families; the first {_ROWS_SHOWN} of families.csv.",
+                f"{len(families):,} families{_first_of('families.csv', families)}.",
                 families.head(_ROWS_SHOWN),
             ),
             (
                 "Videos",
-                f"{len(videos)} videos; the first {_ROWS_SHOWN} of videos.csv.",
+                f"{len(videos):,} videos{_first_of('videos.csv', videos)}. Sizes are in bytes, bit "
+                "rates in bit/s, times in seconds, pictures in pixels.",
                 known.head(_ROWS_SHOWN).dropna(axis="columns", how="all"),
             ),
         ]
     )
     _write_text(page, output / "metadata.html")
+
+
+def _first_of(name: str, rows: pd.DataFrame) -> str:
+    """Return the words that say so where a page has only the first rows of a table."""
+    return f"; the first {_ROWS_SHOWN} of {name}" if len(rows) > _ROWS_SHOWN else ""
 
 
 def families_of(videos: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +133,9 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
     videos = read_table(ledger, VIDEOS)
     usable = videos[(videos["status"] == Status.OK) & videos["label"].isin(list(Label))]
     known = usable[["part", "video", "label", "family"]]
-    faces = read_tables(indices, FACES).merge(known, on=["part", "video"])
+    # Landmarks, most of the index, are read for the few faces on which they are drawn.
+    columns = [name for name in FACES.columns if not name.startswith("landmarks")]
+    faces = read_tables(indices, FACES, columns).merge(known, on=["part", "video"])
     by_video = faces_by_video(usable, faces)
     _write_csv(by_video, output / "faces.csv")
     _write_csv(describe(by_video, list(overview.FACES_OF_VIDEO)), output / "face_statistics.csv")
@@ -143,7 +151,9 @@ def explore_faces(ledger: Path, shards: Path, indices: list[Path], output: Path)
     captions = [f"{row.label}\n{row.video}" for row in sample.itertuples()]
     figure = overview.face_grid("Faces as the model gets them", sample, captions, shards)
     save(figure, output / "faces.png")
-    marked = _evenly(middles.drop_duplicates("family"), _SAMPLES)
+    chosen = _evenly(middles.drop_duplicates("family"), _SAMPLES)
+    marked = read_tables(indices, FACES, matching=chosen[list(FACES.key)])
+    marked = marked.merge(known, on=["part", "video"])
     captions = [f"{row.label}\n{row.video}" for row in marked.itertuples()]
     save(
         overview.face_grid("Landmarks", marked, captions, shards, points=True),
@@ -172,7 +182,7 @@ def faces_by_video(videos: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
 def odd_faces(faces: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Return the faces at the ends of what is measured, a family once per kind, and captions."""
     measured = faces.assign(width=faces["x1"] - faces["x0"])
-    people = faces.groupby(["part", "video"])["track"].transform("nunique")
+    tracks = faces.groupby(["part", "video"])["track"].transform("nunique")
     kinds = [
         ("lowest score", "score", "{:.2f}", measured[measured["score"] > 0], True),
         ("least sharp", "sharpness", "{:.0f}", measured, True),
@@ -188,13 +198,13 @@ def odd_faces(faces: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             f"{name}: {pattern.format(row[column])}\n{row['label']} {row['video']}"
             for _, row in rows.iterrows()
         ]
-    crowded = measured.assign(people=people)[people > 1].sort_values(
-        ["people", "part", "video", "track"], ascending=[False, True, True, True]
+    crowded = measured.assign(tracks=tracks)[tracks > 1].sort_values(
+        ["tracks", "part", "video", "track"], ascending=[False, True, True, True]
     )
     rows = crowded.drop_duplicates(["part", "video", "track"]).head(_ODD)
     shown.append(rows)
     captions += [
-        f"{row['people']} people: number {row['track'] + 1}\n{row['label']} {row['video']}"
+        f"{row['tracks']} tracks: number {row['track'] + 1}\n{row['label']} {row['video']}"
         for row in rows.to_dict("records")
     ]
     return pd.concat(shown), captions

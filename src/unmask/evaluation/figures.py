@@ -24,7 +24,7 @@ from unmask.tables import Label, atomic_path
 # Okabe & Ito (2008), told apart with any colour vision.
 COLORS = {Label.REAL: "#0072B2", Label.FAKE: "#D55E00"}
 _GRAY = "#666666"
-_FACES_SHOWN = 12
+_FACES_IN_A_ROW = 6
 
 mpl.use("agg")
 mpl.rcParams.update(
@@ -131,34 +131,32 @@ def confusion(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -
 
 
 def worst_mistakes(report: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
-    """Show a face of each of the videos whose answer cost most, dearest first."""
+    """Show a face of each of the videos whose answer cost most: a row of REAL, a row of FAKE."""
     fake = report["label"] == Label.FAKE
     cost = -np.log(np.where(fake, report["probability"], 1 - report["probability"]))
-    worst = report.assign(cost=cost)[report["faces"] > 0].nlargest(_FACES_SHOWN, "cost")
-    captions = [
-        f"{row.video}\n{row.label}, answered {row.probability:.2f}" for row in worst.itertuples()
-    ]
-    return _face_grid(worst, captions, faces, shards, "Dearest answers")
-
-
-def _face_grid(
-    videos: pd.DataFrame, captions: list[str], faces: pd.DataFrame, shards: Path, title: str
-) -> Figure:
-    columns = 6
-    rows = max(1, -(-len(videos) // columns))
-    figure = Figure(figsize=(1.9 * columns, 2.3 * rows + 0.5))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.suptitle(title)
+    seen = report.assign(cost=cost)[report["faces"] > 0]
+    figure = Figure(figsize=(1.9 * _FACES_IN_A_ROW, 2.3 * len(Label) + 0.5))
+    figure.suptitle("Dearest answers")
     reader = ShardReader(shards)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, video, caption in zip(grid.flat, videos.itertuples(), captions, strict=False):
-        of_video = faces[(faces["part"] == video.part) & (faces["video"] == video.video)]
-        crop = of_video[of_video["track"] == 0].iloc[len(of_video[of_video["track"] == 0]) // 2]
-        data = reader.read(crop["shard"], int(crop["offset"]), int(crop["size"]))
-        axes.imshow(decode_jpeg(data, crop["key"]))
-        axes.set_title(caption, fontsize=7)
+    grid = figure.subplots(len(Label), _FACES_IN_A_ROW, squeeze=False)
+    for row, label in zip(grid, Label, strict=True):
+        worst = seen[seen["label"] == label].nlargest(_FACES_IN_A_ROW, "cost")
+        for axes in row:
+            axes.axis("off")
+        for axes, video in zip(row, worst.itertuples(), strict=False):
+            axes.imshow(_middle_face(video, faces, reader))
+            caption = f"{video.video}\n{label}, answered {video.probability:.2f}"
+            axes.set_title(caption, fontsize=7)
     return figure
+
+
+def _middle_face(video: Any, faces: pd.DataFrame, reader: ShardReader) -> NDArray[np.uint8]:
+    """Return a video's crop from the middle of its first track."""
+    of_video = faces[(faces["part"] == video.part) & (faces["video"] == video.video)]
+    of_track = of_video[of_video["track"] == 0]
+    crop = of_track.iloc[len(of_track) // 2]
+    data = reader.read(crop["shard"], int(crop["offset"]), int(crop["size"]))
+    return decode_jpeg(data, crop["key"])
 
 
 def comparison(table: pd.DataFrame) -> Figure:

@@ -58,12 +58,13 @@ def report_labels(
         config: its `audits` and `split`.
         output: the folder.
     """
-    tracks, faces = read_tables(noise, NOISE), read_tables(indices, FACES)
+    tracks = read_tables(noise, NOISE)
+    faces = read_tables(indices, FACES, columns=["part", "video", "track"])
     output.mkdir(parents=True, exist_ok=True)
     counts = count_verdicts(tracks, faces, read_table(splits, SPLITS), config)
     write_json(counts, output / "label_noise.json")
     save(draw_changes(tracks), output / "label_noise.svg")
-    save(draw_pairs(choose_pairs(tracks), faces, shards), output / "pairs.png")
+    save(draw_pairs(choose_pairs(tracks), indices, shards), output / "pairs.png")
     logger.info("%s", counts["verdicts"])
 
 
@@ -74,12 +75,12 @@ def count_verdicts(
 
     Args:
         tracks: the label audits.
-        faces: the face index.
+        faces: columns `part`, `video` and `track` of the face index.
         splits: the split table.
         config: its `audits` and `split`.
     """
     key = ["part", "video", "track"]
-    judged = faces[key].merge(tracks[[*key, "verdict"]], on=key)
+    judged = faces.merge(tracks[[*key, "verdict"]], on=key)
     judged = judged.merge(splits[["part", "video", "label", "fold"]], on=["part", "video"])
     verdicts = {}
     for verdict in Verdict:
@@ -125,7 +126,7 @@ def draw_changes(tracks: pd.DataFrame) -> Figure:
         color=list(_COLORS.values()),
         label=[f"{verdict} ({len(group)})" for verdict, group in zip(_COLORS, groups, strict=True)],
     )
-    axes.axvline(MIN_CHANGED_SHARE, color="#666666", linestyle=":")
+    axes.axvline(MIN_CHANGED_SHARE, color="#666666", linestyle=":", label="altered from here")
     axes.set_xscale("symlog", linthresh=1e-3)
     axes.set_xlim(0, 1)
     unknown = int((tracks["verdict"] == Verdict.UNKNOWN).sum())
@@ -157,28 +158,29 @@ def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(chosen)
 
 
-def draw_pairs(chosen: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
+def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figure:
     """Draw original, fake and difference of some tracks side by side.
 
     Args:
         chosen: rows of the label audits.
-        faces: the face index.
+        indices: face indices of all shards.
         shards: folder of face shards.
     """
-    across = 2
-    rows = max(1, -(-len(chosen) // across))
-    figure = Figure(figsize=(2.1 * 3 * across, 2.45 * rows))
-    grid = figure.subplots(rows, 3 * across, squeeze=False)
+    sides = (chosen["video"], chosen["original"])
+    shown = pd.concat([pd.DataFrame({"part": chosen["part"], "video": name}) for name in sides])
+    faces = read_tables(indices, FACES, matching=shown)
+    figure = Figure(figsize=(6.3, 2.5 * max(1, len(chosen))))
+    grid = figure.subplots(max(1, len(chosen)), 3, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     reader = ShardReader(shards)
-    for position, row in enumerate(chosen.to_dict("records")):
+    for panels, row in zip(grid, chosen.to_dict("records"), strict=False):
         of_part = faces[faces["part"] == row["part"]]
         ours = of_part[(of_part["video"] == row["video"]) & (of_part["track"] == row["track"])]
         theirs = of_part[
             (of_part["video"] == row["original"]) & (of_part["track"] == row["original_track"])
         ]
-        # The audit matched at the original's frame rate; 60 is no coarser than any.
+        # Closer in time than the audit asks for where the video has fewer than 30 frames a second.
         tracks = {0: theirs.to_dict("records")}
         pairs = match_original(ours.to_dict("records"), tracks, fps=None)
         if not pairs:
@@ -186,14 +188,12 @@ def draw_pairs(chosen: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figur
         fake, real = pairs[len(pairs) // 2]
         ours_rgb, theirs_rgb = aligned_pair(fake, real, reader)
         mask = compare_crops(fake, real, reader).mask
-        line, start = divmod(position, across)
-        panels = grid[line, 3 * start : 3 * start + 3]
         panels[0].imshow(theirs_rgb)
-        panels[0].set_title(f"{row['original']}\nREAL", fontsize=7.5)
+        panels[0].set_title(f"{row['original']}\nREAL", fontsize=9)
         panels[1].imshow(ours_rgb)
-        panels[1].set_title(f"{row['video']}\nFAKE, {row['verdict']}", fontsize=7.5)
+        panels[1].set_title(f"{row['video']}\nFAKE, {row['verdict']}", fontsize=9)
         panels[2].imshow(mask, cmap="magma", vmin=0, vmax=_BRIGHTEST)
-        panels[2].set_title(f"1 - SSIM\n{row['changed']:.1%} of the face changed", fontsize=7.5)
+        panels[2].set_title(f"1 - SSIM\n{row['changed']:.1%} of the face changed", fontsize=9)
         scale = len(mask) / fake["crop_side"]
         corner = [(fake[f"{axis}0"] - fake[f"crop_{axis}0"]) * scale for axis in "xy"]
         size = [(fake[f"{axis}1"] - fake[f"{axis}0"]) * scale for axis in "xy"]

@@ -31,7 +31,7 @@ CONTAINERS = {
     "video_height": "height [px]",
 }
 FACES_OF_VIDEO = {
-    "faces": "people followed",
+    "faces": "tracks",
     "share_with_face": "share of frames with a face",
     "detections": "detections",
     "score": "detector's score, mean",
@@ -43,7 +43,8 @@ FACES_OF_VIDEO = {
 _GRAY = "#666666"
 _WIDTH = 6.0
 _COLUMNS = 3
-_BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+_BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}
+_SECONDS = {"h": 3600, "min": 60, "s": 1}
 _FEW = 8
 # Points of the 68 (Sagonas et al., iBUG 300-W) that lines join.
 _LINES = [
@@ -88,7 +89,9 @@ def labels(videos: pd.DataFrame) -> Figure:
     for label, color in COLORS.items():
         below.barh([str(part) for part in shares.index], shares[label], left=left, color=color)
         left += shares[label].to_numpy()
-    below.set(title="By part", xlabel="share of videos", xlim=(0, 1))
+    for row, count in enumerate(counts.sum(axis=1).head(60)):
+        below.annotate(f"{count:,}", (1.02, row), annotation_clip=False, va="center")
+    below.set(title="By part, with its number of videos", xlabel="share of videos", xlim=(0, 1))
     below.invert_yaxis()
     return figure
 
@@ -244,16 +247,16 @@ def costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
         2, 1, height_ratios=[1 + len(times), 1 + len(storage)], squeeze=True
     )
     longest = float(times["seconds"].max()) if len(times) else 0.0
-    unit, divisor = _unit(longest, {"h": 7200, "min": 120, "s": 0}, {"h": 3600, "min": 60, "s": 1})
+    unit, divisor = _unit(longest, _SECONDS)
     bars = above.barh(times["rule"], times["seconds"] / divisor, color=COLORS[Label.REAL])
-    seconds = [f"{value / divisor:.1f} {unit}" for value in times["seconds"]]
     jobs = [f"{count} job{'s' * (count != 1)}" for count in times["jobs"]]
-    above.bar_label(bars, [f"{a}, {b}" for a, b in zip(seconds, jobs, strict=True)], padding=4)
+    took = [_in_unit(value, _SECONDS) for value in times["seconds"]]
+    above.bar_label(bars, [f"{a}, {b}" for a, b in zip(took, jobs, strict=True)], padding=4)
     above.set(title="Time of jobs, added up", xlabel=f"wall time [{unit}]")
     largest = float(storage["bytes"].max()) if len(storage) else 0.0
-    unit, divisor = _unit(largest, _BYTES, _BYTES)
+    unit, divisor = _unit(largest, _BYTES)
     bars = below.barh(storage["folder"], storage["bytes"] / divisor, color=_GRAY)
-    below.bar_label(bars, [_bytes(value) for value in storage["bytes"]], padding=4)
+    below.bar_label(bars, [_in_unit(value, _BYTES) for value in storage["bytes"]], padding=4)
     below.set(title="Room on the disk", xlabel=unit)
     for axes in (above, below):
         axes.invert_yaxis()
@@ -261,16 +264,15 @@ def costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
     return figure
 
 
-def _unit(
-    largest: float, above: Mapping[str, float], worth: Mapping[str, float]
-) -> tuple[str, float]:
-    unit = next((name for name, least in above.items() if largest >= least), list(above)[-1])
-    return unit, worth[unit]
+def _unit(value: float, units: Mapping[str, float]) -> tuple[str, float]:
+    """Return the largest unit that `value` has at least one of, else the smallest, and its size."""
+    unit = next((name for name, size in units.items() if value >= size), list(units)[-1])
+    return unit, units[unit]
 
 
-def _bytes(value: float) -> str:
-    unit, divisor = _unit(value, _BYTES, _BYTES)
-    return f"{value / divisor:.3g} {unit}"
+def _in_unit(value: float, units: Mapping[str, float]) -> str:
+    unit, divisor = _unit(value, units)
+    return f"{value / divisor:.1f} {unit}"
 
 
 def shortcuts(report: Mapping[str, Any]) -> Figure:

@@ -11,6 +11,7 @@ from html import escape
 import av
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from unmask.config import FramesConfig
 from unmask.evaluation.figures import COLORS
@@ -32,7 +33,7 @@ table {{ border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: ta
 th, td {{ padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left;
   white-space: nowrap; }}
 th {{ background: #f3f3f3; position: sticky; top: 0; }}
-td.number {{ text-align: right; }}
+.number {{ text-align: right; }}
 .REAL {{ color: {COLORS[Label.REAL]}; font-weight: 600; }}
 .FAKE {{ color: {COLORS[Label.FAKE]}; font-weight: 600; }}
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.5rem; }}
@@ -166,12 +167,17 @@ def pictures_page(title: str, sections: Sequence[tuple[str, str, bytes]]) -> str
 
 
 def _table(rows: pd.DataFrame) -> str:
-    head = "".join(f"<th>{escape(str(column))}</th>" for column in rows)
+    head = "".join(_heading(rows[column]) for column in rows)
     body = "".join(
         f"<tr>{''.join(_cell(value) for value in row)}</tr>"
         for row in rows.itertuples(index=False, name=None)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _heading(column: pd.Series) -> str:
+    right = is_numeric_dtype(column) and not is_bool_dtype(column)
+    return f"<th{' class=number' if right else ''}>{escape(str(column.name))}</th>"
 
 
 def _cell(value: object) -> str:

@@ -25,7 +25,7 @@ from unmask.training.dataset import (
 logger = logging.getLogger(__name__)
 
 
-def score_fold(
+def score_model(
     model: Path,
     run: Path,
     shards: Path,
@@ -35,11 +35,11 @@ def score_fold(
     batch_size: int,
     output: Path,
 ) -> None:
-    """Score the select and the report role of one fold.
+    """Score the select and the report role of one model.
 
     Args:
         model: `model.safetensors` of the training job.
-        run: its `run.json`, for experiment, fold and prior shift.
+        run: its `run.json`, for experiment, fold, seed and prior shift.
         shards: folder of face shards.
         indices: face indices of all shards.
         splits: the split table.
@@ -57,6 +57,7 @@ def score_fold(
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
     faces["logit"] = predict_logits(network, model_input, loader) + job["prior_shift"]
     faces["experiment"] = job["experiment"]
+    faces["seed"] = job["seed"]
     write_table(faces, SCORES, output)
     logger.info("%d crops scored", len(faces))
 
@@ -67,9 +68,10 @@ def predict_logits(
     """Return the logits of every row of the loader's dataset, in its order."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
+    mean, std = model_input.statistics(device)
     logits = []
     with torch.inference_mode():
         for batch in track(loader, "batches"):
-            images = model_input.normalize(batch["image"].to(device))
+            images = model_input.normalize(batch["image"].to(device), mean, std)
             logits.append(network(images).squeeze(1).double().cpu())
     return pd.Series(torch.cat(logits).numpy())

@@ -66,7 +66,7 @@ Upload (an account and the `kaggle` command are needed):
     kaggle datasets create -p .
     kaggle datasets version -p . -m "what changed"      # from the second time on
 
-Experiment `{experiment}`, folds {folds}. Log loss on videos that chose nothing: {log_loss:.4f},
+Experiment `{experiment}`, models {models}. Log loss on videos that chose nothing: {log_loss:.4f},
 best constant answer {constant:.4f}. `manifest.json` has the size and sha256 of every file.
 """
 
@@ -111,17 +111,19 @@ def export_bundle(
     for one in trained:
         run = json.loads(one.run.read_text())
         if run["experiment"] == experiment:
-            name = f"{experiment}_fold{run['fold']}.safetensors"
+            name = f"{experiment}_{run['model']}.safetensors"
             network, model_input = load_model(one.model)
             save_model(network, model_input, output / name, half=True)
             members.append(
                 {
                     "file": name,
                     "experiment": experiment,
+                    "model": run["model"],
                     "fold": run["fold"],
+                    "seed": run["seed"],
                     "run_id": run["run_id"],
                     "prior_shift": run["prior_shift"],
-                    "calibration": calibrations[str(run["fold"])],
+                    "calibration": calibrations[run["model"]],
                 }
             )
     settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
@@ -142,7 +144,7 @@ def export_bundle(
     readme = _README.format(
         title=config.kaggle.title,
         experiment=experiment,
-        folds=", ".join(str(member["fold"]) for member in members),
+        models=", ".join(member["model"] for member in members),
         log_loss=report["log_loss"],
         constant=report["best_constant_log_loss"],
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.tables import Label, Status
 
 _UNEVEN = 0.1  # difference in the share of FAKE between a fold and all videos that is worth a word
@@ -24,15 +25,13 @@ def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
         videos: the ledger, for the names of all videos and for what is absent.
     """
     named = splits["original"].notna()
-    family = splits["original"].where(named, splits["video"])
-    folds_of_family = splits.groupby(family)["fold"].nunique()
     absent = splits[named & ~splits["original"].isin(videos["video"])]
     counts = splits.groupby(["fold", "label"]).size().unstack(fill_value=0)
     sizes = splits["group"].value_counts()
     return {
         "groups": int(splits["group"].nunique()),
         "largest_group": int(sizes.max()),
-        "straddling_families": sorted(folds_of_family.index[folds_of_family > 1]),
+        "straddling_families": straddling_families(splits),
         "originals": int(splits.loc[named, "original"].nunique()),
         "absent_originals": sorted(absent["original"].unique()),
         "fakes_of_absent_originals": len(absent),
@@ -42,6 +41,19 @@ def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
             for fold, row in counts.iterrows()
         },
     }
+
+
+def straddling_families(splits: pd.DataFrame) -> list[str]:
+    """Return the originals whose fakes, or who themselves, lie in another fold.
+
+    Args:
+        splits: columns `video`, `original` and `fold`.
+    """
+    fakes = splits.loc[splits["original"].notna(), ["original", "fold"]]
+    sources = splits.loc[splits["video"].isin(fakes["original"]), ["video", "fold"]]
+    families = pd.concat([fakes, sources.set_axis(["original", "fold"], axis=1)])
+    folds = families.groupby("original")["fold"].nunique()
+    return sorted(folds.index[folds > 1])
 
 
 def absent_parts(parts: list[str]) -> list[str]:
@@ -60,18 +72,18 @@ def absent_parts(parts: list[str]) -> list[str]:
     ]
 
 
-def split_warnings(splits: pd.DataFrame, report: dict[str, Any], folds: int) -> list[str]:
+def split_warnings(splits: pd.DataFrame, report: dict[str, Any], config: SplitConfig) -> list[str]:
     """Return what a user should know about a split before training on it.
 
     Args:
-        splits: columns `label`, `status`, `part` and `fold`.
+        splits: columns `label`, `status`, `part`, `group` and `fold`.
         report: what `audit_splits` says.
-        folds: number of folds.
+        config: the `split` section, for the number of folds and what to change.
     """
     return [
         *_absent(report, len(splits)),
         *_parts_without_face(splits),
-        *_uneven_folds(splits[splits["status"] == Status.OK], folds),
+        *_uneven_folds(splits[splits["status"] == Status.OK], config),
     ]
 
 
@@ -101,17 +113,17 @@ def _parts_without_face(splits: pd.DataFrame) -> list[str]:
     return [f"parts without a single face: {_some(empty)}"] if empty else []
 
 
-def _uneven_folds(usable: pd.DataFrame, folds: int) -> list[str]:
+def _uneven_folds(usable: pd.DataFrame, config: SplitConfig) -> list[str]:
     counts = usable.groupby(["fold", "label"]).size().unstack(fill_value=0)
-    counts = counts.reindex(index=range(folds), columns=list(Label), fill_value=0)
+    counts = counts.reindex(index=range(config.folds), columns=list(Label), fill_value=0)
     warnings = []
     overall = float((usable["label"] == Label.FAKE).mean())
     for fold, real, fake in counts.itertuples():
-        lacking = [str(label) for label, n in ((Label.REAL, real), (Label.FAKE, fake)) if not n]
+        lacking = [label for label, n in ((Label.REAL, real), (Label.FAKE, fake)) if not n]
         if lacking:
             warnings.append(
                 f"fold {fold} has no {' and no '.join(lacking)} video with a face, so no model can "
-                f"select or report on it; set split.seed: auto, lower split.folds or add videos"
+                f"select or report on it; {_remedy(usable, lacking, config)}"
             )
         elif abs(fake / (fake + real) - overall) > _UNEVEN:
             warnings.append(
@@ -119,6 +131,19 @@ def _uneven_folds(usable: pd.DataFrame, folds: int) -> list[str]:
                 f"videos are {overall:.0%}"
             )
     return warnings
+
+
+def _remedy(usable: pd.DataFrame, lacking: list[Label], config: SplitConfig) -> str:
+    """Return what gives every fold the labels that one of them lacks."""
+    groups = min(usable.loc[usable["label"] == label, "group"].nunique() for label in lacking)
+    if groups < MIN_FOLDS:
+        few = "1 group has" if groups == 1 else f"{groups} groups have"
+        return f"add videos: only {few} {' or '.join(lacking)}, and {MIN_FOLDS} folds are the least"
+    if groups < config.folds:
+        return f"set split.folds: {groups} or add videos"
+    if config.seed != "auto":
+        return "set split.seed: auto, lower split.folds or add videos"
+    return "lower split.folds or add videos"
 
 
 def _some(names: list[str]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmask.config import SplitConfig
+from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.errors import UnmaskError
 from unmask.splits.audits import audit_splits, split_warnings
 from unmask.splits.groups import group_by_identity, group_videos
@@ -211,12 +211,7 @@ def write_splits(
     videos = read_table(ledger, VIDEOS)
     present = videos[~videos["status"].isin(_WITHOUT_FILE)]
     usable = present[present["status"] == Status.OK]
-    for label in Label:
-        if not (usable["label"] == label).any():
-            raise UnmaskError(
-                f"no {label} video has a face, so there is nothing to train or judge with; "
-                "results/ledger.json counts what became of each video, add parts to data_root"
-            )
+    _check_labels(videos, usable)
     if config.group_by == "identity":
         groups = group_by_identity(present, read_tables(list(identities), IDENTITIES), config)
     else:
@@ -229,7 +224,7 @@ def write_splits(
     report = {"group_by": config.group_by, "seed": seed} | audit_splits(splits, videos)
     if report["straddling_families"]:
         raise AssertionError(f"families in two folds: {report['straddling_families']}")
-    report["warnings"] = split_warnings(splits, report, config.folds)
+    report["warnings"] = split_warnings(splits, report, config)
     if chosen:
         report["advice"] = f"set split.seed: {seed} to keep these folds when videos are added"
         logger.info("split.seed: auto chose %d; %s", seed, report["advice"])
@@ -240,12 +235,24 @@ def write_splits(
         logger.warning("%s", warning)
 
 
+def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
+    for label in Label:
+        if not (usable["label"] == label).any():
+            named = int((videos["label"] == label).sum())
+            found = f"none of {named} {label} videos has a face" if named else f"no {label} video"
+            raise UnmaskError(
+                f"{found}, so there is nothing to train or judge with; results/ledger.json counts "
+                "what became of each video, add parts to data_root"
+            )
+
+
 def _check_groups(splits: pd.DataFrame, config: SplitConfig) -> None:
     usable = splits[splits["status"] == Status.OK]
     kind = "groups of people" if config.group_by == "identity" else "families"
     count = usable["group"].nunique()
     if count < config.folds:
+        lower = f"set split.folds: {count} or " if count >= MIN_FOLDS else ""
         raise UnmaskError(
             f"split.folds: {config.folds} folds need as many {kind}, the ledger has {count} "
-            "with a face; lower split.folds or add videos"
+            f"with a face; {lower}add videos"
         )

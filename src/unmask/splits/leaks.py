@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from unmask.errors import UnmaskError
 from unmask.faces.crops import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
+from unmask.splits.audits import straddling_families
 from unmask.tables import (
     FACES,
     IDENTITIES,
@@ -47,6 +48,8 @@ _PER_GROUPS = 3  # of any two groups, so that one pair of people does not fill t
 # Of 192 bits. A re-encoded or scaled copy differs in a few; two clips of one room in dozens.
 _NEAR_DUPLICATE_BITS = 12
 _CELL = 192  # pixels of a face on the contact sheet
+_ACROSS = 2  # pairs, so that a phone shows them large enough
+_NAMED = 5  # families in an error
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def audit_leaks(
         files: what to write.
 
     Raises:
-        UnmaskError: a family lies in two folds; the files are written before.
+        UnmaskError: a family lies in two folds.
     """
     videos = read_table(splits, SPLITS).merge(
         read_table(ledger, VIDEOS)[["part", "video", "original", "fingerprint", "phash", "status"]],
@@ -98,12 +101,13 @@ def audit_leaks(
     families = straddling_families(videos)
     real_pairs = close_faces(real, real, config.identity_threshold)
     fake_pairs = close_faces(fake, real, config.identity_threshold)
+    near, near_counts = near_duplicates(videos)
     pairs = pd.concat(
         [
             _named("real_real", real_pairs.closest, real, real),
             _named("fake_real", fake_pairs.closest, fake, real),
             same_files(videos),
-            near_duplicates(videos),
+            near,
             same_names(videos),
         ],
         ignore_index=True,
@@ -119,42 +123,22 @@ def audit_leaks(
             "fake": len(fake.rows),
             "without_embedding": int(people["embedding"].isna().sum()),
         },
-        **{
-            kind: _of_videos(pairs[pairs["kind"] == kind])
-            for kind in ("same_file", "near_duplicate", "same_name")
-        },
+        "same_file": _of_videos(pairs[pairs["kind"] == "same_file"]),
+        "near_duplicate": near_counts,
+        "same_name": _of_videos(pairs[pairs["kind"] == "same_name"]),
     }
     write_table(pairs.reset_index(names="pair"), LEAKS, files.pairs)
     write_json(summary, files.summary)
-    shown = [pairs[pairs["kind"] == kind] for kind in ("real_real", "fake_real")]
+    kinds = [pairs[pairs["kind"] == kind] for kind in ("real_real", "fake_real")]
     _write_sheet(
-        pd.concat([rows.head(_PAIRS_SHOWN) for rows in shown]),
-        read_tables(list(indices), FACES),
-        shards,
-        files.sheet,
+        pd.concat([rows.head(_PAIRS_SHOWN) for rows in kinds]), list(indices), shards, files.sheet
     )
     _log(summary)
     if families:
         raise UnmaskError(
             f"{splits}: {len(families)} families lie in two folds, for example that of "
-            f"{families[0]} ({files.summary} names all); delete the split and rerun"
+            f"{', '.join(families[:_NAMED])}; delete the split and rerun"
         )
-
-
-def straddling_families(videos: pd.DataFrame) -> list[str]:
-    """Return the originals whose fakes, or who themselves, lie in another fold.
-
-    Args:
-        videos: columns `video`, `original` and `fold`.
-    """
-    named = videos["original"].notna()
-    fakes = videos.loc[named, ["original", "fold"]]
-    sources = videos[videos["video"].isin(fakes["original"])]
-    of_family = pd.concat(
-        [fakes, sources[["video", "fold"]].set_axis(["original", "fold"], axis=1)]
-    )
-    folds = of_family.groupby("original")["fold"].nunique()
-    return sorted(folds.index[folds > 1])
 
 
 @dataclass(frozen=True)
@@ -288,43 +272,48 @@ def _pairs_of_equals(videos: pd.DataFrame, column: str, kind: str) -> pd.DataFra
     return _pair_rows(videos, pairs, [0] * len(pairs), kind)
 
 
-def near_duplicates(videos: pd.DataFrame) -> pd.DataFrame:
+def near_duplicates(videos: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return pairs of videos of different groups that show nearly the same pictures, by `phash`.
 
     Footage is compared with footage: REAL videos, and a FAKE whose original has no row. The other
     fakes show their original's footage and lie in its group.
 
     Args:
-        videos: columns `video`, `original`, `group`, `phash`.
+        videos: columns `part`, `video`, `label`, `original`, `group`, `fold`, `status`, `phash`.
+
+    Returns:
+        The closest pairs, and how many there are of all.
     """
     footage = videos["original"].isna() | ~videos["original"].isin(videos["video"])
     rows = videos[footage & videos["phash"].notna() & (videos["status"] == Status.OK)]
     rows = rows[rows["phash"].str.len() == 48]
     words = np.array([list(bytes.fromhex(one)) for one in rows["phash"]], np.uint8)
     hashes = words.reshape(-1, 24).view(np.uint64)
-    group = pd.factorize(rows["group"])[0]
-    pairs, distances = [], []
-    for start, bits in _hamming_blocks(hashes):
-        near = bits <= _NEAR_DUPLICATE_BITS
-        near &= group[start : start + len(bits), None] != group[None]
-        near &= np.arange(start, start + len(bits))[:, None] < np.arange(len(group))
-        for one, other in zip(*np.nonzero(near), strict=True):
-            pairs.append((rows.index[start + one], rows.index[other]))
-            distances.append(int(bits[one, other]))
-    order = np.argsort(distances, kind="stable")[:_PAIRS_KEPT]
-    return _pair_rows(
-        videos, [pairs[i] for i in order], [distances[i] for i in order], "near_duplicate"
-    )
-
-
-def _hamming_blocks(hashes: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield the first row of each block of rows, and its distances in bits to all rows."""
+    group, fold = pd.factorize(rows["group"])[0], rows["fold"].to_numpy()
+    counts = {"pairs": 0, "pairs_in_two_folds": 0}
+    # Row, other row and bits between them.
+    closest = np.zeros((0, 3), np.int64)
     for start in range(0, len(hashes), _BLOCK):
-        bits = np.zeros((min(_BLOCK, len(hashes) - start), len(hashes)), np.int64)
-        for word in range(hashes.shape[1]):
-            differing = hashes[start : start + _BLOCK, None, word] ^ hashes[None, :, word]
-            bits += np.bitwise_count(differing)
-        yield start, bits
+        bits = _hamming_distances(hashes[start : start + _BLOCK], hashes[start:])
+        near = bits <= _NEAR_DUPLICATE_BITS
+        near &= group[start : start + _BLOCK, None] != group[None, start:]
+        near[:, : len(near)] &= ~np.tri(len(near), dtype=np.bool_)  # each pair once
+        one, other = np.nonzero(near)
+        found = np.stack([start + one, start + other, bits[one, other]], axis=1)
+        counts["pairs"] += len(found)
+        counts["pairs_in_two_folds"] += int((fold[found[:, 0]] != fold[found[:, 1]]).sum())
+        closest = np.concatenate([closest, found])
+        closest = closest[np.argsort(closest[:, 2], kind="stable")[:_PAIRS_KEPT]]
+    pairs = [(rows.index[one], rows.index[other]) for one, other, _ in closest]
+    return _pair_rows(videos, pairs, closest[:, 2].tolist(), "near_duplicate"), counts
+
+
+def _hamming_distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Return the bits in which hashes of three words differ: (n, 3) and (m, 3) give (n, m)."""
+    bits = np.zeros((len(a), len(b)), np.uint8)  # 192 at most
+    for word in range(a.shape[1]):
+        bits += np.bitwise_count(a[:, None, word] ^ b[None, :, word])
+    return bits
 
 
 def _pair_rows(
@@ -376,15 +365,20 @@ def _log(summary: dict[str, Any]) -> None:
         )
 
 
-def _write_sheet(pairs: pd.DataFrame, faces: pd.DataFrame, shards: Path, path: Path) -> None:
-    """Draw pairs of faces, three to a row, with their similarity and their folds."""
+def _write_sheet(pairs: pd.DataFrame, indices: Sequence[Path], shards: Path, path: Path) -> None:
+    """Draw pairs of faces with their similarity and their folds."""
+    key = ["part", "video", "track"]
+    sides = [pairs[[f"{name}_{side}" for name in key]].set_axis(key, axis=1) for side in "ab"]
+    shown = pd.concat(sides).astype({"track": "int32"})
+    faces = read_tables(indices, FACES, matching=shown)
     reader = ShardReader(shards)
     cells = [_pair_cell(pair, faces, reader) for pair in pairs.to_dict("records")]
     if not cells:
         cells = [_with_caption(_blank(2), ["no two faces lie in different folds"])]
     blank = np.full_like(cells[0], 255)
-    cells += [blank] * (-len(cells) % 3)
-    rows = [np.concatenate(cells[start : start + 3], axis=1) for start in range(0, len(cells), 3)]
+    cells += [blank] * (-len(cells) % _ACROSS)
+    starts = range(0, len(cells), _ACROSS)
+    rows = [np.concatenate(cells[start : start + _ACROSS], axis=1) for start in starts]
     with atomic_path(path) as temporary:
         temporary.write_bytes(cv2.imencode(".png", np.concatenate(rows))[1].tobytes())
 
@@ -424,8 +418,8 @@ def _blank(faces: int) -> NDArray[np.uint8]:
 
 def _with_caption(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
     """Return a picture with a margin and lines of text below."""
-    framed = cv2.copyMakeBorder(picture, 6, 52, 6, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    framed = cv2.copyMakeBorder(picture, 6, 70, 6, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for number, line in enumerate(lines):
-        at = (6, picture.shape[0] + 22 + 15 * number)
-        cv2.putText(framed, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
+        at = (6, picture.shape[0] + 26 + 19 * number)
+        cv2.putText(framed, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.asarray(framed, np.uint8)

@@ -33,15 +33,17 @@ _INTERPOLATIONS = (
 class Augmentation:
     """What is done to the crops of one experiment."""
 
-    def __init__(self, config: AugmentConfig, size: int) -> None:
+    def __init__(self, config: AugmentConfig, size: int, enlarging: str = "bicubic") -> None:
         """Take the settings.
 
         Args:
             config: which augmentations, how often and how strongly.
             size: side of the model's input in pixels; crops leave with it.
+            enlarging: see `resize_crop`.
         """
         self._config = config
         self._size = size
+        self._enlarging = enlarging
         self._chances = {name: config.probability(name) for name in NAMES}
 
     def neighbours(self, seed: int) -> int:
@@ -89,7 +91,7 @@ class Augmentation:
     def _resize(self, picture: Picture, seed: int) -> Picture:
         rng = self._generator("interpolation", seed)
         if rng is None or len(picture) == self._size:
-            return resize_crop(picture, self._size)
+            return resize_crop(picture, self._size, self._enlarging)
         down, up = _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
         interpolation = down if len(picture) > self._size else up
         return np.asarray(

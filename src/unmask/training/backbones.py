@@ -7,7 +7,9 @@ does not import Lightning, which a Kaggle image may lack.
 
 from __future__ import annotations
 
+import difflib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,30 +40,37 @@ class ModelInput:
         size: side of the square input in pixels.
         mean: per RGB channel, of values in [0, 1].
         std: likewise.
+        interpolation: how a crop is enlarged, "bicubic" or "bilinear", as the weights expect it;
+            see `resize_crop` for how it is shrunk.
     """
 
     backbone: str
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bicubic"
 
     def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
-        return resize_crop(crop, self.size)
+        return resize_crop(crop, self.size, self.interpolation)
 
-    def normalize(self, images: Tensor) -> Tensor:
+    def statistics(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and std as `normalize` takes them, float32 (1, 3, 1, 1)."""
+        mean, std = (torch.tensor(one, device=device) for one in (self.mean, self.std))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
+
+    @staticmethod
+    def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """Turn images, uint8 (n, 3, size, size), into what the model takes, float32, likewise.
 
         It works on the device that holds the images, to which a quarter of the bytes had to go.
-        """
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images.float() / 255 - mean) / std
 
-    def prepare(self, crop: NDArray[np.uint8]) -> Tensor:
-        """Turn an RGB crop, uint8 (h, w, 3), into a normalised float32 tensor (3, size, size)."""
-        image = torch.from_numpy(self.resize(crop)).permute(2, 0, 1)[None]
-        return self.normalize(image)[0].contiguous()
+        Args:
+            images: pixels from 0 to 255.
+            mean: see `statistics`; on the same device.
+            std: likewise.
+        """
+        return (images.float() / 255 - mean) / std
 
 
 def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
@@ -70,47 +79,130 @@ def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
     Raises:
         UnmaskError: timm has no such model, or the weights cannot be had or do not fit exactly.
     """
-    try:
-        model: Any = timm.create_model(
-            config.backbone, pretrained=False, drop_rate=config.drop_rate
-        )
-    except RuntimeError:  # an unknown name, or an unknown tag of a known one
-        raise UnmaskError(
-            f"training.backbone: timm {timm.__version__} has no model '{config.backbone}'; "
-            "timm.list_models(pretrained=True) names them"
-        ) from None
-    data = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
-    model_input = ModelInput(config.backbone, config.image_size, data["mean"], data["std"])
+    _check_name(config.backbone)
     packaged = _PACKAGED.get(config.backbone.split(".")[0])
     match config.weights:
         case "none":
-            pass
+            model = _build(config)
         case "auto" if packaged is not None:
+            model = _build(config, num_classes=None)
             _load_strictly(model, packaged(), config)
         case "auto" | "timm":
-            return _create_from_hub(config), model_input
+            model = _from_hub(config)
         case path:
             state = _read_state(Path(path))
-            if _is_detector(state):
-                model.reset_classifier(1)
-                _load_strictly(model, state, config)
-                return model, model_input
+            model = _build(config, num_classes=1 if _is_detector(state) else None)
             _load_strictly(model, state, config)
-    model.reset_classifier(1)
+    data = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
+    if model.num_classes != 1:
+        model.reset_classifier(1)
+    _choose_trained(model, config)
+    model_input = ModelInput(
+        config.backbone, config.image_size, data["mean"], data["std"], data["interpolation"]
+    )
     return model, model_input
 
 
-def _create_from_hub(config: TrainingConfig) -> nn.Module:
-    try:
-        return timm.create_model(
-            config.backbone, pretrained=True, num_classes=1, drop_rate=config.drop_rate
+def create_architecture(config: TrainingConfig) -> nn.Module:
+    """Create the configured timm model with one output and random weights.
+
+    Raises:
+        UnmaskError: timm has no such model, or the model lacks what the configuration asks for.
+    """
+    _check_name(config.backbone)
+    model: nn.Module = _build(config)
+    _choose_trained(model, config)
+    return model
+
+
+def _check_name(name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    known = timm.list_models()
+    if architecture not in known:
+        near = difflib.get_close_matches(architecture, known, 1)
+        remedy = f"did you mean '{near[0]}'?" if near else "timm.list_models() names them"
+        raise UnmaskError(
+            f"training.backbone: timm {timm.__version__} has no model '{architecture}'; {remedy}"
         )
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise UnmaskError(
+            f"training.backbone: timm {timm.__version__} has no weights '{name}'; "
+            f"of {architecture} it has {', '.join(tags) or 'none'}"
+        )
+
+
+def _build(config: TrainingConfig, num_classes: int | None = 1, pretrained: bool = False) -> Any:
+    """Create a timm model as configured; `num_classes` None leaves as many as its weights have."""
+    options: dict[str, Any] = {"drop_rate": config.drop_rate}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if config.drop_path_rate:
+        options["drop_path_rate"] = config.drop_path_rate
+    model = _create(config.backbone, config.image_size, pretrained, options)
+    if config.gradient_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError):
+            raise UnmaskError(
+                f"training.gradient_checkpointing: {config.backbone} cannot; set it to false"
+            ) from None
+    return model
+
+
+def _create(name: str, size: int, pretrained: bool, options: Mapping[str, Any]) -> Any:
+    """Create a timm model for images of `size`, where it needs to know: transformers do."""
+    try:
+        return timm.create_model(name, pretrained, img_size=size, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise _unsupported(name, error) from None
+    try:
+        return timm.create_model(name, pretrained, **options)
+    except TypeError as error:
+        raise _unsupported(name, error) from None
+
+
+def _unsupported(name: str, error: TypeError) -> UnmaskError:
+    if "drop_path_rate" in str(error):
+        return UnmaskError(f"training.drop_path_rate: {name} has no drop path; set it to 0")
+    return UnmaskError(f"training.backbone: {name} cannot be built: {_one_line(error)}")
+
+
+def _from_hub(config: TrainingConfig) -> Any:
+    try:
+        return _build(config, pretrained=True)
+    except UnmaskError:
+        raise
     except Exception as error:  # huggingface_hub, urllib and timm raise a dozen kinds
+        source = timm.get_pretrained_cfg(config.backbone)
+        where = source and (source.hf_hub_id or source.url)
+        remedy = (
+            f"download model.safetensors of {where} where there is internet, copy it here and set "
+            "training.weights to it, or use 'none'"
+            if where
+            else "timm has no weights of it: set training.weights to a file of yours, or use 'none'"
+        )
         raise UnmaskError(
             f"training.weights: timm's weights of {config.backbone} cannot be fetched "
-            f"({type(error).__name__}: {_one_line(error)}); without internet, copy "
-            "the .safetensors file here and set training.weights to it, or use 'none'"
+            f"({type(error).__name__}: {_one_line(error)}); {remedy}"
         ) from None
+
+
+def _choose_trained(model: Any, config: TrainingConfig) -> None:
+    """Leave gradients only to the weights that `training.tune` names."""
+    if config.tune == "all":
+        return
+    chosen = {id(one) for one in model.get_classifier().parameters()}
+    if config.tune == "norm":
+        norms = (module for module in model.modules() if isinstance(module, _NORMS))
+        chosen |= {id(one) for module in norms for one in module.parameters(recurse=False)}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+
+
+# timm's own norms, fused with their activation or not, are kinds of these.
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
 
 
 def _lite0_from_package() -> dict[str, Tensor]:
@@ -182,8 +274,10 @@ def _is_detector(state: Mapping[str, Tensor]) -> bool:
 
 
 def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: TrainingConfig) -> None:
+    # Transformers of another image size have their position embeddings resampled by timm.
+    fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
-        model.load_state_dict(state, strict=True)
+        model.load_state_dict(fit(state, model) if fit else state, strict=True)
     except RuntimeError as error:
         raise UnmaskError(
             f"training.weights: '{config.weights}' does not fit {config.backbone}: "
@@ -230,8 +324,9 @@ def load_model(path: Path) -> tuple[nn.Module, ModelInput]:
             described["size"],
             tuple(described["mean"]),
             tuple(described["std"]),
+            described["interpolation"],
         )
-        model = timm.create_model(model_input.backbone, pretrained=False, num_classes=1)
+        model = _create(model_input.backbone, model_input.size, False, {"num_classes": 1})
         model.load_state_dict(state, strict=True)
     except Exception as error:  # absent metadata, a missing tensor, a damaged file
         raise UnmaskError(

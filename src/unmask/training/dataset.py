@@ -246,7 +246,7 @@ def create_train_loader(
     Raises:
         UnmaskError: there is nothing to show, or the processes cannot share a step evenly.
     """
-    augmentation = Augmentation(config.augment, model_input.size)
+    augmentation = Augmentation(config.augment, model_input.size, model_input.interpolation)
     dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
     real = (faces["label"] == Label.REAL).to_numpy()
     originals = _originals(faces) if config.batches == "paired" else np.full(len(faces), ALONE)
@@ -281,7 +281,7 @@ def create_score_loader(
 ) -> DataLoader[Batch]:
     """Create a loader that gives every row once, in order, without augmentation.
 
-    Of several processes each gives its own rows; some may have one more than others.
+    Of several devices each has every so-manieth row, and none has one to fill up.
     """
     dataset = FaceDataset(faces, folder, model_input)
     rows = [SampleId(0, row) for row in range(rank, len(dataset), world_size)]

@@ -1,28 +1,29 @@
-"""The fit of one experiment on one fold, as seven steps."""
+"""The fit of one model, as seven steps."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import shutil
-import sys
 import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-)
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from unmask.config import AuditsConfig, TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.provenance import source_digest
 from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
     FACES,
@@ -35,7 +36,7 @@ from unmask.tables import (
     read_tables,
     write_json,
 )
-from unmask.tracking import start_training_run
+from unmask.tracking import TrainingRun, start_training_run
 from unmask.training.backbones import create_backbone, save_model
 from unmask.training.batches import HALF
 from unmask.training.dataset import (
@@ -46,10 +47,25 @@ from unmask.training.dataset import (
     treat_label_noise,
 )
 from unmask.training.module import DeepfakeClassifier
+from unmask.training.optim import prior_shift
+from unmask.training.resume import Position, ResumeCheckpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# Lightning tells of hardware that is not there; what matters is told here.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
 _LINE_EVERY_S = 5.0
+
+# Lightning warns of what is meant: the average of weights is in evaluation mode, checkpoints are
+# gone on from, and the sampler knows where.
+for _message in (
+    r"Found \d+ module\(s\) in eval mode",
+    "Checkpoint directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+):
+    warnings.filterwarnings("ignore", _message)
 
 
 @dataclass(frozen=True)
@@ -80,22 +96,135 @@ class FitJob:
     tracking: Path
     threads: int
 
+    @property
+    def model(self) -> str:
+        """Return the name of the model within its experiment, and of its folder."""
+        return f"fold{self.fold}-seed{self.seed}"
+
 
 def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path) -> None:
-    """Train one model; write `model.safetensors`, `last.ckpt` and `run.json` into `output`.
+    """Train one model; write `model.safetensors` and `run.json` into `output`.
 
-    The model is that of the epoch with the lowest val/log_loss on the select role.
+    The model is that of the epoch with the lowest val/log_loss on the select role. A job that was
+    killed goes on from its last checkpoint, in the same MLflow run, and ends with the same model as
+    one that was not.
 
     Raises:
-        UnmaskError: a role lacks a label, the weights cannot be had, or MLflow does not answer.
+        UnmaskError: a role lacks a label, the weights cannot be had, MLflow does not answer, or the
+            job was asked to stop.
     """
     # 1. Seed
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(max(1, job.threads // config.devices))
     pl.seed_everything(job.seed, workers=True, verbose=False)
     # Deterministic mode would fill every new tensor with NaN, to find bugs: slow, and none here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     # 2. Data
+    data = load_data(job, config, audits)
+
+    # 3. Backbone
+    backbone, model_input = create_backbone(config)
+
+    # 4. Callbacks
+    checkpoints = output / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    digest = _digest_of(job, config, data)
+    position = find_checkpoint(checkpoints / "last.ckpt", digest)
+    best = ModelCheckpoint(
+        checkpoints, "best", "val/log_loss", save_weights_only=True, enable_version_counter=False
+    )
+    stop = EarlyStopping("val/log_loss", patience=config.patience)
+    progress = Progress(config.batch_size)
+    resume = ResumeCheckpoint(checkpoints / "last.ckpt", digest)
+
+    # 5. Trainer, loaders, model
+    trainer = create_trainer(config, [best, stop, progress, resume])
+    rank, world_size = trainer.global_rank, trainer.world_size
+    workers = loader_workers(job.threads // config.devices)
+    train_loader = create_train_loader(
+        data.train, job.shards, model_input, config, job.seed, workers, rank, world_size
+    )
+    select_loader = create_score_loader(
+        data.select, job.shards, model_input, config.batch_size, workers, rank, world_size
+    )
+    if position is not None:
+        train_loader.sampler.start_at(position.epoch, position.batch)  # type: ignore[attr-defined]
+    shown = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
+    shift = _shift_to_data(HALF if config.loss == "two_sided" else shown, data.prior)
+    model = DeepfakeClassifier(backbone, model_input, config, shift, data.video_of_row, job.seed)
+
+    # 6. Tracking
+    settings = {
+        "experiment": job.experiment,
+        "model": job.model,
+        "fold": job.fold,
+        "folds": job.folds,
+        "seed": job.seed,
+        "train_crops": len(data.train),
+        "label_noise": audits.label_noise,
+        "dropped_crops": data.dropped,
+        "softened_crops": data.softened,
+        "prior": data.prior,
+        **config.model_dump(exclude={"folds", "seeds"}),
+    }
+    with _tracked(trainer, job, settings, position) as run:
+        if run is not None:
+            resume.run_id = run.id
+            trainer.logger = run.lightning_logger()
+            run.log_data({Role.TRAIN: data.train, Role.SELECT: data.select}, job.splits)
+
+        # 7. Fit
+        last = checkpoints / "last.ckpt" if position is not None else None
+        trainer.fit(model, train_loader, select_loader, ckpt_path=last, weights_only=True)
+
+    if run is None:
+        return
+    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    model.load_state_dict(chosen["state_dict"], strict=True)
+    with atomic_path(output / "model.safetensors") as temporary:
+        save_model(model.network, model_input, temporary)
+    summary = settings | {
+        "run_id": run.id,
+        "tracking_uri": run.uri,
+        "tracking_experiment": run.experiment,
+        "prior_shift": shift,
+        "best_epoch": chosen["epoch"],
+        "val_log_loss": float(best.best_model_score or math.nan),
+        "history": progress.epochs,
+        "seconds": round(progress.seconds, 1),
+    }
+    write_json(summary, output / "run.json")
+    shutil.rmtree(checkpoints)
+    logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
+
+
+@dataclass(frozen=True)
+class FitData:
+    """The crops of one fit.
+
+    Attributes:
+        train: crops to train on, with a `target`.
+        select: crops that choose the epoch.
+        video_of_row: int64 (rows of select,), which video each crop is of.
+        prior: share of FAKE among the crops to train on.
+        dropped: crops that label noise left out.
+        softened: crops whose target label noise changed.
+    """
+
+    train: pd.DataFrame
+    select: pd.DataFrame
+    video_of_row: NDArray[np.int64]
+    prior: float
+    dropped: int
+    softened: int
+
+
+def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitData:
+    """Read the crops of the train and the select role.
+
+    Raises:
+        UnmaskError: a role lacks a label; to train on, self-blended batches need REAL crops alone.
+    """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
     faces = labelled_faces(read_tables(job.indices, FACES), roles)
     train, select = (
@@ -105,112 +234,121 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
-    train_labels, select_labels = train["target"] >= HALF, select["label"]
-    for role, labels in ((Role.TRAIN, train_labels), (Role.SELECT, select_labels)):
-        if labels.nunique() < len(Label):
+    has_labels = {Role.SELECT: select["label"].nunique() == len(Label)}
+    if config.batches == "self_blended":
+        has_labels[Role.TRAIN] = bool((train["label"] == Label.REAL).any())
+    else:
+        has_labels[Role.TRAIN] = (train["target"] >= HALF).nunique() == len(Label)
+    for role, has in has_labels.items():
+        if not has:
             raise UnmaskError(
                 f"fold {job.fold}: the videos to {role} on have faces of one label only; "
-                "results/videos.parquet says why others have none"
+                "add videos (results/videos.parquet says why some have no face)"
             )
-    prior = float(train["target"].mean())
-    softened = int((train["target"] != (train["label"] == Label.FAKE)).sum())
-    logger.info(
-        "label noise: %d crops left out, %d with another target", labelled - len(train), softened
+    data = FitData(
+        train=train,
+        select=select,
+        video_of_row=np.asarray(select.groupby(["part", "video"]).ngroup(), np.int64),
+        prior=float(train["target"].mean()),
+        dropped=labelled - len(train),
+        softened=int((train["target"] != (train["label"] == Label.FAKE)).sum()),
     )
     logger.info(
-        "%d crops to train on (%.0f %% FAKE), %d to select", len(train), 100 * prior, len(select)
+        "label noise: %d crops left out, %d with another target", data.dropped, data.softened
+    )
+    counts = (len(train), 100 * data.prior, len(select))
+    logger.info("%d crops to train on (%.0f %% FAKE), %d to select", *counts)
+    return data
+
+
+def _shift_to_data(trained: float, prior: float) -> float:
+    """Return what moves logits to the share of FAKE of the crops to train on.
+
+    Where these are of one label (self-blended batches train on REAL ones alone) they say nothing of
+    how common fakes are: logits stay at one half FAKE, and the calibration moves them.
+    """
+    return prior_shift(trained, prior) if 0 < prior < 1 else 0.0
+
+
+def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trainer:
+    """Create Lightning's trainer; a logger comes later, and on one device alone."""
+    cuda = torch.cuda.is_available()
+    return pl.Trainer(
+        accelerator="auto",
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=config.precision,
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm or None,
+        callbacks=callbacks,
+        logger=False,
+        # Same bits for the same seed on a CPU; on a GPU that would cost a fifth of the speed.
+        deterministic=None if cuda else "warn",
+        benchmark=cuda,
+        sync_batchnorm=cuda and config.devices * config.num_nodes > 1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        # Logging every so many steps is done by Progress, every so many seconds.
+        log_every_n_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
-    # 3. Model
-    backbone, model_input = create_backbone(config)
-    train_loader = create_train_loader(
-        train, job.shards, model_input, config, job.seed, loader_workers(job.threads)
-    )
-    select_loader = create_score_loader(
-        select, job.shards, model_input, config.batch_size, loader_workers(job.threads)
-    )
-    shown = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
-    prior_shift = math.log(prior / (1 - prior)) - math.log(shown / (1 - shown))
-    video_of_row = np.asarray(select.groupby(["part", "video"]).ngroup(), np.int64)
-    model = DeepfakeClassifier(backbone, model_input, config, prior_shift, video_of_row)
 
-    # 4. Callbacks
-    checkpoints = output / "checkpoints"
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    best = ModelCheckpoint(
-        checkpoints, "best", "val/log_loss", save_last=True, enable_version_counter=False
-    )
-    history = History()
-    stop = EarlyStopping("val/log_loss", patience=config.patience)
-    callbacks = [best, stop, LearningRateMonitor("step"), history]
+@contextmanager
+def _tracked(
+    trainer: pl.Trainer, job: FitJob, settings: Mapping[str, Any], position: Position | None
+) -> Iterator[TrainingRun | None]:
+    """Open the job's MLflow run, or the one it was killed in, on the first device alone."""
+    if not trainer.is_global_zero:
+        yield None
+        return
+    name = f"{job.experiment}-{job.model}"
+    run_id = position.run_id if position is not None else None
+    with start_training_run(job.tracking, name, settings, run_id) as run:
+        yield run
 
-    # 5. Tracking
-    resolved = {
-        "experiment": job.experiment,
-        "fold": job.fold,
-        "folds": job.folds,
-        "seed": job.seed,
-        "train_crops": len(train),
-        "label_noise": audits.label_noise,
-        "dropped_crops": labelled - len(train),
-        "softened_crops": softened,
-        "prior": prior,
-        **config.model_dump(exclude={"folds"}),
-    }
-    name = f"{job.experiment}-fold{job.fold}-seed{job.seed}"
-    with start_training_run(job.tracking, name, resolved) as run:
-        run.log_data({Role.TRAIN: train, Role.SELECT: select}, job.splits)
 
-        # 6. Trainer
-        trainer = pl.Trainer(
-            accelerator="auto",
-            devices=1,
-            precision=config.precision,
-            max_epochs=config.epochs,
-            callbacks=callbacks,
-            logger=run.lightning_logger(),
-            deterministic="warn",
-            use_distributed_sampler=False,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_model_summary=False,
-            log_every_n_steps=min(10, len(train_loader)),
+def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
+    """Return a digest of everything that a model follows from."""
+    digest = hashlib.sha256()
+    digest.update(config.model_dump_json(exclude={"folds", "seeds"}).encode())
+    digest.update(f"{job.experiment}\0{job.model}\0{source_digest('training.fit')}".encode())
+    for faces in (data.train, data.select):
+        digest.update(
+            pd.util.hash_pandas_object(faces[["key", "shard", "offset"]]).to_numpy().tobytes()
         )
-
-        # 7. Fit
-        started = time.monotonic()
-        trainer.fit(model, train_loader, select_loader)
-        seconds = time.monotonic() - started
-
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    model.load_state_dict(chosen["state_dict"], strict=True)
-    with atomic_path(output / "model.safetensors") as temporary:
-        save_model(model.backbone, model_input, temporary)
-    Path(best.last_model_path).replace(output / "last.ckpt")
-    shutil.rmtree(checkpoints)
-    summary = resolved | {
-        "run_id": run.id,
-        "tracking_uri": run.uri,
-        "tracking_experiment": run.experiment,
-        "prior_shift": prior_shift,
-        "best_epoch": chosen["epoch"],
-        "val_log_loss": float(best.best_model_score or math.nan),
-        "history": history.epochs,
-        "seconds": round(seconds, 1),
-    }
-    write_json(summary, output / "run.json")
-    logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
+    digest.update(data.train["target"].to_numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
-class History(Callback):
-    """Keep each epoch's metrics for `run.json`, and tell the log how far training has come."""
+class Progress(Callback):
+    """Measure speed and waiting, keep each epoch's figures for `run.json`, and tell the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int) -> None:
+        """Take how many crops all devices see in a batch."""
         self.epochs: list[dict[str, float]] = []
-        self._last_line = 0.0
+        self.seconds = 0.0
+        self._batch_size = batch_size
+        self._restart()
+        self._last_line = self._ended
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of the epoch."""
-        self._started = time.monotonic()
+    def _restart(self) -> None:
+        self._started = self._ended = time.monotonic()
+        self._batches = 0
+        self._waited = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of the first epoch, or of the rest of one."""
+        self._restart()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the time since the last step as waiting for data."""
+        self._waited += time.monotonic() - self._ended
 
     def on_train_batch_end(
         self,
@@ -220,14 +358,36 @@ class History(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write a line every few seconds."""
-        now = time.monotonic()
-        if now - self._last_line >= _LINE_EVERY_S:
-            self._last_line = now
-            speed = (batch_idx + 1) * len(batch["label"]) / (now - self._started)
-            steps = trainer.num_training_batches
-            epoch = trainer.current_epoch
-            logger.info("epoch %d, step %d of %s, %.1f crops/s", epoch, batch_idx + 1, steps, speed)
+        """Tell speed and learning rate every few seconds, not every step: each telling costs."""
+        self._ended = time.monotonic()
+        self._batches += 1
+        if self._ended - self._last_line < _LINE_EVERY_S:
+            return
+        self._last_line = self._ended
+        told = self._speed() | {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(told, trainer.global_step)
+        logger.info(
+            "epoch %d, batch %d of %s, %.1f crops/s, %.0f %% of the time waiting for data",
+            trainer.current_epoch,
+            batch_idx + 1,
+            trainer.num_training_batches,
+            told["train/images_per_s"],
+            100 * told["train/waiting"],
+        )
+
+    def _speed(self) -> dict[str, float]:
+        elapsed = max(self._ended - self._started, 1e-9)
+        return {
+            "train/images_per_s": self._batches * self._batch_size / elapsed,
+            "train/waiting": self._waited / elapsed,
+        }
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock: the epoch's speed is that of training alone."""
+        speed = self._speed()
+        self.seconds += self._ended - self._started
+        pl_module.log_dict(speed)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch's figures; validation has run by now."""
@@ -235,3 +395,13 @@ class History(Callback):
         self.epochs.append({"epoch": trainer.current_epoch, **metrics})
         shown = ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         logger.info("epoch %d: %s", trainer.current_epoch, shown)
+        self._restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed job needs to tell the whole story."""
+        return {"epochs": self.epochs, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was told before."""
+        self.epochs = state_dict["epochs"]
+        self.seconds = state_dict["seconds"]

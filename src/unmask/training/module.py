@@ -1,30 +1,46 @@
-"""The LightningModule: forward, loss, optimiser, and what is logged each epoch."""
+"""The LightningModule: forward, loss, optimiser steps, and what is logged each epoch."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from sklearn.metrics import roc_auc_score
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, distributed, nn
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
 
 from unmask.config import TrainingConfig
 from unmask.training.backbones import ModelInput
+from unmask.training.batches import sample_seed
 from unmask.training.dataset import Batch
+from unmask.training.optim import (
+    binary_cross_entropy,
+    class_weights,
+    create_optimizer,
+    create_schedule,
+    frozen_statistics,
+    sharpness_aware,
+    smoothed,
+)
 
 
 class DeepfakeClassifier(pl.LightningModule):
     """A backbone with one logit, trained with binary cross-entropy.
 
     Validation is per video: the mean logit of a video's crops, as the challenge asks for one
-    probability a video. Where training is class-balanced its logits assume half FAKE; they are
-    shifted to the share of FAKE among the training crops (`prior_shift`) before the log loss.
+    probability a video. Logits that assume another share of FAKE than the data has (balanced
+    batches, two-sided loss) are shifted to it before the log loss.
     """
+
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(
         self,
@@ -33,6 +49,7 @@ class DeepfakeClassifier(pl.LightningModule):
         config: TrainingConfig,
         prior_shift: float,
         video_of_row: NDArray[np.int64],
+        seed: int = 0,
     ) -> None:
         """Take the parts.
 
@@ -42,61 +59,176 @@ class DeepfakeClassifier(pl.LightningModule):
             config: the experiment.
             prior_shift: added to a logit to move it from the training prior to the data's.
             video_of_row: int64 (rows of the validation set,), which video each crop is of.
+            seed: of what is random within the network: dropout and drop path.
         """
         super().__init__()
         self.backbone = backbone
         self._input = model_input
+        # Buffers follow to the device once; made anew, each step would wait for their way to a GPU.
+        mean, std = model_input.statistics()
+        self.register_buffer("_mean", mean, persistent=False)
+        self.register_buffer("_std", std, persistent=False)
+        # A submodule, so that checkpoints hold it and it follows to the device.
+        self.average = _average(backbone, config.ema) if config.ema else None
         self._config = config
         self._prior_shift = prior_shift
         self._video_of_row = torch.tensor(video_of_row)
+        self._seed = seed
+        self._trained = [one for one in backbone.parameters() if one.requires_grad]
+        self._perturbed = False
+        # Sum of the losses of this epoch's crops, and their number.
+        self._losses = torch.zeros(2)
         self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights where there is one."""
+        return self.backbone if self.average is None else self.average.module
+
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (n,) of images, uint8 (n, 3, size, size)."""
-        logits: Tensor = self.backbone(self._input.normalize(image)).squeeze(1)
-        return logits
+        """Return the logits (n,) that the kept network gives images, uint8 (n, 3, size, size)."""
+        return self._logits(self.network, image)
+
+    def on_fit_start(self) -> None:
+        """Prepare the network for its device."""
+        if self.device.type == "cuda":
+            self.to(memory_format=torch.channels_last)
+        if self._config.compile:
+            self.backbone.compile()
+
+    def on_train_start(self) -> None:
+        """Where only the head is trained, keep the statistics of batch norms."""
+        if self._config.tune == "head":
+            self.backbone.eval()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make what is random a function of seed, epoch and batch: a resumed job repeats it."""
+        number = batch_idx * self.trainer.world_size + self.global_rank
+        torch.manual_seed(sample_seed(self._seed, self.current_epoch, number))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean binary cross-entropy of a batch, with smoothed targets."""
-        smoothing = self._config.label_smoothing
-        target = batch["label"] * (1 - 2 * smoothing) + smoothing
-        loss = functional.binary_cross_entropy_with_logits(self(batch["image"]), target)
-        size = len(target)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        """Return the loss of a batch; its mean over devices is the loss of all their crops."""
+        target = batch["label"]
+        weights = torch.full_like(target, 1 / len(target))
+        if self._config.loss == "two_sided":
+            sums = self._over_devices(torch.stack([(1 - target).sum(), target.sum()]))
+            weights = class_weights(target, sums) * self.trainer.world_size
+        with frozen_statistics(self.backbone) if self._perturbed else nullcontext():
+            logits = self._logits(self.backbone, batch["image"])
+        smooth = smoothed(target, self._config.label_smoothing)
+        loss = binary_cross_entropy(logits.float(), smooth, weights)
+        if not self._perturbed:
+            size = len(target)
+            self._losses = self._losses.to(loss.device) + torch.stack(
+                [loss.detach() * size, torch.full_like(loss, size)]
+            )
         return loss
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, with `sam` on the gradients of the sharpest weights near by; then average."""
+        closure = optimizer_closure
+        if self._config.sam and closure is not None:
+            closure = sharpness_aware(self._alternating(closure), self._trained, self._config.sam)
+        optimizer.step(closure=closure)
+        if self.average is not None:
+            self.average.update(self.backbone, self.global_step + 1)  # this one is not counted yet
+
+    def _alternating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a closure whose every second call knows that the weights are perturbed."""
+
+        def evaluate() -> Any:
+            try:
+                return closure()
+            finally:
+                self._perturbed = not self._perturbed
+
+        return evaluate
+
+    def on_validation_start(self) -> None:
+        """Log the mean loss of the epoch's crops."""
+        total, count = self._over_devices(self._losses)
+        self._losses = torch.zeros(2)
+        self.log("train/loss", total / count.clamp_min(1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the losses of an epoch that is not over."""
+        checkpoint["losses"] = self._over_devices(self._losses.clone()).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the losses of all devices, on one of them."""
+        if self.trainer.is_global_zero:
+            self._losses = checkpoint["losses"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of a batch until the epoch ends."""
-        logits = self(batch["image"]).float().cpu() + self._prior_shift
-        self._validated.append((logits, batch["label"].cpu(), batch["row"].cpu()))
+        logits = self(batch["image"]).float() + self._prior_shift
+        self._validated.append((logits, batch["label"], batch["row"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log frame and video log loss and the video accuracy of the select role."""
-        columns = zip(*self._validated, strict=True)
-        logits, labels, rows = (torch.cat(column) for column in columns)
+        """Log the figures of the select role, over the crops of all devices, each counted once."""
+        nothing = (torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
+        seen = self._validated or [nothing]  # a device may have had no crop
+        columns = [torch.cat(column).cpu() for column in zip(*seen, strict=True)]
         self._validated.clear()
+        logits, labels, rows = self._gathered(columns)
         videos = self._video_of_row[rows]
         video_logits, video_labels = _mean_by(videos, logits), _mean_by(videos, labels)
         self.log("val/frame_log_loss", _log_loss(logits, labels))
-        self.log("val/log_loss", _log_loss(video_logits, video_labels), prog_bar=True)
+        self.log("val/frame_auc", _auc(logits, labels))
+        self.log("val/log_loss", _log_loss(video_logits, video_labels))
+        self.log("val/auc", _auc(video_logits, video_labels))
         accuracy = ((video_logits > 0) == (video_labels > 0.5)).float().mean()
         self.log("val/accuracy", accuracy)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a linear warm-up and a cosine decay to zero, stepped every batch."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), self._config.learning_rate, weight_decay=self._config.weight_decay
-        )
+        """Return the optimizer, and a schedule that is stepped with it."""
+        optimizer: Optimizer = create_optimizer(self.backbone, self._config)
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(self._config.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-        schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+        schedule = {
+            "scheduler": create_schedule(optimizer, self._config, steps),
+            "interval": "step",
+        }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _logits(self, network: nn.Module, image: Tensor) -> Tensor:
+        image = self._input.normalize(image, self._mean, self._std)
+        if image.is_cuda:
+            image = image.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = network(image).squeeze(1)
+        return logits
+
+    def _over_devices(self, values: Tensor) -> Tensor:
+        """Return the sum over all devices, on the device."""
+        values = values.to(self.device)
+        if self.trainer.world_size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def _gathered(self, columns: list[Tensor]) -> list[Tensor]:
+        """Return the rows of all devices, which may have different numbers of them, by row."""
+        if self.trainer.world_size > 1:
+            parts: list[list[Tensor]] = [[] for _ in range(self.trainer.world_size)]
+            distributed.all_gather_object(parts, columns)
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = columns[-1].argsort()
+        return [column[order] for column in columns]
+
+
+def _average(backbone: nn.Module, decay: float) -> ModelEmaV3:
+    """Return an exponential moving average of weights and statistics.
+
+    The decay after n steps is at most 1 - n^(-2/3): the first steps are soon forgotten, also where
+    there are few in all.
+    """
+    average = ModelEmaV3(backbone, decay, use_warmup=True)
+    average.requires_grad_(False)
+    return average
 
 
 def _mean_by(groups: Tensor, values: Tensor) -> Tensor:
@@ -108,3 +240,9 @@ def _mean_by(groups: Tensor, values: Tensor) -> Tensor:
 
 def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+def _auc(logits: Tensor, labels: Tensor) -> float:
+    """Return the area under the ROC curve; one half where a label is absent."""
+    both = bool(labels.min() < labels.max())
+    return float(roc_auc_score(labels.numpy(), logits.numpy())) if both else 0.5

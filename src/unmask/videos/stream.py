@@ -3,14 +3,18 @@
 It is a tar archive, written to a pipe that `crop_faces` reads, or to a file. A frame is a member
 `VIDEO/INDEX.PIXFMT` of raw planes; after a video's frames comes `VIDEO/end.json` with what became
 of the video and what its frames are; the stream ends with `end.json`, so that a producer that died
-is noticed. Raw planes are many: nothing here copies them more often than once on each side.
+is noticed. Raw planes are many: nothing here copies them more often than once on each side, and
+the memory that they lie in serves one video after the other, because getting memory from the system
+costs as much as filling it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -37,6 +41,8 @@ _END = "end.json"
 _BLOCK = tarfile.BLOCKSIZE
 # Frames of videos that are decoded but not taken yet; one 4K video holds 400 MB.
 _BUFFER_MB = 500.0
+# What a buffer keeps of its memory from one video to the next; a 720p video takes 45 MB.
+_KEPT_BYTES = 128_000_000
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,6 @@ def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
 
 def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sampled:
     """Write a video's frames into a file in memory; whatever is wrong becomes its status."""
-    os.ftruncate(buffer, 0)
     os.lseek(buffer, 0, os.SEEK_SET)
     frames: list[dict[str, Any]] = []
     status = Status.OK
@@ -185,17 +190,30 @@ def _write_all(sink: FileIO, data: bytes | memoryview) -> None:
 
 
 def _forward(buffer: int, size: int, sink: FileIO) -> None:
+    """Send what a buffer holds, which may be overwritten as soon as this returns.
+
+    A pipe holds pages of the buffer that its reader has not come to. So the end is copied into it,
+    as much as the pipe has room for: by then it holds none of them.
+    """
+    copied = min(size, _pipe_size(sink))
     sent = 0
-    while sent < size:
-        sent += os.sendfile(sink.fileno(), buffer, sent, size - sent)
-    # Empty at once, not when the next video comes.
-    os.ftruncate(buffer, 0)
+    while sent < size - copied:
+        sent += os.sendfile(sink.fileno(), buffer, sent, size - copied - sent)
+    _write_all(sink, os.pread(buffer, copied, sent))
+    if size > _KEPT_BYTES:
+        os.ftruncate(buffer, _KEPT_BYTES)
+
+
+def _pipe_size(sink: FileIO) -> int:
+    if not stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode):
+        return 0
+    return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ)
 
 
 def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
     """Yield each video of a frame stream with its frames.
 
-    The caller may drop a video's frames before it asks for the next; nothing is kept here.
+    Frames are good until the next video is asked for: its planes take the place of theirs.
 
     Raises:
         UnmaskError: the stream ends early: the job that writes it died.
@@ -203,7 +221,8 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
     with stream.open("rb", buffering=0) as source:
         planes: list[tuple[str, NDArray[np.uint8]]] = []
         videos = 0
-        for name, payload in _members(source, stream):
+        arena = _Arena()
+        for name, payload in _members(source, stream, arena):
             video, _, leaf = name.rpartition("/")
             if leaf != _END:
                 planes.append((leaf, payload))
@@ -223,15 +242,44 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
             planes = []
             videos += 1
             yield SampledVideo(video, Status(end["status"]), end["detail"]), frames
-            del frames
+            arena.clear()
     raise UnmaskError(f"{stream}: the frame stream ended early; see the log of extract_frames")
 
 
-def _members(source: BinaryIO, stream: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield the names and payloads of a tar's members, each read into memory of its own."""
+class _Arena:
+    """Memory for the planes of one video at a time, in pieces that the next video uses again."""
+
+    def __init__(self) -> None:
+        self._pieces: list[NDArray[np.uint8]] = []
+        self._piece = self._used = 0
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """Return uint8 (size,) of memory, good until `clear`."""
+        while self._piece < len(self._pieces):
+            rest = self._pieces[self._piece][self._used :]
+            if len(rest) >= size:
+                self._used += size
+                return rest[:size]
+            self._piece += 1
+            self._used = 0
+        # Room for several of this size, but no more than a quarter above what is needed.
+        held = sum(map(len, self._pieces))
+        self._pieces.append(np.empty(size * max(1, held // (4 * max(1, size))), np.uint8))
+        self._used = size
+        return self._pieces[-1][:size]
+
+    def clear(self) -> None:
+        """Let all of it be taken again."""
+        self._piece = self._used = 0
+
+
+def _members(
+    source: BinaryIO, stream: Path, arena: _Arena
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the names and payloads of a tar's members."""
     long_name = ""
     while True:
-        header = _read_exactly(source, _BLOCK).tobytes()
+        header = _read_into(np.empty(_BLOCK, np.uint8), source).tobytes()
         if len(header) < _BLOCK:
             return
         try:
@@ -240,7 +288,7 @@ def _members(source: BinaryIO, stream: Path) -> Iterator[tuple[str, NDArray[np.u
             raise UnmaskError(
                 f"{stream}: the frame stream is damaged ({error}); see the log of extract_frames"
             ) from None
-        payload = _read_exactly(source, member.size + -member.size % _BLOCK)
+        payload = _read_into(arena.take(member.size + -member.size % _BLOCK), source)
         if len(payload) < member.size:
             return
         payload = payload[: member.size]
@@ -251,11 +299,10 @@ def _members(source: BinaryIO, stream: Path) -> Iterator[tuple[str, NDArray[np.u
         long_name = ""
 
 
-def _read_exactly(source: BinaryIO, size: int) -> NDArray[np.uint8]:
-    """Read up to `size` bytes, uint8 (n,): fewer only where the stream ends."""
-    data = np.empty(size, np.uint8)
+def _read_into(data: NDArray[np.uint8], source: BinaryIO) -> NDArray[np.uint8]:
+    """Fill uint8 (n,) and return what was read: less of it only where the stream ends."""
     view, filled = data.data, 0
-    while filled < size:
+    while filled < len(data):
         count = source.readinto(view[filled:])  # type: ignore[attr-defined]
         if not count:
             break

@@ -1,0 +1,131 @@
+"""What the configured experiments will train, told before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from unmask.config import Config
+from unmask.errors import UnmaskError
+from unmask.tables import atomic_path
+from unmask.training.backbones import create_architecture, create_backbone
+
+logger = logging.getLogger(__name__)
+
+_HALF_BYTES = 2
+
+
+@dataclass(frozen=True)
+class ExperimentSize:
+    """What the models of one experiment are.
+
+    Attributes:
+        name: of the experiment.
+        backbone: timm name.
+        recipe: the file it is made from, or None.
+        parameters: of one model.
+        trained: those of them that training changes.
+        megabytes: of one model in a bundle, stored as float16.
+        folds: that are trained.
+        seeds: that each fold is trained with.
+        budget: share of `kaggle.max_bytes` that all models together take.
+    """
+
+    name: str
+    backbone: str
+    recipe: str | None
+    parameters: int
+    trained: int
+    megabytes: float
+    folds: int
+    seeds: int
+    budget: float
+
+
+def measure_experiment(name: str, config: Config, network: nn.Module) -> ExperimentSize:
+    """Count the weights of an experiment's network, as a bundle would hold them."""
+    half = sum(
+        value.numel() * (_HALF_BYTES if value.is_floating_point() else value.element_size())
+        for value in network.state_dict().values()
+    )
+    models = config.models(name)
+    folds, seeds = (len({model[position] for model in models}) for position in (0, 1))
+    return ExperimentSize(
+        name=name,
+        backbone=config.experiment(name).backbone,
+        recipe=config.experiments[name].recipe,
+        parameters=sum(one.numel() for one in network.parameters()),
+        trained=sum(one.numel() for one in network.parameters() if one.requires_grad),
+        megabytes=half / 1e6,
+        folds=folds,
+        seeds=seeds,
+        budget=half * len(models) / config.kaggle.max_bytes,
+    )
+
+
+def describe_experiments(config: Config) -> str:
+    """Return a table of all experiments, with a line below for those too large to ship.
+
+    Raises:
+        UnmaskError: timm has no such model, or the model lacks what an experiment asks for.
+    """
+    networks = {name: create_architecture(config.experiment(name)) for name in config.experiments}
+    sizes = [measure_experiment(name, config, network) for name, network in networks.items()]
+    header = ("experiment", "backbone", "parameters", "trained", "fp16", "folds x seeds", "budget")
+    rows = [
+        (
+            size.name,
+            size.backbone,
+            f"{size.parameters / 1e6:.2f} M",
+            f"{size.trained / 1e6:.2f} M",
+            f"{size.megabytes:.1f} MB",
+            f"{size.folds} x {size.seeds}",
+            f"{size.budget:.1%}",
+        )
+        for size in sizes
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
+    lines.append(f"budget: share of kaggle.max_bytes ({config.kaggle.max_bytes:,}) of all models")
+    return "\n".join([*lines, *_too_large(sizes)])
+
+
+def check_experiments(config: Config, output: Path) -> None:
+    """Make each experiment's model once, weights and all, and write down what it is.
+
+    Weights that timm's hub has are fetched here, once, into its cache.
+
+    Args:
+        config: sections training, experiments and kaggle are used.
+        output: CSV, one row per experiment, see `ExperimentSize`.
+
+    Raises:
+        UnmaskError: a model cannot be made, or its weights cannot be had.
+    """
+    sizes = []
+    for name in config.experiments:
+        try:
+            network, _ = create_backbone(config.experiment(name))
+        except UnmaskError as error:
+            raise UnmaskError(f"experiment {name}: {error}") from None
+        sizes.append(measure_experiment(name, config, network))
+        logger.info("%s", sizes[-1])
+    for line in _too_large(sizes):
+        logger.warning("%s", line)
+    with atomic_path(output) as temporary:
+        pd.DataFrame(map(asdict, sizes)).to_csv(temporary, index=False)
+
+
+def _too_large(sizes: list[ExperimentSize]) -> list[str]:
+    return [
+        f"{size.name}: too large to be shipped; train fewer folds or seeds, or a smaller backbone"
+        for size in sizes
+        if size.budget > 1
+    ]

@@ -1,0 +1,65 @@
+"""The list of experiments says what will be trained, and whether it can be."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from unmask.config import Config, load_config
+from unmask.errors import UnmaskError
+from unmask.training.experiments import check_experiments, describe_experiments
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(
+        {
+            "training": {"backbone": "test_vit", "weights": "none", "image_size": 64},
+            "kaggle": {"max_bytes": 2_000_000},
+            "experiments": {
+                "one": {},
+                "many": {"folds": [0, 1, 2], "seeds": [1, 2], "tune": "norm"},
+            },
+        }
+    )
+
+
+def test_the_list_names_sizes_models_and_their_share_of_the_budget(config: Config) -> None:
+    header, one, many, budget, warning = describe_experiments(config).splitlines()
+    parameters = sum(
+        value.numel()
+        for value in timm.create_model("test_vit", num_classes=1, img_size=64).parameters()
+    )
+    assert header.split()[:3] == ["experiment", "backbone", "parameters"]
+    assert f"{parameters / 1e6:.2f} M" in one
+    assert f"{2 * parameters / 1e6:.1f} MB" in one
+    assert "1 x 1" in one
+    assert f"{2 * parameters / 2_000_000:.1%}" in one
+    assert "3 x 2" in many
+    assert f"{6 * 2 * parameters / 2_000_000:.1%}" in many
+    assert "2,000,000" in budget
+    assert warning.startswith("many: too large to be shipped")
+
+
+def test_every_model_is_made_once_and_written_down(config: Config, tmp_path: Path) -> None:
+    check_experiments(config, tmp_path / "experiments.csv")
+    table = pd.read_csv(tmp_path / "experiments.csv").set_index("name")
+    assert table["folds"].to_dict() == {"one": 1, "many": 3}
+    assert table.loc["one", "trained"] == table.loc["one", "parameters"]
+    assert 0 < table.loc["many", "trained"] < 0.05 * table.loc["many", "parameters"]
+
+
+def test_an_experiment_that_cannot_be_made_is_named(config: Config, tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.safetensors")
+    for values, message in [
+        ({"backbone": "test_vitt"}, "experiment new: training.backbone: .*mean 'test_vit"),
+        ({"weights": str(tmp_path / "resnet.safetensors")}, "experiment new: .* does not fit"),
+    ]:
+        changed = load_config(
+            {**config.model_dump(exclude_unset=True), "experiments": {"one": {}, "new": values}}
+        )
+        with pytest.raises(UnmaskError, match=message):
+            check_experiments(changed, tmp_path / "experiments.csv")
+        assert not (tmp_path / "experiments.csv").exists()

@@ -1,0 +1,394 @@
+"""A fit is repeatable, and one that was stopped, killed or spread ends as one that was not."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from scipy.special import logit
+
+from clips import encode_video
+from conftest import write_part
+from unmask.config import (
+    AuditsConfig,
+    AugmentConfig,
+    Config,
+    FacesConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+from unmask.errors import UnmaskError
+from unmask.faces.cropping import crop_shard
+from unmask.tables import FACES, SPLITS, write_table
+from unmask.tracking import create_tracking
+from unmask.training import fit as fitting
+from unmask.training.fit import FitJob, fit
+from unmask.videos.probe import probe_shard
+from unmask.videos.stream import write_stream
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint"),
+]
+
+CONFIG = TrainingConfig(
+    backbone="test_resnet",
+    weights="none",
+    image_size=32,
+    batch_size=4,
+    epochs=3,
+    drop_rate=0.3,
+    ema=0.9,
+    patience=3,
+)
+AUDITS = AuditsConfig(label_noise="keep")
+
+
+def redden(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(picture // np.array([1, 2, 2]), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
+    """Three REAL clips and three FAKE ones of eight crops each, and an MLflow database."""
+    root = tmp_path_factory.mktemp("fit")
+    entries = {f"real{i}.mp4": "REAL" for i in range(3)}
+    entries |= {f"fake{i}.mp4": f"real{i}.mp4" for i in range(3)}
+    part = write_part(root / "part", entries)
+    for name in entries:
+        change = redden if name.startswith("fake") else None
+        encode_video(part / name, at=(0.45 + 0.03 * int(name[4]), 0.5), change=change)
+    config = Config.model_validate({"frames": {"per_video": 8}})
+    probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
+    write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
+    crop_shard(
+        root / "frames.tar",
+        root / "probe.parquet",
+        FacesConfig(size=64),
+        root / "faces/part-00.tar",
+        root / "faces/part-00.parquet",
+        root / "cropped.parquet",
+    )
+    rows = [
+        ("part", name, "REAL" if name.startswith("real") else "FAKE", f"real{name[4]}.mp4", name[4])
+        for name in entries
+    ]
+    splits = pd.DataFrame(rows, columns=["part", "video", "label", "family", "fold"])
+    splits = splits.assign(group=splits["family"], fold=splits["fold"].astype(int))
+    write_table(splits, SPLITS, root / "splits.parquet")
+    previous = Path.cwd()
+    os.chdir(root)  # where artifacts go
+    create_tracking(TrackingConfig(uri=f"sqlite:///{root}/mlflow.db"), root / "tracking.json")
+    os.chdir(previous)
+    return FitJob(
+        experiment="tiny",
+        fold=0,
+        folds=3,
+        seed=1,
+        shards=root / "faces",
+        indices=[root / "faces/part-00.parquet"],
+        splits=root / "splits.parquet",
+        noise=[],
+        tracking=root / "tracking.json",
+        threads=1,
+    )
+
+
+def summary_of(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "run.json").read_text())
+    return content
+
+
+def losses(output: Path) -> list[tuple[float, float]]:
+    return [(row["train/loss"], row["val/log_loss"]) for row in summary_of(output)["history"]]
+
+
+@pytest.fixture(scope="module")
+def whole(job: FitJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    fit(job, CONFIG, AUDITS, output)
+    return output
+
+
+def test_a_fit_leaves_a_model_its_story_and_no_checkpoint(whole: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == {"model.safetensors", "run.json"}
+    summary = summary_of(whole)
+    assert (summary["experiment"], summary["model"], summary["seed"]) == ("tiny", "fold0-seed1", 1)
+    assert [row["epoch"] for row in summary["history"]] == [0, 1, 2]
+    assert {"train/images_per_s", "train/waiting", "val/auc"} <= set(summary["history"][0])
+    assert summary["prior_shift"] == 0  # half of the crops to train on are FAKE
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
+    whole: Path, job: FitJob, tmp_path: Path
+) -> None:
+    fit(job, CONFIG, AUDITS, tmp_path / "again")
+    fit(replace(job, seed=2), CONFIG, AUDITS, tmp_path / "other")
+    model = (whole / "model.safetensors").read_bytes()
+    assert (tmp_path / "again/model.safetensors").read_bytes() == model
+    assert (tmp_path / "other/model.safetensors").read_bytes() != model
+
+
+class StopAt(logging.Handler):
+    """Ask this process to stop, as Slurm does, once a line of the log begins as told."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self.beginning = beginning
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith(self.beginning):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop_fit(
+    beginning: str, job: FitJob, config: TrainingConfig, output: Path
+) -> pytest.ExceptionInfo[UnmaskError]:
+    """Run a fit that is asked to stop when the log says so."""
+    stop = StopAt(beginning)
+    fitting.logger.addHandler(stop)
+    try:
+        with pytest.raises(UnmaskError, match="asked to stop") as caught:
+            fit(job, config, AUDITS, output)
+    finally:
+        fitting.logger.removeHandler(stop)
+    return caught
+
+
+@pytest.fixture(autouse=True)
+def every_batch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "_LINE_EVERY_S", 0.0)
+    fitting.logger.setLevel(logging.INFO)
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ["epoch 0, batch 1 of"],
+        ["epoch 1, batch 2 of"],
+        ["epoch 0, batch 4 of"],  # the last one: the stop waits for the validation after it
+        ["epoch 0: "],
+        ["epoch 1: "],
+        ["epoch 0, batch 2 of", "epoch 0, batch 3 of", "epoch 2, batch 1 of"],
+    ],
+    ids=lambda moments: moments[-1].strip(),
+)
+def test_a_fit_that_was_stopped_ends_as_one_that_was_not(
+    moments: list[str], whole: Path, job: FitJob, tmp_path: Path
+) -> None:
+    for moment in moments:
+        stop_fit(moment, job, CONFIG, tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
+    fit(job, CONFIG, AUDITS, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
+    assert losses(tmp_path) == losses(whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "run.json"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": "sgd", "sam": 0.05, "ema": 0.0, "clip_norm": 1.0},
+        {"accumulate": 2, "loss": "two_sided", "precision": "bf16-mixed"},
+    ],
+    ids=["sam", "accumulate"],
+)
+def test_so_it_does_with_other_steps(values: dict[str, Any], job: FitJob, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update=values)
+    fit(job, config, AUDITS, tmp_path / "whole")
+    stop_fit("epoch 1, batch 2 of", job, config, tmp_path / "stopped")
+    fit(job, config, AUDITS, tmp_path / "stopped")
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+
+
+def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
+    job: FitJob, tmp_path: Path
+) -> None:
+    """With such a rate nothing gets better after the first epoch."""
+    values = {"backbone": "test_vit", "learning_rate": 1e-30, "ema": 0.0, "patience": 1}
+    config = CONFIG.model_copy(update=values)
+    fit(job, config, AUDITS, tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) < config.epochs
+    stop_fit(f"epoch {len(losses(tmp_path / 'whole')) - 1}: ", job, config, tmp_path / "stopped")
+    fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_a_resumed_fit_goes_on_in_the_same_run(job: FitJob, tmp_path: Path) -> None:
+    stop_fit("epoch 0, batch 2 of", job, CONFIG, tmp_path)
+    tracking = json.loads(job.tracking.read_text())
+    client = mlflow.MlflowClient(tracking["uri"])
+    experiment = [tracking["experiment_id"]]
+    newest = client.search_runs(experiment, order_by=["attributes.start_time DESC"])[0]
+    count = len(client.search_runs(experiment))
+    fit(job, CONFIG, AUDITS, tmp_path)
+    assert summary_of(tmp_path)["run_id"] == newest.info.run_id
+    assert len(client.search_runs(experiment)) == count
+    assert client.get_run(newest.info.run_id).info.status == "FINISHED"
+    told = client.get_metric_history(newest.info.run_id, "val/log_loss")
+    assert [one.value for one in told] == [row[1] for row in losses(tmp_path)]
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(job: FitJob, tmp_path: Path) -> None:
+    stop_fit("epoch 1, batch 1 of", job, CONFIG, tmp_path / "stopped")
+    other = CONFIG.model_copy(update={"learning_rate": 1e-3})
+    for output in ("stopped", "fresh"):
+        fit(job, other, AUDITS, tmp_path / output)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "fresh")
+
+
+def command(job: FitJob, config: TrainingConfig, output: Path) -> list[str]:
+    settings = {
+        "training": config.model_dump(exclude={"folds", "seeds"}),
+        "split": {"folds": job.folds},
+        "audits": {"label_noise": "keep"},
+    }
+    return [
+        *(sys.executable, "-m", "unmask", "train", "--experiment", job.experiment),
+        *("--fold", str(job.fold), "--seed", str(job.seed), "--shards", str(job.shards)),
+        *("--indices", str(job.indices[0]), "--splits", str(job.splits)),
+        *("--tracking", str(job.tracking), "--settings", json.dumps(settings)),
+        *("--out", str(output)),
+    ]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_fit_whose_process_was_killed_ends_as_one_that_was_not(
+    whole: Path, job: FitJob, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(command(job, CONFIG, tmp_path))
+    wait_for((tmp_path / "checkpoints/last.ckpt").exists, 120)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "run.json").exists()
+    fit(job, CONFIG, AUDITS, tmp_path)
+    assert losses(tmp_path) == losses(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "batch_size"), [(2, 4), (3, 6)])
+def test_several_devices_see_what_one_sees(
+    devices: int, batch_size: int, job: FitJob, tmp_path: Path
+) -> None:
+    """Three devices share neither 16 crops to select on evenly, nor the crops of an epoch."""
+    values = {"backbone": "test_vit", "batch_size": batch_size, "drop_rate": 0.0, "epochs": 2}
+    config = CONFIG.model_copy(update={**values, "loss": "two_sided"})
+    fit(job, config, AUDITS, tmp_path / "one")
+    both = config.model_copy(update={"devices": devices, "strategy": "ddp"})
+    subprocess.run(command(job, both, tmp_path / "many"), check=True, timeout=300)
+    np.testing.assert_allclose(losses(tmp_path / "many"), losses(tmp_path / "one"), rtol=1e-4)
+    models = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "many")]
+    for key, value in models[0].items():
+        torch.testing.assert_close(models[1][key], value, rtol=1e-3, atol=1e-4)
+    tracking = json.loads(job.tracking.read_text())
+    found = mlflow.MlflowClient(tracking["uri"]).search_runs(
+        [tracking["experiment_id"]], f"params.devices = '{devices}'"
+    )
+    assert [run.info.run_id for run in found] == [summary_of(tmp_path / "many")["run_id"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batches": "paired", "loss": "two_sided", "augment": AugmentConfig(mixup=1.0)},
+        {"batches": "paired", "blended": 0.5, "augment": AugmentConfig(preset="strong")},
+        {"batches": "plain", "loss": "two_sided", "augment": AugmentConfig(preset="none")},
+    ],
+    ids=["mixup", "blended", "plain"],
+)
+def test_a_stopped_fit_goes_on_with_the_same_pairs_and_augmentation(
+    values: dict[str, Any], job: FitJob, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update=values)
+    fit(job, config, AUDITS, tmp_path / "whole")
+    stop_fit("epoch 1, batch 2 of", job, config, tmp_path / "stopped")
+    fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert np.isfinite(losses(tmp_path / "whole")).all()
+
+
+def without_fakes_to_train_on(job: FitJob, folder: Path) -> FitJob:
+    splits = pd.read_parquet(job.splits)
+    splits = splits[(splits["fold"] != 2) | (splits["label"] == "REAL")]
+    write_table(splits, SPLITS, folder / "splits.parquet")
+    return replace(job, splits=folder / "splits.parquet")
+
+
+def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"batches": "self_blended"})
+    fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+    summary = summary_of(tmp_path / "out")
+    assert (summary["prior"], summary["prior_shift"]) == (0, 0)
+    assert np.isfinite(losses(tmp_path / "out")).all()
+
+
+@pytest.mark.parametrize("batches", ["plain", "balanced", "paired"])
+def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"batches": batches})
+    with pytest.raises(UnmaskError, match="the videos to train on have faces of one label only"):
+        fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "halved"),
+    [
+        ({"batches": "plain"}, False),
+        ({"batches": "plain", "loss": "two_sided"}, True),
+        ({"batches": "balanced"}, True),
+        ({"batches": "paired"}, True),
+    ],
+)
+def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(
+    values: dict[str, Any], halved: bool, job: FitJob, tmp_path: Path
+) -> None:
+    index = pd.read_parquet(job.indices[0])
+    fewer = index[(index["video"] != "fake2.mp4") | (index.groupby("video").cumcount() < 3)]
+    write_table(fewer, FACES, tmp_path / "faces.parquet")
+    config = CONFIG.model_copy(update={**values, "epochs": 1})
+    fit(replace(job, indices=[tmp_path / "faces.parquet"]), config, AUDITS, tmp_path / "out")
+    summary = summary_of(tmp_path / "out")
+    assert summary["prior"] == pytest.approx(3 / 11)
+    assert summary["prior_shift"] == pytest.approx(logit(3 / 11) if halved else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("crossed", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])
+def test_what_is_learnt_is_in_the_labels(
+    crossed: bool, low: float, high: float, job: FitJob, tmp_path: Path
+) -> None:
+    """Where the labels to train on are crossed, what is learnt is wrong for the select role."""
+    splits = pd.read_parquet(job.splits)
+    if crossed:
+        trained = splits["fold"] == 2
+        other = splits["label"].map({"REAL": "FAKE", "FAKE": "REAL"})
+        splits["label"] = splits["label"].where(~trained, other)
+    write_table(splits, SPLITS, tmp_path / "splits.parquet")
+    values = {"epochs": 10, "patience": 10, "learning_rate": 3e-3, "drop_rate": 0.0, "ema": 0.0}
+    config = CONFIG.model_copy(update=values)
+    fit(replace(job, splits=tmp_path / "splits.parquet"), config, AUDITS, tmp_path / "out")
+    assert low < min(row[1] for row in losses(tmp_path / "out")) < high
