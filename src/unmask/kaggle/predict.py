@@ -1,6 +1,6 @@
 """Prediction from a bundle: the code that runs on Kaggle.
 
-It imports nothing that a Kaggle notebook lacks: no Snakemake, MLflow or Lightning.
+It imports nothing that a Kaggle notebook lacks: no Snakemake, MLflow, Lightning or albumentations.
 Crops, preprocessing, aggregation and calibration are the functions that training used.
 """
 

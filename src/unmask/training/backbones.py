@@ -2,7 +2,7 @@
 
 A trained model is one safetensors file that describes itself: its metadata holds the timm name and
 the preprocessing, so scoring and the Kaggle bundle need no configuration to load it. This module
-does not import Lightning, which a Kaggle image may lack.
+imports neither Lightning nor albumentations, which a Kaggle image may lack.
 """
 
 from __future__ import annotations
