@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz kills lint bench-faces bench-train ui report lock schema clean
+.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -39,6 +39,10 @@ lint: $(INSTALLED)
 # Needs ffmpeg and real clips (UNMASK_REAL_DATA); docs/benchmarks.md has what it printed.
 bench-faces: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_faces.py
+
+# Needs no data; docs/benchmarks.md has what it printed.
+bench-loader: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_loader.py
 
 # The training loop beside bare steps of the same model; BENCH="--backbone … --precision bf16-mixed".
 BENCH ?=

@@ -245,6 +245,15 @@ def _explore_faces(options: Options) -> None:
     explore_faces(options.ledger, options.shards, options.indices, options.out)
 
 
+def _explore_augmentations(options: Options) -> None:
+    from unmask.evaluation.augmentations import explore_augmentations
+
+    settings = options.settings
+    explore_augmentations(
+        options.ledger, options.shards, options.indices, settings.training, options.out
+    )
+
+
 def _explore_pairs(options: Options) -> None:
     from unmask.evaluation.explore import explore_pairs
 
@@ -413,6 +422,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("explore-faces", _explore_faces, "draw faces, their statistics and odd cases")
     path(sub, "ledger", "shards", "out")
     paths(sub, "indices")
+
+    sub = add("explore-augmentations", _explore_augmentations, "show what training does to crops")
+    path(sub, "ledger", "shards", "out")
+    paths(sub, "indices")
+    settings(sub)
 
     sub = add("explore-pairs", _explore_pairs, "write a page that plays originals beside fakes")
     path(sub, "ledger", "out")

@@ -15,7 +15,15 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from unmask.errors import UnmaskError
@@ -153,6 +161,94 @@ class AuditsConfig(Section):
     )
 
 
+# Probabilities of the augmentations that a preset switches on.
+PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "basic": {"flip": 0.5, "brightness_contrast": 0.5, "jpeg": 0.3},
+    # DFDC's winner; of its cutout those kinds that need no difference mask.
+    "winner": {
+        "cutout": 0.67,
+        "jpeg": 0.5,
+        "noise": 0.1,
+        "blur": 0.05,
+        "flip": 0.5,
+        "interpolation": 1.0,
+        "color": 0.7,
+        "gray": 0.2,
+        "affine": 0.5,
+    },
+    # Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", 2022.
+    "sbi": {"flip": 0.5, "rgb_shift": 0.3, "brightness_contrast": 0.3, "jpeg": 0.5},
+}
+PRESETS["strong"] = PRESETS["winner"] | {"downscale": 0.2, "codec": 0.1}
+
+
+def _range(low: float, high: float) -> AfterValidator:
+    """Return the check of a pair of ascending numbers within limits."""
+
+    def check(limits: list[float]) -> list[float]:
+        if len(limits) != 2 or not low <= limits[0] <= limits[1] <= high:
+            raise ValueError(f"must be two ascending numbers from {low:g} to {high:g}")
+        return limits
+
+    return AfterValidator(check)
+
+
+def _chance(description: str) -> Any:
+    return Field(None, ge=0, le=1, description=f"probability: {description}")
+
+
+Chance = Optional[float]  # noqa: UP045 (pydantic's schema is the same, the annotation shorter)
+
+
+class AugmentConfig(Section):
+    """How training crops are changed. A probability of null is the preset's."""
+
+    preset: Literal["none", "basic", "winner", "sbi", "strong"] = Field(
+        "basic", description="where probabilities of null come from"
+    )
+    flip: Chance = _chance("a mirrored crop")
+    cutout: Chance = _chance("eyes, nose, mouth or half of the face blackened")
+    codec: Chance = _chance("the crop and its neighbours in time encoded again with x264")
+    codec_crf: Annotated[list[int], _range(0, 51)] = Field(
+        [17, 40], description="x264's CRF, from and to; higher is worse"
+    )
+    codec_frames: int = Field(5, ge=1, le=31, description="crops in the encoded sequence")
+    jpeg: Chance = _chance("saved as JPEG")
+    jpeg_quality: Annotated[list[int], _range(1, 100)] = Field(
+        [60, 100], description="its quality, from and to"
+    )
+    noise: Chance = _chance("Gaussian noise")
+    noise_sigma: Annotated[list[float], _range(0, 255)] = Field(
+        [3, 13], description="its standard deviation, of 255"
+    )
+    blur: Chance = _chance("Gaussian blur")
+    blur_sigma: Annotated[list[float], _range(0.1, 50)] = Field(
+        [0.3, 1.0], description="its standard deviation in pixels"
+    )
+    downscale: Chance = _chance("made small and large again")
+    downscale_factor: Annotated[list[float], _range(0.05, 1)] = Field(
+        [0.25, 0.9], description="how small, as a share of the side"
+    )
+    interpolation: Chance = _chance("brought to image_size with another interpolation")
+    brightness_contrast: Chance = _chance("other brightness and contrast")
+    brightness_contrast_limit: float = Field(0.2, ge=0, le=1, description="by at most so much")
+    rgb_shift: Chance = _chance("a constant added to each channel")
+    rgb_shift_limit: float = Field(20, ge=0, le=255, description="at most so many levels of 255")
+    color: Chance = _chance("brightness and contrast, or PCA noise, or hue and saturation changed")
+    gray: Chance = _chance("no colour")
+    affine: Chance = _chance("moved, turned and scaled, black around it")
+    affine_shift: float = Field(0.1, ge=0, le=1, description="by at most this share of the side")
+    affine_scale: float = Field(0.2, ge=0, lt=1, description="by at most this share")
+    affine_degrees: float = Field(10, ge=0, le=180, description="by at most so many degrees")
+    mixup: Chance = _chance("both of a pair become mixtures of both")
+
+    def probability(self, name: str) -> float:
+        """Return the probability of an augmentation: its own, else the preset's."""
+        own: float | None = getattr(self, name)
+        return PRESETS[self.preset].get(name, 0.0) if own is None else own
+
+
 class TrainingConfig(Section):
     """How one model is trained. An experiment is a set of overrides of these keys."""
 
@@ -182,12 +278,19 @@ class TrainingConfig(Section):
     compile: bool = Field(False, description="compile the backbone with torch.compile")
     epochs: int = Field(10, ge=1, description="epochs at most")
     batch_size: int = Field(32, ge=2, description="face crops per step")
-    balance: bool = Field(
-        True, description="each epoch sees all REAL crops and equally many FAKE ones, drawn anew"
+    batches: Literal["plain", "balanced", "paired", "self_blended"] = Field(
+        "balanced",
+        description="plain: every crop once an epoch; balanced: all of the rarer class and as many "
+        "of the other; paired: REAL crops, each with one of its fakes; self_blended: REAL crops, "
+        "each with itself blended",
     )
-    augment: Literal["none", "basic"] = Field(
-        "basic", description="none, or flips, JPEG, brightness and contrast"
+    blended: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="with paired: share of pairs whose fake is the REAL crop blended with itself",
     )
+    augment: AugmentConfig = AugmentConfig()
     loss: Literal["bce", "two_sided"] = Field(
         "bce",
         description="binary cross-entropy over all crops, or the mean of those of REAL and of FAKE",
@@ -468,15 +571,28 @@ def _check_experiment(name: str, config: Config) -> None:
             "gradients of one batch alone; set accumulate to 1, or sam to 0"
         )
     processes = training.devices * training.num_nodes
-    if training.batch_size % processes:
+    paired = training.batches in ("paired", "self_blended")
+    unit = 2 * processes if paired else processes
+    if training.batch_size % unit:
         raise UnmaskError(
             f"{where}.batch_size: {training.batch_size} crops cannot be shared evenly by "
-            f"{processes} devices; take a multiple of {processes}"
+            f"{processes} devices{' in whole pairs' if paired else ''} "
+            f"(batches is {training.batches}); take a multiple of {unit}"
         )
     if training.image_size > config.faces.size:
         raise UnmaskError(
             f"{where}.image_size: {training.image_size} is more than the stored crops have "
             f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
+        )
+    if not paired and training.augment.probability("mixup") > 0:
+        raise UnmaskError(
+            f"{where}.augment.mixup: there are no pairs to mix in {training.batches} batches; "
+            "set batches to paired or self_blended, or mixup to 0"
+        )
+    if training.blended > 0 and training.batches != "paired":
+        raise UnmaskError(
+            f"{where}.blended: only paired batches have a share of blended pairs, "
+            f"batches is {training.batches}; set blended to 0"
         )
 
 

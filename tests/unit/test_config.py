@@ -93,6 +93,12 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
         ({"experiments": {"all": {"seeds": [1, 1]}}}, "experiments.all.seeds: .* names a seed"),
         ({"training": {"sam": 0.1, "accumulate": 2}}, "baseline.accumulate: 2 with sam"),
         ({"training": {"devices": 3}}, "batch_size: 32 crops cannot be shared evenly by 3"),
+        (
+            {"training": {"devices": 4, "num_nodes": 2, "batch_size": 24, "batches": "paired"}},
+            r"batch_size: 24 .* in whole pairs \(batches is paired\); take a multiple of 16",
+        ),
+        ({"training": {"augment": {"mixup": 0.1}}}, "mixup: there are no pairs to mix in balanced"),
+        ({"training": {"blended": 0.1}}, "blended: only paired batches have a share"),
         ({"kaggle": {"experiment": "b4"}}, "kaggle.experiment: 'b4' is neither 'best' nor"),
     ],
 )
@@ -112,13 +118,16 @@ def test_an_experiment_overrides_training_and_leaves_the_rest() -> None:
     config = load_config(
         {
             "training": {"epochs": 4, "batch_size": 8},
-            "experiments": {"longer": {"epochs": 40}, "plain": {"drop_rate": 0, "balance": False}},
+            "experiments": {
+                "longer": {"epochs": 40},
+                "plain": {"drop_rate": 0, "batches": "plain"},
+            },
             "kaggle": {"experiment": "plain"},
         }
     )
     longer, plain = config.experiment("longer"), config.experiment("plain")
     assert (longer.epochs, longer.batch_size) == (40, 8)
-    assert (plain.epochs, plain.drop_rate, plain.balance) == (4, 0, False)
+    assert (plain.epochs, plain.drop_rate, plain.batches) == (4, 0, "plain")
     assert longer.model_copy(update={"epochs": 4}) == config.training
 
 

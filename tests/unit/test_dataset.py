@@ -3,27 +3,21 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from unmask.config import TrainingConfig
+from unmask.config import AugmentConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.tables import FACES, PROBE, read_table
-from unmask.training.augment import create_augmentation
 from unmask.training.backbones import ModelInput
+from unmask.training.batches import SampleId
 from unmask.training.dataset import (
-    EpochSampler,
     FaceDataset,
-    SampleId,
     create_score_loader,
     create_train_loader,
     labelled_faces,
     loader_workers,
-    sample_seed,
     treat_label_noise,
 )
 
@@ -73,7 +67,7 @@ def test_crops_of_videos_outside_the_split_are_left_out(worked_part: Path) -> No
 
 def test_samples_are_the_same_with_any_number_of_workers(faces: pd.DataFrame, shards: Path) -> None:
     images, rows = batches(faces, shards)
-    assert images.shape == (16, 3, 32, 32)
+    assert (images.shape, images.dtype) == ((16, 3, 32, 32), torch.uint8)
     for workers in (1, 2):
         other_images, other_rows = batches(faces, shards, workers=workers)
         assert torch.equal(rows, other_rows)
@@ -89,7 +83,8 @@ def test_another_epoch_or_seed_shows_other_samples(faces: pd.DataFrame, shards: 
 
 
 def test_without_augmentation_a_crop_is_the_stored_one(faces: pd.DataFrame, shards: Path) -> None:
-    plain, rows = batches(faces, shards, CONFIG.model_copy(update={"augment": "none"}))
+    config = TrainingConfig(batch_size=4, augment=AugmentConfig(preset="none"))
+    plain, rows = batches(faces, shards, config)
     scored = torch.cat(
         [one["image"] for one in create_score_loader(faces, shards, INPUT, 5, workers=0)]
     )
@@ -112,45 +107,9 @@ def test_a_damaged_crop_is_named(faces: pd.DataFrame, shards: Path, tmp_path: Pa
         file.seek(row["offset"])
         file.write(b"\0" * 64)
     dataset = FaceDataset(faces, tmp_path / "faces", INPUT)
-    assert dataset[SampleId(0, 2)]["row"] == 2
-    with pytest.raises(UnmaskError, match=f"crop {row['key']}: not a readable JPEG"):
+    assert dataset[SampleId(0, 2)].rows == [2]
+    with pytest.raises(UnmaskError, match=f"{row['key']} of part-00.tar: not a readable JPEG"):
         dataset[SampleId(0, 3)]
-
-
-labels = st.lists(st.booleans(), min_size=2, max_size=60).filter(lambda ls: len(set(ls)) == 2)
-
-
-@given(labels=labels, seed=st.integers(0, 99), epoch=st.integers(0, 9))
-def test_a_balanced_epoch_shows_all_of_the_rarer_class_and_as_many_others(
-    labels: list[bool], seed: int, epoch: int
-) -> None:
-    sampler = EpochSampler(np.array(labels, float), seed, balance=True)
-    sampler.set_epoch(epoch)
-    samples = list(sampler)
-    rows = [sample.row for sample in samples]
-    assert {sample.epoch for sample in samples} == {epoch}
-    assert len(set(rows)) == len(rows) == len(sampler)
-    shown = [labels[row] for row in rows]
-    assert shown.count(True) == shown.count(False) == min(labels.count(True), labels.count(False))
-    assert list(sampler) == samples
-
-
-@given(labels=labels, seed=st.integers(0, 99))
-def test_an_unbalanced_epoch_shows_everything_once(labels: list[bool], seed: int) -> None:
-    sampler = EpochSampler(np.array(labels, float), seed, balance=False)
-    assert sorted(sample.row for sample in sampler) == list(range(len(labels)))
-    assert len(sampler) == len(labels)
-
-
-def test_every_epoch_draws_anew_from_the_commoner_class() -> None:
-    labels = np.repeat([0.0, 1.0], [10, 200])
-    sampler = EpochSampler(labels, seed=1, balance=True)
-    shown = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        shown.append({sample.row for sample in sampler})
-    assert all(set(range(10)) < rows for rows in shown)
-    assert shown[0] != shown[1] != shown[2]
 
 
 def test_a_job_of_one_thread_decodes_by_itself_and_larger_ones_share() -> None:
@@ -159,22 +118,73 @@ def test_a_job_of_one_thread_decodes_by_itself_and_larger_ones_share() -> None:
         assert 1 <= loader_workers(threads) < threads
 
 
-def test_seeds_of_samples_are_the_same_on_every_machine() -> None:
-    seeds = [sample_seed(1, 0, 0), sample_seed(1, 0, 1), sample_seed(1, 1, 0)]
-    assert seeds == [1835504127, 1501029259, 1189033389]
+@pytest.fixture
+def twins(faces: pd.DataFrame) -> pd.DataFrame:
+    """The same faces as if every fake had taken over its original's tracks."""
+    square = ["crop_x0", "crop_y0", "crop_side"]
+    return faces.assign(**faces.loc[0, square])
 
 
-def test_augmentation_depends_on_the_seed_alone() -> None:
-    augment = create_augmentation(TrainingConfig())
-    assert augment is not None
-    crop = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    first = [augment(crop, seed) for seed in range(8)]
-    backwards = [augment(crop, seed) for seed in reversed(range(8))][::-1]
-    for one, other in zip(first, backwards, strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert (one.shape, one.dtype) == (crop.shape, crop.dtype)
-    assert len({one.tobytes() for one in first}) > 4
-    assert create_augmentation(TrainingConfig(augment="none")) is None
+@pytest.mark.parametrize("augment", [{}, {"mixup": 1.0, "codec": 0.5}])
+@pytest.mark.parametrize("kind", ["paired", "self_blended"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
+    kind: str, augment: dict[str, float], twins: pd.DataFrame, shards: Path
+) -> None:
+    config = TrainingConfig(batch_size=4, batches=kind, augment=AugmentConfig(**augment))
+    found = list(create_train_loader(twins, shards, INPUT, config, 1, workers=0))
+    rows = torch.cat([one["row"] for one in found]).reshape(-1, 2)
+    labels = torch.cat([one["label"] for one in found]).reshape(-1, 2)
+    video = twins["video"].to_numpy()
+    for (real, fake), targets in zip(rows.tolist(), labels.tolist(), strict=True):
+        if kind == "paired":
+            assert (video[real], video[fake]) in [("a.mp4", "c.mp4"), ("b.mp4", "d.mp4")]
+        else:
+            assert real == fake
+        assert sum(targets) == pytest.approx(1)
+        assert (targets == [0.0, 1.0]) != ("mixup" in augment)
+    assert len(rows) == 8  # each of the REAL crops
+    for workers in (1, 4):
+        others = create_train_loader(twins, shards, INPUT, config, 1, workers)
+        for one, other in zip(found, others, strict=True):
+            assert all(torch.equal(one[key], other[key]) for key in ("image", "label", "row"))
+
+
+def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shards: Path) -> None:
+    fake = twins["label"] == "FAKE"
+    later = twins.assign(time=twins["time"] + 0.1 * fake)
+    beside = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
+    augment = AugmentConfig(preset="none", mixup=1.0)
+    config = TrainingConfig(batch_size=16, batches="paired", augment=augment)
+    for shown, mixed in ((twins, True), (later, False), (beside, False)):
+        (batch,) = create_train_loader(shown, shards, INPUT, config, 1, workers=0)
+        assert len(batch["label"]) == 16
+        assert bool(((batch["label"] > 0) & (batch["label"] < 1)).all()) == mixed
+
+
+def test_fakes_without_their_original_are_counted(
+    twins: pd.DataFrame, shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TrainingConfig(batch_size=2, batches="paired")
+    with caplog.at_level("INFO"):
+        create_train_loader(twins[twins["video"] != "a.mp4"], shards, INPUT, config, 1, workers=0)
+    assert "4 of 8 FAKE crops have no crop of their original beside them" in caplog.text
+    assert "(1 videos)" in caplog.text
+
+
+def test_a_sequence_stays_within_its_track(faces: pd.DataFrame, shards: Path) -> None:
+    """Each video has four crops; the ends of a track are repeated."""
+    dataset = FaceDataset(faces, shards, INPUT)
+    assert dataset._around(5, 2).tolist() == [4, 4, 5, 6, 7]
+    assert dataset._around(0, 1).tolist() == [0, 0, 1]
+    assert dataset._around(15, 3).tolist() == [12, 13, 14, 15, 15, 15, 15]
+
+
+def test_a_crop_that_ends_early_is_refused(faces: pd.DataFrame, shards: Path) -> None:
+    """OpenCV would paint the missing half grey and say nothing."""
+    faces.loc[3, "size"] //= 2
+    with pytest.raises(UnmaskError, match="not a readable JPEG"):
+        FaceDataset(faces, shards, INPUT)[SampleId(0, 3)]
 
 
 @pytest.fixture

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.config import LimitsConfig
+from unmask.config import LimitsConfig, TrainingConfig
 from unmask.evaluation import overview
+from unmask.evaluation.augmentations import explore_augmentations
 from unmask.evaluation.explore import (
     choose_pairs,
     explore_costs,
@@ -26,6 +30,7 @@ from unmask.evaluation.explore import (
 from unmask.evaluation.figures import save
 from unmask.evaluation.pages import metadata_page, small_clip
 from unmask.tables import FACES, VIDEOS, read_table, write_table
+from unmask.training.augment import NAMES
 from unmask.videos.ledger import write_ledger
 from unmask.videos.source import VideoFile
 
@@ -106,6 +111,22 @@ def test_pairs_are_in_the_page_and_it_asks_for_nothing_else(
     text = page.read_text()
     assert text.count("<video") == 4
     assert all(name in text for name in ("a.mp4", "c.mp4", "b.mp4", "d.mp4"))
+    assert "http" not in text
+
+
+@pytest.mark.parametrize("preset", ["none", "strong"])
+def test_every_augmentation_is_in_a_page_that_asks_for_nothing_else(
+    preset: str, worked_part: Path, ledger: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "augmentations.html"
+    config = TrainingConfig.model_validate({"image_size": 48, "augment": {"preset": preset}})
+    index = worked_part / "faces/part-00.parquet"
+    explore_augmentations(ledger, worked_part / "faces", [index], config, page)
+    text = page.read_text()
+    pictures = re.findall(r'<img alt="([^"]+)" src="data:image/jpeg;base64,([^"]+)">', text)
+    assert {*NAMES, "paired batches", "self-blended images"} <= {name for name, _ in pictures}
+    for _, picture in pictures:
+        assert cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), 1).std() > 5
     assert "http" not in text
 
 

@@ -19,13 +19,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from scipy.special import logit
 
 from clips import encode_video
 from conftest import write_part
-from unmask.config import AuditsConfig, Config, FacesConfig, TrackingConfig, TrainingConfig
+from unmask.config import (
+    AuditsConfig,
+    AugmentConfig,
+    Config,
+    FacesConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.tables import SPLITS, write_table
+from unmask.tables import FACES, SPLITS, write_table
 from unmask.tracking import create_tracking
 from unmask.training import fit as fitting
 from unmask.training.fit import FitJob, fit
@@ -303,6 +311,70 @@ def test_several_devices_see_what_one_sees(
         [tracking["experiment_id"]], f"params.devices = '{devices}'"
     )
     assert [run.info.run_id for run in found] == [summary_of(tmp_path / "many")["run_id"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batches": "paired", "loss": "two_sided", "augment": AugmentConfig(mixup=1.0)},
+        {"batches": "paired", "blended": 0.5, "augment": AugmentConfig(preset="strong")},
+        {"batches": "plain", "loss": "two_sided", "augment": AugmentConfig(preset="none")},
+    ],
+    ids=["mixup", "blended", "plain"],
+)
+def test_a_stopped_fit_goes_on_with_the_same_pairs_and_augmentation(
+    values: dict[str, Any], job: FitJob, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update=values)
+    fit(job, config, AUDITS, tmp_path / "whole")
+    stop_fit("epoch 1, batch 2 of", job, config, tmp_path / "stopped")
+    fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert np.isfinite(losses(tmp_path / "whole")).all()
+
+
+def without_fakes_to_train_on(job: FitJob, folder: Path) -> FitJob:
+    splits = pd.read_parquet(job.splits)
+    splits = splits[(splits["fold"] != 2) | (splits["label"] == "REAL")]
+    write_table(splits, SPLITS, folder / "splits.parquet")
+    return replace(job, splits=folder / "splits.parquet")
+
+
+def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"batches": "self_blended"})
+    fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+    summary = summary_of(tmp_path / "out")
+    assert (summary["prior"], summary["prior_shift"]) == (0, 0)
+    assert np.isfinite(losses(tmp_path / "out")).all()
+
+
+@pytest.mark.parametrize("batches", ["plain", "balanced", "paired"])
+def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"batches": batches})
+    with pytest.raises(UnmaskError, match="the videos to train on have faces of one label only"):
+        fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "halved"),
+    [
+        ({"batches": "plain"}, False),
+        ({"batches": "plain", "loss": "two_sided"}, True),
+        ({"batches": "balanced"}, True),
+        ({"batches": "paired"}, True),
+    ],
+)
+def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(
+    values: dict[str, Any], halved: bool, job: FitJob, tmp_path: Path
+) -> None:
+    index = pd.read_parquet(job.indices[0])
+    fewer = index[(index["video"] != "fake2.mp4") | (index.groupby("video").cumcount() < 3)]
+    write_table(fewer, FACES, tmp_path / "faces.parquet")
+    config = CONFIG.model_copy(update={**values, "epochs": 1})
+    fit(replace(job, indices=[tmp_path / "faces.parquet"]), config, AUDITS, tmp_path / "out")
+    summary = summary_of(tmp_path / "out")
+    assert summary["prior"] == pytest.approx(3 / 11)
+    assert summary["prior_shift"] == pytest.approx(logit(3 / 11) if halved else 0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("crossed", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from unmask.config import TrainingConfig
-from unmask.training.backbones import create_backbone
+from unmask.training.backbones import ModelInput, create_backbone
 from unmask.training.dataset import Batch
 from unmask.training.module import DeepfakeClassifier
 
@@ -25,6 +25,8 @@ CONFIG = TrainingConfig(
     drop_rate=0.0,
     warmup=0.25,
 )
+# Leaves a picture's values as they are.
+AS_IS = ModelInput("any", 32, (0.0,) * 3, (1 / 255,) * 3)
 
 
 class FirstPixel(nn.Module):
@@ -91,7 +93,7 @@ def learnt() -> tuple[DeepfakeClassifier, Batch, Watch]:
         image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
     )
     backbone, _ = create_backbone(CONFIG)
-    model = DeepfakeClassifier(backbone, CONFIG, 0.0, np.arange(8))
+    model = DeepfakeClassifier(backbone, AS_IS, CONFIG, 0.0, np.arange(8))
     watch = Watch()
     trainer(watch, 40).fit(model, load(batch, 8), load(batch, 8))
     return model, batch, watch
@@ -134,7 +136,7 @@ def test_validation_is_the_log_loss_of_videos(prior_shift: float) -> None:
         label=torch.from_numpy(label[order]).float(),
         row=torch.from_numpy(order),
     )
-    model = DeepfakeClassifier(FirstPixel(), CONFIG, prior_shift, video)
+    model = DeepfakeClassifier(FirstPixel(), AS_IS, CONFIG, prior_shift, video)
     (logged,) = trainer(Watch(), 1).validate(model, load(batch, 3), verbose=False)
     means = np.array([logit[video == one].mean() for one in range(4)]) + prior_shift
     labels = np.array([0, 1, 1, 0])
@@ -154,7 +156,7 @@ def test_smoothed_targets_are_s_and_one_minus_s(smoothing: float) -> None:
     image[:, 0, 0, 0] = torch.from_numpy(logit)
     batch = Batch(image=image, label=torch.from_numpy(label).float(), row=torch.arange(4))
     watch = Watch()
-    model = DeepfakeClassifier(FirstPixel(), config, 0.0, np.arange(4))
+    model = DeepfakeClassifier(FirstPixel(), AS_IS, config, 0.0, np.arange(4))
     trainer(watch, 1).fit(model, load(batch, 4), load(batch, 4))
     target = np.where(label == 1, 1 - smoothing, smoothing)
     expected = -(target * np.log(expit(logit)) + (1 - target) * np.log(expit(-logit))).mean()
@@ -179,7 +181,7 @@ def test_the_average_of_weights_follows_its_formula_and_is_what_is_kept() -> Non
     batch = Batch(
         image=torch.randn(24, 3, 2, 2), label=torch.tensor([0.0, 1] * 12), row=torch.arange(24)
     )
-    model = DeepfakeClassifier(FirstPixel(), config, 0.0, np.arange(24))
+    model = DeepfakeClassifier(FirstPixel(), AS_IS, config, 0.0, np.arange(24))
     weights = Weights()
     training = trainer(Watch(), 1)
     training.callbacks.append(weights)  # type: ignore[attr-defined]
@@ -207,7 +209,7 @@ def test_bfloat16_learns_what_float32_learns() -> None:
         backbone, _ = create_backbone(config)
         watch = Watch()
         training = trainer(watch, 15, precision=precision)
-        model = DeepfakeClassifier(backbone, config, 0.0, np.arange(8))
+        model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
         training.fit(model, load(batch, 8), load(batch, 8))
         assert all(one.dtype == torch.float32 for one in backbone.parameters())
         curves[precision] = watch.losses
@@ -223,7 +225,7 @@ def test_tuning_norms_leaves_all_other_weights_as_they_are() -> None:
     batch = Batch(
         image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
     )
-    model = DeepfakeClassifier(backbone, config, 0.0, np.arange(8))
+    model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
     trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
     changed = {
         name
@@ -241,7 +243,7 @@ def test_tuning_the_head_keeps_the_statistics_of_batch_norms() -> None:
     batch = Batch(
         image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
     )
-    model = DeepfakeClassifier(backbone, config, 0.0, np.arange(8))
+    model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
     trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
     changed = {
         name

@@ -32,7 +32,10 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 
 AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
-EXPLORE = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "costs")}
+EXPLORE = {
+    f"explore_{what}"
+    for what in ("videos", "faces", "pairs", "shortcuts", "costs", "augmentations")
+}
 AFTER_SPLIT = {
     "audit_leaks",
     "audit_shortcuts",
@@ -62,7 +65,7 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("splits/groups.py", {"split"}, AFTER_SPLIT),
         ("splits/leaks.py", {"audit_leaks"}, {"all"}),
         ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN),
-        ("training/augment.py", {"train"}, AFTER_TRAIN),
+        ("training/augment.py", {"train", "explore_augmentations"}, AFTER_TRAIN),
         ("training/experiments.py", {"experiments"}, {"all"}),
         (
             "evaluation/figures.py",

@@ -71,6 +71,14 @@ def detector_settings():
     )
 
 
+def augmentation_settings():
+    """Return how training crops are changed, as JSON."""
+    return json.dumps(
+        CONFIG.model_dump(mode="json", include={"training": {"augment", "image_size"}}),
+        sort_keys=True,
+    )
+
+
 def training_settings(wildcards):
     """Return the settings of one experiment, recipe included, that change what a model is.
 

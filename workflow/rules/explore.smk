@@ -7,7 +7,7 @@ INPUTS
 
 OUTPUTS
     results/explore/*.svg, *.png    figures
-    results/explore/*.html          pages: metadata, originals beside fakes
+    results/explore/*.html          pages: metadata, originals beside fakes, augmentations
     results/explore/*.csv           the same as tables, for figures of one's own
 """
 
@@ -24,6 +24,7 @@ EXPLORED = [
         "face_statistics.svg",
         "landmarks.png",
         "odd_cases.png",
+        "augmentations.html",
         "shortcuts.svg",
     )
 ]
@@ -148,6 +149,43 @@ rule explore_faces:
             --shards results/faces \
             --indices {input.indices:q} \
             --out results/explore
+        """
+
+
+rule explore_augmentations:
+    input:
+        ledger="results/videos.parquet",
+        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+    output:
+        augmentations=report(
+            "results/explore/augmentations.html",
+            caption="../report/augmentations.rst",
+            category="Training",
+            labels={"figure": "Augmentations"},
+        ),
+    log:
+        "logs/explore_augmentations.log",
+    benchmark:
+        "benchmarks/explore_augmentations.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        settings=augmentation_settings(),
+        code=source_digest("evaluation.augmentations"),
+    shell:
+        r"""
+        python -m unmask explore-augmentations \
+            --log {log:q} \
+            --ledger {input.ledger:q} \
+            --shards results/faces \
+            --indices {input.indices:q} \
+            --settings {params.settings:q} \
+            --out {output.augmentations:q}
         """
 
 

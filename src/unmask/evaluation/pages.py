@@ -38,6 +38,7 @@ th {{ background: #f3f3f3; position: sticky; top: 0; }}
 .FAKE {{ color: {COLORS[Label.FAKE]}; font-weight: 600; }}
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 0.5rem; }}
 figure {{ margin: 0; min-width: 0; }} video {{ width: 100%; background: #000; }}
+img {{ max-width: 100%; }}
 figcaption {{ font-size: 0.85rem; overflow-wrap: anywhere; }}
 .controls {{ display: flex; gap: 0.6rem; align-items: center; margin: 0.3rem 0 1.5rem; }}
 .controls input {{ flex: 1; min-width: 0; }}
@@ -153,6 +154,16 @@ def metadata_page(sections: Sequence[tuple[str, str, pd.DataFrame]]) -> str:
         for title, text, rows in sections
     )
     return _page("Metadata", body)
+
+
+def pictures_page(title: str, sections: Sequence[tuple[str, str, bytes]]) -> str:
+    """Return a page of pictures: a heading, a sentence and a JPEG each, in the page itself."""
+    body = "".join(
+        f'<h2>{escape(heading)}</h2><p>{escape(text)}</p><img alt="{escape(heading)}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
+        for heading, text, picture in sections
+    )
+    return _page(title, body)
 
 
 def _table(rows: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from unmask.progress import track
 from unmask.splits.roles import with_roles
 from unmask.tables import FACES, SCORES, SPLITS, Role, read_table, read_tables, write_table
-from unmask.training.backbones import load_model
+from unmask.training.backbones import ModelInput, load_model
 from unmask.training.dataset import (
     Batch,
     create_score_loader,
@@ -55,19 +55,23 @@ def score_model(
     faces = labelled_faces(read_tables(indices, FACES), roles)
     faces = faces[faces["role"] != Role.TRAIN].reset_index(drop=True)
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
-    faces["logit"] = predict_logits(network, loader) + job["prior_shift"]
+    faces["logit"] = predict_logits(network, model_input, loader) + job["prior_shift"]
     faces["experiment"] = job["experiment"]
     faces["seed"] = job["seed"]
     write_table(faces, SCORES, output)
     logger.info("%d crops scored", len(faces))
 
 
-def predict_logits(network: nn.Module, loader: DataLoader[Batch]) -> pd.Series:
+def predict_logits(
+    network: nn.Module, model_input: ModelInput, loader: DataLoader[Batch]
+) -> pd.Series:
     """Return the logits of every row of the loader's dataset, in its order."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
+    mean, std = model_input.statistics(device)
     logits = []
     with torch.inference_mode():
         for batch in track(loader, "batches"):
-            logits.append(network(batch["image"].to(device)).squeeze(1).double().cpu())
+            images = model_input.normalize(batch["image"].to(device), mean, std)
+            logits.append(network(images).squeeze(1).double().cpu())
     return pd.Series(torch.cat(logits).numpy())

@@ -144,10 +144,13 @@ def member_logits(
 ) -> NDArray[np.float64]:
     """Return float64 logits (n,) of n RGB crops, uint8 (h, w, 3) each."""
     logits = []
+    mean, std = member.input.statistics(device)
     with torch.inference_mode():
         for start in range(0, len(pictures), _BATCH):
-            prepared = [member.input.prepare(one) for one in pictures[start : start + _BATCH]]
-            logits.append(member.network(torch.stack(prepared).to(device)).cpu())
+            resized = [member.input.resize(one) for one in pictures[start : start + _BATCH]]
+            images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(device)
+            normalized = member.input.normalize(images, mean, std)
+            logits.append(member.network(normalized).cpu())
     return np.asarray(torch.cat(logits).squeeze(1), np.float64)
 
 

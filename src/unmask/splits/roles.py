@@ -18,6 +18,9 @@ def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
 def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Return the split table with a `role` column for the model of `fold`.
 
+    The train role may lack FAKE videos: self-blended batches do without, and the fit knows what its
+    batches need.
+
     Raises:
         UnmaskError: a role has no REAL or no FAKE, so the model cannot be trained or judged.
     """
@@ -25,7 +28,8 @@ def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     for role in Role:
         labels = set(roles.loc[roles["role"] == role, "label"])
         for label in Label:
-            if label not in labels:
+            needed = (role, label) != (Role.TRAIN, Label.FAKE)
+            if needed and label not in labels:
                 raise UnmaskError(
                     f"fold {fold}: no {label} video to {role} on; "
                     f"add videos or lower split.folds (now {folds})"

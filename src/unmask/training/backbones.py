@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import timm
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.faces.crops import resize_crop
 
 _METADATA_KEY = "unmask"
 
@@ -40,8 +40,8 @@ class ModelInput:
         size: side of the square input in pixels.
         mean: per RGB channel, of values in [0, 1].
         std: likewise.
-        interpolation: how a crop is enlarged, "bicubic" or "bilinear", as the weights expect it; it
-            is always shrunk by averaging areas.
+        interpolation: how a crop is enlarged, "bicubic" or "bilinear", as the weights expect it;
+            see `resize_crop` for how it is shrunk.
     """
 
     backbone: str
@@ -50,17 +50,27 @@ class ModelInput:
     std: tuple[float, ...]
     interpolation: str = "bicubic"
 
-    def prepare(self, crop: NDArray[np.uint8]) -> Tensor:
-        """Turn an RGB crop, uint8 (h, w, 3), into a normalised float32 tensor (3, size, size)."""
-        if crop.shape[:2] != (self.size, self.size):
-            shrinks = crop.shape[0] > self.size
-            enlarging = cv2.INTER_LINEAR if self.interpolation == "bilinear" else cv2.INTER_CUBIC
-            interpolation = cv2.INTER_AREA if shrinks else enlarging
-            resized = cv2.resize(crop, (self.size, self.size), interpolation=interpolation)
-            crop = np.asarray(resized, np.uint8)
-        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        scaled = (crop.astype(np.float32) / np.float32(255) - mean) / std
-        return torch.from_numpy(scaled.transpose(2, 0, 1).copy())
+    def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
+        return resize_crop(crop, self.size, self.interpolation)
+
+    def statistics(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return mean and std as `normalize` takes them, float32 (1, 3, 1, 1)."""
+        mean, std = (torch.tensor(one, device=device) for one in (self.mean, self.std))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
+
+    @staticmethod
+    def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Turn images, uint8 (n, 3, size, size), into what the model takes, float32, likewise.
+
+        It works on the device that holds the images, to which a quarter of the bytes had to go.
+
+        Args:
+            images: pixels from 0 to 255.
+            mean: see `statistics`; on the same device.
+            std: likewise.
+        """
+        return (images.float() / 255 - mean) / std
 
 
 def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:

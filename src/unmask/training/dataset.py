@@ -1,47 +1,58 @@
-"""Crops as tensors: the dataset and the sampler.
+"""Crops as tensors: the dataset and its loaders.
 
-The sampler hands out (epoch, row) pairs, and a sample is a function of (seed, epoch, row): the
-number of workers, which worker takes it and in which order cannot change it.
+The sampler hands out (epoch, row, partner), and a sample is a function of these and of the seed:
+the number of workers, which worker takes it and in which order cannot change it. Pictures stay
+bytes until they are on the model's device (`ModelInput.normalize`): a quarter of the memory and of
+the traffic between processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import TrainingConfig
 from unmask.faces.crops import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.tables import Label, Verdict
-from unmask.training.augment import Augmentation, create_augmentation
+from unmask.training.augment import Augmentation, Picture
 from unmask.training.backbones import ModelInput
+from unmask.training.batches import (
+    ALONE,
+    BLENDED,
+    Crops,
+    EpochSampler,
+    SampleId,
+    pair_faces,
+    sample_seed,
+)
+from unmask.training.blend import self_blend
+from unmask.training.outline import Face
 
-# From here on a soft target counts as FAKE where classes are balanced.
-HALF = 0.5
+logger = logging.getLogger(__name__)
 
-
-class SampleId(NamedTuple):
-    """Which sample: the row of the face index as the epoch sees it."""
-
-    epoch: int
-    row: int
+# Times that differ by less than half a frame at 30 frames a second are the same moment.
+_SAME_TIME_S = 1 / 60
 
 
 class Batch(TypedDict):
-    """A collated batch of n crops.
+    """A collated batch of n crops; the two of a pair are neighbours, the REAL one first.
 
     Keys:
-        image: float32 (n, 3, size, size), normalised.
+        image: uint8 (n, 3, size, size), RGB, not normalised; in memory, channels come last.
         label: float32 (n,), 1 for FAKE; between where the target is soft.
-        row: int64 (n,), row in the dataset's face index.
+        row: int64 (n,), row in the dataset's face index; of a blended crop, that it was made from.
     """
 
     image: Tensor
@@ -49,8 +60,26 @@ class Batch(TypedDict):
     row: Tensor
 
 
-class FaceDataset(Dataset[dict[str, Tensor]]):
-    """Face crops with their labels, read from shards by offset."""
+class Sample(NamedTuple):
+    """One or two crops that come together.
+
+    Attributes:
+        pictures: RGB uint8 (size, size, 3) each.
+        targets: probability of FAKE of each.
+        rows: row of each.
+    """
+
+    pictures: Sequence[Picture]
+    targets: Sequence[float]
+    rows: Sequence[int]
+
+
+class FaceDataset(Dataset[Sample]):
+    """Face crops with their labels, read from shards by offset.
+
+    All columns are arrays: Python objects would be copied into each worker, page by page, as their
+    reference counts change, and memory would grow with every epoch.
+    """
 
     def __init__(
         self,
@@ -63,108 +92,130 @@ class FaceDataset(Dataset[dict[str, Tensor]]):
         """Take the rows to read.
 
         Args:
-            faces: face index with a `label` column, or with a `target` column of its own as
-                `treat_label_noise` adds it.
+            faces: face index, sorted as its files are, with a `label` column, or with a `target`
+                column of its own as `treat_label_noise` adds it.
             folder: the folder of shards.
             model_input: size and normalisation.
             augmentation: applied to each crop; None leaves crops as they are.
             seed: of the augmentation.
         """
         target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
-        self.targets = target.to_numpy(np.float32)
-        self._keys = faces["key"].to_list()
-        self._shards = faces["shard"].to_list()
+        self.targets = np.asarray(target, np.float32)
+        self._keys = pa.array(faces["key"])
+        shard, self._shard_names = pd.factorize(faces["shard"])
+        self._shards = shard.astype(np.int32)
         self._offsets = faces["offset"].to_numpy()
         self._sizes = faces["size"].to_numpy()
+        self._people = faces.groupby(["part", "video", "track"], sort=False).ngroup().to_numpy()
         self._reader = ShardReader(folder)
         self._input = model_input
         self._augmentation = augmentation
         self._seed = seed
+        if augmentation is not None:
+            # Boxes as shares of the crop's side; landmarks are in its pixels.
+            corner = faces[["crop_x0", "crop_y0"] * 2].to_numpy(np.float32)
+            side = faces[["crop_side"]].to_numpy(np.float32)
+            self._times = faces["time"].to_numpy()
+            self._squares = faces[["crop_x0", "crop_y0", "crop_side"]].to_numpy(np.float32)
+            self._boxes = (faces[["x0", "y0", "x1", "y1"]].to_numpy(np.float32) - corner) / side
+            five = _stacked(faces["landmarks"], 5)
+            self._landmarks = np.full((len(faces), 5, 2), np.nan) if five is None else five
+            self._landmarks_68 = _stacked(faces["landmarks_68"], 68)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.targets)
 
-    def __getitem__(self, sample: SampleId) -> dict[str, Tensor]:
-        epoch, row = sample
-        data = self._reader.read(self._shards[row], int(self._offsets[row]), int(self._sizes[row]))
-        crop = decode_jpeg(data, self._keys[row])
-        if self._augmentation is not None:
-            crop = self._augmentation(crop, sample_seed(self._seed, epoch, row))
-        return {
-            "image": self._input.prepare(crop),
-            "label": torch.tensor(self.targets[row]),
-            "row": torch.tensor(row),
-        }
-
-
-def sample_seed(seed: int, epoch: int, row: int) -> int:
-    """Return a 32-bit seed that is a function of its arguments, equal on every machine."""
-    return int(np.random.SeedSequence((seed, epoch, row)).generate_state(1)[0])
-
-
-class EpochSampler(Sampler[SampleId]):
-    """A new order each epoch; with `balance`, all of the rarer class and as many of the other.
-
-    Of several devices each takes every so-manieth sample, so that their batches of one step
-    together are the batch of one device. What does not fill a last batch waits for another epoch.
-    """
-
-    def __init__(
-        self,
-        labels: np.ndarray,
-        seed: int,
-        balance: bool,
-        batch_size: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Take the labels.
-
-        Args:
-            labels: float (n,), 0 or 1.
-            seed: of the order.
-            balance: draw as many of the commoner class as there are of the rarer, anew each epoch.
-            batch_size: samples per step of all devices together, a multiple of `world_size`.
-            rank: which device.
-            world_size: number of devices.
-        """
-        self._rows = [np.flatnonzero(labels == label) for label in (0, 1)]
-        self._balance = balance
-        self._seed = seed
-        self._batch_size = batch_size
-        self._rank = rank
-        self._world_size = world_size
-        self._epoch = 0
-        self._start = (0, 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell which epoch comes next; Lightning calls it."""
-        self._epoch = epoch
-
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Go on in the middle: leave out the first batches of an epoch that were seen already."""
-        self._epoch = epoch
-        self._start = (epoch, batch)
-
-    def __len__(self) -> int:
-        """Return this device's samples of a whole epoch."""
-        sizes = [len(rows) for rows in self._rows]
-        total = 2 * min(sizes) if self._balance else sum(sizes)
-        unit = self._batch_size if total >= self._batch_size else self._world_size
-        return total // unit * unit // self._world_size
-
-    def __iter__(self) -> Iterator[SampleId]:
-        rng = np.random.default_rng((self._seed, self._epoch))
-        count = min(len(rows) for rows in self._rows)
-        chosen = [
-            rng.choice(rows, count, replace=False) if self._balance else rows for rows in self._rows
+    def __getitem__(self, sample: SampleId) -> Sample:
+        epoch, row, partner = sample
+        rows = [row] if partner in (ALONE, BLENDED) else [row, partner]
+        if self._augmentation is None:
+            pictures = [self._input.resize(self.picture(one)) for one in rows]
+            return Sample(pictures, self.targets[rows].tolist(), rows)
+        seed = sample_seed(self._seed, epoch, row)
+        reach = self._augmentation.neighbours(seed)
+        sequences = [[self.picture(near) for near in self._around(one, reach)] for one in rows]
+        targets = self.targets[rows].tolist()
+        if partner == BLENDED:
+            face = self.face(row, len(sequences[0][0]))
+            blended = [self_blend(picture, face, seed) for picture in sequences[0]]
+            sequences = [[real for real, _, _ in blended], [fake for _, fake, _ in blended]]
+            rows, targets = [row, row], [0.0, 1.0]
+        pictures = [
+            self._augmentation(sequence, self.face(one, len(sequence[0])), seed)
+            for sequence, one in zip(sequences, rows, strict=True)
         ]
-        order = rng.permutation(np.concatenate(chosen))
-        own = order[self._rank :: self._world_size][: len(self)]
-        epoch, batch = self._start
-        seen = batch * self._batch_size // self._world_size if epoch == self._epoch else 0
-        for row in own[seen:]:
-            yield SampleId(self._epoch, int(row))
+        share = self._augmentation.mixture(seed) if len(rows) == 2 else None
+        if share is not None and self._show_the_same(rows):
+            pictures, targets = mix_pair(pictures, targets, share)
+        return Sample(pictures, targets, rows)
+
+    def picture(self, row: int) -> Picture:
+        """Return a stored crop, RGB uint8 (h, w, 3).
+
+        Raises:
+            UnmaskError: it cannot be read; the message names the crop and the shard.
+        """
+        shard = self._shard_names[self._shards[row]]
+        data = self._reader.read(shard, int(self._offsets[row]), int(self._sizes[row]))
+        return decode_jpeg(data, f"{self._keys[row].as_py()} of {shard}")
+
+    def face(self, row: int, side: int) -> Face:
+        """Return where the face is in a crop of `side` pixels."""
+        more = None if self._landmarks_68 is None else self._landmarks_68[row]
+        return Face(self._boxes[row] * side, self._landmarks[row], more)
+
+    def _around(self, row: int, reach: int) -> NDArray[np.int64]:
+        """Return a row and those before and after it of the same track, its ends repeated."""
+        rows = np.clip(np.arange(row - reach, row + reach + 1), 0, len(self) - 1)
+        same = rows[self._people[rows] == self._people[row]]
+        return np.clip(rows, same[0], same[-1])
+
+    def _show_the_same(self, rows: Sequence[int]) -> bool:
+        """Tell whether two crops are of one square at one moment, so that they can be mixed."""
+        apart = abs(self._times[rows[0]] - self._times[rows[1]])
+        same_square = (self._squares[rows[0]] == self._squares[rows[1]]).all()
+        return bool(same_square and apart < _SAME_TIME_S)
+
+
+def mix_pair(
+    pictures: Sequence[Picture], targets: Sequence[float], share: float
+) -> tuple[list[Picture], list[float]]:
+    """Mix the REAL and the FAKE crop of a pair, pixel by pixel, and their targets alike.
+
+    NTech-Lab's aligned mixup takes `(1 - t) real + t fake` with the target t. Here the second of
+    the pair is the mixture the other way round, so that half of what is shown stays FAKE.
+
+    Args:
+        pictures: RGB uint8 (h, w, 3), of the same square of the same frame, augmented alike.
+        targets: of both.
+        share: t, of the fake in the first mixture.
+    """
+    real, fake = pictures
+    shares = (share, 1 - share)
+    mixed = [np.asarray(cv2.addWeighted(real, 1 - t, fake, t, 0), np.uint8) for t in shares]
+    return mixed, [(1 - t) * targets[0] + t * targets[1] for t in shares]
+
+
+def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
+    """Return a column of flat lists of landmarks as float32 (n, points, 2), NaN for none."""
+    missing = column.isna().to_numpy()
+    if missing.all():
+        return None
+    stacked = np.full((len(column), points, 2), np.nan, np.float32)
+    stacked[~missing] = np.stack(column[~missing].to_list()).reshape(-1, points, 2)
+    return stacked
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples together; the crops of each stay neighbours."""
+    pictures = np.stack([picture for sample in samples for picture in sample.pictures])
+    targets = [target for sample in samples for target in sample.targets]
+    rows = [int(row) for sample in samples for row in sample.rows]
+    return {
+        "image": torch.from_numpy(pictures).permute(0, 3, 1, 2),
+        "label": torch.tensor(targets, dtype=torch.float32),
+        "row": torch.tensor(rows),
+    }
 
 
 def create_train_loader(
@@ -177,19 +228,46 @@ def create_train_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Create the loader of training batches; see `FaceDataset` and `EpochSampler`."""
-    dataset = FaceDataset(faces, folder, model_input, create_augmentation(config), seed)
-    labels = (dataset.targets >= HALF).astype(float)
-    sampler = EpochSampler(labels, seed, config.balance, config.batch_size, rank, world_size)
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=config.batch_size // world_size,
-        sampler=sampler,
-        num_workers=workers,
-        worker_init_fn=_use_one_thread,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+    """Create the loader of training batches.
+
+    Its `sampler` is an `EpochSampler`, which can go on in the middle of an epoch and knows which
+    share of FAKE it shows.
+
+    Args:
+        faces: see `FaceDataset`; with `family` where batches are paired.
+        folder: the folder of shards.
+        model_input: size of the pictures.
+        config: the experiment.
+        seed: of order and augmentation.
+        workers: processes that prepare batches; 0 for none but the own.
+        rank: number of this process of training.
+        world_size: number of processes of training.
+
+    Raises:
+        UnmaskError: there is nothing to show, or the processes cannot share a step evenly.
+    """
+    augmentation = Augmentation(config.augment, model_input.size, model_input.interpolation)
+    dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
+    real = (faces["label"] == Label.REAL).to_numpy()
+    originals = _originals(faces) if config.batches == "paired" else np.full(len(faces), ALONE)
+    crops = Crops(dataset.targets, real, originals)
+    sampler = EpochSampler(crops, config, seed, rank, world_size)
+    return _create_loader(dataset, sampler, sampler.batch_size, workers)
+
+
+def _originals(faces: pd.DataFrame) -> NDArray[np.int64]:
+    originals = pair_faces(faces)
+    fake = (faces["label"] == Label.FAKE).to_numpy()
+    alone = faces[fake & (originals < 0)]
+    videos = alone[["part", "video"]].drop_duplicates()
+    logger.info(
+        "%d of %d FAKE crops have no crop of their original beside them and are not shown "
+        "(%d videos)",
+        len(alone),
+        fake.sum(),
+        len(videos),
     )
+    return originals
 
 
 def create_score_loader(
@@ -206,14 +284,27 @@ def create_score_loader(
     Of several devices each has every so-manieth row, and none has one to fill up.
     """
     dataset = FaceDataset(faces, folder, model_input)
+    rows = [SampleId(0, row) for row in range(rank, len(dataset), world_size)]
+    return _create_loader(dataset, rows, batch_size, workers)
+
+
+def _create_loader(
+    dataset: FaceDataset,
+    sampler: EpochSampler | Sequence[SampleId],
+    batch_size: int,
+    workers: int,
+) -> DataLoader[Batch]:
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=batch_size,
-        sampler=[SampleId(0, row) for row in range(rank, len(dataset), world_size)],
+        sampler=sampler,
         num_workers=workers,
+        collate_fn=collate,
         worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # Its own, so that what is random in training does not depend on how often a loader starts.
+        generator=torch.Generator(),
     )
 
 

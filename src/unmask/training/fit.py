@@ -38,8 +38,8 @@ from unmask.tables import (
 )
 from unmask.tracking import TrainingRun, start_training_run
 from unmask.training.backbones import create_backbone, save_model
+from unmask.training.batches import HALF
 from unmask.training.dataset import (
-    HALF,
     create_score_loader,
     create_train_loader,
     labelled_faces,
@@ -120,13 +120,10 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     # 2. Data
-    data = load_data(job, audits)
+    data = load_data(job, config, audits)
 
-    # 3. Model
+    # 3. Backbone
     backbone, model_input = create_backbone(config)
-    trained_prior = HALF if config.balance or config.loss == "two_sided" else data.prior
-    shift = prior_shift(trained_prior, data.prior)
-    model = DeepfakeClassifier(backbone, config, shift, data.video_of_row, job.seed)
 
     # 4. Callbacks
     checkpoints = output / "checkpoints"
@@ -140,7 +137,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     progress = Progress(config.batch_size)
     resume = ResumeCheckpoint(checkpoints / "last.ckpt", digest)
 
-    # 5. Trainer
+    # 5. Trainer, loaders, model
     trainer = create_trainer(config, [best, stop, progress, resume])
     rank, world_size = trainer.global_rank, trainer.world_size
     workers = loader_workers(job.threads // config.devices)
@@ -152,6 +149,9 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     )
     if position is not None:
         train_loader.sampler.start_at(position.epoch, position.batch)  # type: ignore[attr-defined]
+    shown = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
+    shift = _shift_to_data(HALF if config.loss == "two_sided" else shown, data.prior)
+    model = DeepfakeClassifier(backbone, model_input, config, shift, data.video_of_row, job.seed)
 
     # 6. Tracking
     settings = {
@@ -219,11 +219,11 @@ class FitData:
     softened: int
 
 
-def load_data(job: FitJob, audits: AuditsConfig) -> FitData:
+def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitData:
     """Read the crops of the train and the select role.
 
     Raises:
-        UnmaskError: a role lacks a label.
+        UnmaskError: a role lacks a label; to train on, self-blended batches need REAL crops alone.
     """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
     faces = labelled_faces(read_tables(job.indices, FACES), roles)
@@ -234,12 +234,16 @@ def load_data(job: FitJob, audits: AuditsConfig) -> FitData:
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
-    train_labels, select_labels = train["target"] >= HALF, select["label"]
-    for role, labels in ((Role.TRAIN, train_labels), (Role.SELECT, select_labels)):
-        if labels.nunique() < len(Label):
+    has_labels = {Role.SELECT: select["label"].nunique() == len(Label)}
+    if config.batches == "self_blended":
+        has_labels[Role.TRAIN] = bool((train["label"] == Label.REAL).any())
+    else:
+        has_labels[Role.TRAIN] = (train["target"] >= HALF).nunique() == len(Label)
+    for role, has in has_labels.items():
+        if not has:
             raise UnmaskError(
                 f"fold {job.fold}: the videos to {role} on have faces of one label only; "
-                "results/videos.parquet says why others have none"
+                "add videos (results/videos.parquet says why some have no face)"
             )
     data = FitData(
         train=train,
@@ -255,6 +259,15 @@ def load_data(job: FitJob, audits: AuditsConfig) -> FitData:
     counts = (len(train), 100 * data.prior, len(select))
     logger.info("%d crops to train on (%.0f %% FAKE), %d to select", *counts)
     return data
+
+
+def _shift_to_data(trained: float, prior: float) -> float:
+    """Return what moves logits to the share of FAKE of the crops to train on.
+
+    Where these are of one label (self-blended batches train on REAL ones alone) they say nothing of
+    how common fakes are: logits stay at one half FAKE, and the calibration moves them.
+    """
+    return prior_shift(trained, prior) if 0 < prior < 1 else 0.0
 
 
 def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trainer:

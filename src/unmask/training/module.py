@@ -17,7 +17,9 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from unmask.config import TrainingConfig
-from unmask.training.dataset import Batch, sample_seed
+from unmask.training.backbones import ModelInput
+from unmask.training.batches import sample_seed
+from unmask.training.dataset import Batch
 from unmask.training.optim import (
     binary_cross_entropy,
     class_weights,
@@ -37,9 +39,13 @@ class DeepfakeClassifier(pl.LightningModule):
     batches, two-sided loss) are shifted to it before the log loss.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
+        model_input: ModelInput,
         config: TrainingConfig,
         prior_shift: float,
         video_of_row: NDArray[np.int64],
@@ -49,6 +55,7 @@ class DeepfakeClassifier(pl.LightningModule):
 
         Args:
             backbone: maps float32 (n, 3, size, size) to (n, 1) logits.
+            model_input: normalises the images.
             config: the experiment.
             prior_shift: added to a logit to move it from the training prior to the data's.
             video_of_row: int64 (rows of the validation set,), which video each crop is of.
@@ -56,6 +63,11 @@ class DeepfakeClassifier(pl.LightningModule):
         """
         super().__init__()
         self.backbone = backbone
+        self._input = model_input
+        # Buffers follow to the device once; made anew, each step would wait for their way to a GPU.
+        mean, std = model_input.statistics()
+        self.register_buffer("_mean", mean, persistent=False)
+        self.register_buffer("_std", std, persistent=False)
         # A submodule, so that checkpoints hold it and it follows to the device.
         self.average = _average(backbone, config.ema) if config.ema else None
         self._config = config
@@ -74,8 +86,8 @@ class DeepfakeClassifier(pl.LightningModule):
         return self.backbone if self.average is None else self.average.module
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (n,) that the kept network gives images (n, 3, size, size)."""
-        return _logits(self.network, image)
+        """Return the logits (n,) that the kept network gives images, uint8 (n, 3, size, size)."""
+        return self._logits(self.network, image)
 
     def on_fit_start(self) -> None:
         """Prepare the network for its device."""
@@ -102,7 +114,7 @@ class DeepfakeClassifier(pl.LightningModule):
             sums = self._over_devices(torch.stack([(1 - target).sum(), target.sum()]))
             weights = class_weights(target, sums) * self.trainer.world_size
         with frozen_statistics(self.backbone) if self._perturbed else nullcontext():
-            logits = _logits(self.backbone, batch["image"])
+            logits = self._logits(self.backbone, batch["image"])
         smooth = smoothed(target, self._config.label_smoothing)
         loss = binary_cross_entropy(logits.float(), smooth, weights)
         if not self._perturbed:
@@ -184,6 +196,13 @@ class DeepfakeClassifier(pl.LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    def _logits(self, network: nn.Module, image: Tensor) -> Tensor:
+        image = self._input.normalize(image, self._mean, self._std)
+        if image.is_cuda:
+            image = image.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = network(image).squeeze(1)
+        return logits
+
     def _over_devices(self, values: Tensor) -> Tensor:
         """Return the sum over all devices, on the device."""
         values = values.to(self.device)
@@ -210,13 +229,6 @@ def _average(backbone: nn.Module, decay: float) -> ModelEmaV3:
     average = ModelEmaV3(backbone, decay, use_warmup=True)
     average.requires_grad_(False)
     return average
-
-
-def _logits(network: nn.Module, image: Tensor) -> Tensor:
-    if image.is_cuda:
-        image = image.contiguous(memory_format=torch.channels_last)
-    logits: Tensor = network(image).squeeze(1)
-    return logits
 
 
 def _mean_by(groups: Tensor, values: Tensor) -> Tensor:

@@ -1,0 +1,148 @@
+"""How fast crops become batches, for each augmentation: `make bench-loader`.
+
+Images per second of CPU time of one process, from the shard to the collated batch, so a busy
+machine slows it down less than the clock on the wall would say. Rounds of all rows of the table are
+interleaved and the fastest of each counts. The table goes to docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from skimage import data
+from torch.utils.data import DataLoader
+
+from unmask.config import PRESETS, AugmentConfig, TrainingConfig
+from unmask.faces.crops import encode_jpeg
+from unmask.faces.shards import write_shard
+from unmask.training.augment import NAMES
+from unmask.training.backbones import ModelInput
+from unmask.training.dataset import Batch, create_train_loader
+
+STORED, SIZE, BATCH = 256, 224, 32
+TRACKS, PER_TRACK = 16, 8
+EPOCHS, WORKERS, REPEATS = 5, 2, 500
+EYES_NOSE_MOUTH = [[201, 107], [241, 102], [225, 130], [210, 150], [240, 146]]
+
+
+@dataclass
+class Row:
+    """A line of the table: what is done, and the seconds of CPU an image took at best."""
+
+    name: str
+    config: TrainingConfig
+    seconds: float = float("inf")
+
+
+def main() -> None:
+    """Print the two tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over the table")
+    rounds = parser.parse_args().rounds
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        faces = write_crops(Path(folder))
+        rows = table()
+        for _ in range(rounds):
+            for row in rows:
+                row.seconds = min(row.seconds, seconds_per_image(faces, Path(folder), row.config))
+        print(f"| {STORED} px stored, {SIZE} px in batches of {BATCH} | images/s per core |")
+        print("|---|---|")
+        for row in rows:
+            print(f"| {row.name} | {1 / row.seconds:,.0f} |")
+        print()
+        memory(faces, Path(folder))
+
+
+def write_crops(folder: Path) -> pd.DataFrame:
+    """Write a shard of crops of one portrait that sways; return its index, half of it FAKE."""
+    portrait = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+    rng = np.random.default_rng(0)
+    rows = []
+    with write_shard(folder / "bench.tar") as shard:
+        for track in range(TRACKS):
+            for frame in range(PER_TRACK):
+                x, y = 96 + rng.integers(-20, 20), rng.integers(0, 20)
+                crop = portrait[y : y + STORED, x : x + STORED]
+                payload = encode_jpeg(crop, 95)
+                key = f"{track}_{frame}"
+                landmarks = (np.array(EYES_NOSE_MOUTH) - (x, y)).astype(np.float32).ravel()
+                rows.append(
+                    {"video": f"{track}.mp4", "track": 0, "frame": frame, "time": frame / 3}
+                    | {"shard": "bench.tar", "key": key, "offset": shard.add(key, payload)}
+                    | {"size": len(payload), "landmarks": landmarks, "landmarks_68": None}
+                    | {"label": "FAKE" if track % 2 else "REAL", "family": f"{track // 2 * 2}.mp4"}
+                )
+    square = {"crop_x0": 0.0, "crop_y0": 0.0, "crop_side": float(STORED)}
+    box = {"x0": 70.0, "y0": 40.0, "x1": 190.0, "y1": 190.0}
+    return pd.DataFrame(rows).assign(part="bench", **square, **box)
+
+
+def table() -> list[Row]:
+    """Return the rows: presets, kinds of batches, and each augmentation on every crop."""
+
+    def config(augment: AugmentConfig, batches: str = "plain") -> TrainingConfig:
+        return TrainingConfig(image_size=SIZE, batch_size=BATCH, batches=batches, augment=augment)
+
+    default = AugmentConfig()
+    rows = [Row("the default", config(default, TrainingConfig().batches))]
+    rows += [Row(f"preset `{name}`", config(AugmentConfig(preset=name))) for name in PRESETS]
+    rows.append(Row("`paired`, the default's augmentation", config(default, "paired")))
+    rows.append(Row("`self_blended`, the same", config(default, "self_blended")))
+    for name in NAMES:
+        augment = AugmentConfig(**{"preset": "none", name: 1.0})
+        kind = "paired" if name == "mixup" else "plain"
+        rows.append(Row(f"`{name}` on every crop", config(augment, kind)))
+    return rows
+
+
+def loader(
+    faces: pd.DataFrame, folder: Path, config: TrainingConfig, workers: int = 0
+) -> DataLoader[Batch]:
+    model_input = ModelInput("any", SIZE, (0.5,) * 3, (0.5,) * 3)
+    return create_train_loader(faces, folder, model_input, config, 0, workers)
+
+
+def seconds_per_image(faces: pd.DataFrame, folder: Path, config: TrainingConfig) -> float:
+    """Return the CPU seconds of this process per image of an epoch."""
+    batches = loader(faces, folder, config)
+    gc.collect()
+    start = time.process_time()
+    images = sum(len(batch["label"]) for batch in batches)
+    return (time.process_time() - start) / images
+
+
+def memory(faces: pd.DataFrame, folder: Path) -> None:
+    """Print the memory that workers have for themselves, epoch by epoch."""
+    many = pd.concat([faces] * REPEATS, ignore_index=True)
+    config = TrainingConfig(
+        image_size=SIZE, batch_size=BATCH, batches="plain", augment=AugmentConfig(preset="none")
+    )
+    batches = loader(many, folder, config, WORKERS)
+    # Each epoch touches every row's columns, but a part of the pictures is enough.
+    print(f"| epoch of {len(many):,} rows | MB of {WORKERS} workers' own |")
+    print("|---|---|")
+    for epoch in range(EPOCHS):
+        batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        batches.sampler.start_at(epoch, int(0.9 * len(batches)))  # type: ignore[attr-defined]
+        for _ in batches:
+            pass
+        children = psutil.Process(os.getpid()).children()
+        own = sum(child.memory_full_info().uss for child in children) / 1e6
+        print(f"| {epoch + 1} | {own:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
