@@ -220,7 +220,7 @@ class AugmentConfig(Section):
     )
     noise: Chance = _chance("Gaussian noise")
     noise_sigma: Annotated[list[float], _range(0, 255)] = Field(
-        [3, 13], description="its standard deviation, of 255"
+        [3.0, 13.0], description="its standard deviation, of 255"
     )
     blur: Chance = _chance("Gaussian blur")
     blur_sigma: Annotated[list[float], _range(0.1, 50)] = Field(
@@ -234,13 +234,13 @@ class AugmentConfig(Section):
     brightness_contrast: Chance = _chance("other brightness and contrast")
     brightness_contrast_limit: float = Field(0.2, ge=0, le=1, description="by at most so much")
     rgb_shift: Chance = _chance("a constant added to each channel")
-    rgb_shift_limit: float = Field(20, ge=0, le=255, description="at most so many levels of 255")
+    rgb_shift_limit: float = Field(20.0, ge=0, le=255, description="at most so many levels of 255")
     color: Chance = _chance("brightness and contrast, or PCA noise, or hue and saturation changed")
     gray: Chance = _chance("no colour")
     affine: Chance = _chance("moved, turned and scaled, black around it")
     affine_shift: float = Field(0.1, ge=0, le=1, description="by at most this share of the side")
     affine_scale: float = Field(0.2, ge=0, lt=1, description="by at most this share")
-    affine_degrees: float = Field(10, ge=0, le=180, description="by at most so many degrees")
+    affine_degrees: float = Field(10.0, ge=0, le=180, description="by at most so many degrees")
     mixup: Chance = _chance("both of a pair become mixtures of both")
 
     def probability(self, name: str) -> float:
