@@ -32,10 +32,9 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 
 AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
-EXPLORE = {
-    f"explore_{what}"
-    for what in ("videos", "faces", "pairs", "shortcuts", "costs", "augmentations")
-}
+FIGURES = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "augmentations")}
+# Drawn last, of all that is there.
+COSTS = {"explore_costs"}
 AFTER_SPLIT = {
     "audit_leaks",
     "audit_shortcuts",
@@ -51,7 +50,7 @@ AFTER_CROP = {
     "audit_labels",
     "compare_detectors",
     "split",
-    *EXPLORE,
+    *FIGURES,
     *AFTER_SPLIT,
 }
 AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
@@ -61,16 +60,16 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
     ("module", "served", "downstream"),
     [
         ("videos/probe.py", {"probe"}, AFTER_PROBE),
-        ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"}),
+        ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"} | COSTS),
         ("splits/groups.py", {"split"}, AFTER_SPLIT),
-        ("splits/leaks.py", {"audit_leaks"}, {"all"}),
-        ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN),
-        ("training/augment.py", {"train", "explore_augmentations"}, AFTER_TRAIN),
+        ("splits/leaks.py", {"audit_leaks"}, {"all"} | COSTS),
+        ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN | COSTS),
+        ("training/augment.py", {"train", "explore_augmentations"}, AFTER_TRAIN | COSTS),
         ("training/experiments.py", {"experiments"}, {"all"}),
         (
             "evaluation/figures.py",
-            {*EXPLORE, "report_labels", "compare_detectors", "evaluate"},
-            AFTER_TRAIN - {"score"},
+            {*FIGURES, "report_labels", "compare_detectors", "evaluate"},
+            AFTER_TRAIN - {"score"} | COSTS,
         ),
         ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
         ("progress.py", set(), set()),
