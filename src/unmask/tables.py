@@ -365,7 +365,7 @@ def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> N
     text = "\n".join(json.dumps(line, default=_as_python) for line in lines)
     arrow = read_json(
         BytesIO(text.encode()),
-        read_options=ReadOptions(use_threads=False, block_size=max(len(text), 1)),
+        read_options=ReadOptions(use_threads=False, block_size=len(text)),
         parse_options=ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
     )
     _write_arrow(arrow, path)

@@ -218,8 +218,8 @@ def test_bfloat16_learns_what_float32_learns() -> None:
     assert curves["bf16-mixed"][-1] < 0.7 * curves["bf16-mixed"][0]
 
 
-def test_tuning_norms_leaves_all_other_weights_as_they_are() -> None:
-    config = CONFIG.model_copy(update={"backbone": "test_vit", "tune": "norm", "image_size": 32})
+def changed_by_training(config: TrainingConfig) -> set[str]:
+    """Train two epochs; return the names of the weights and statistics that changed."""
     backbone, _ = create_backbone(config)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     batch = Batch(
@@ -227,27 +227,17 @@ def test_tuning_norms_leaves_all_other_weights_as_they_are() -> None:
     )
     model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
     trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
-    changed = {
-        name
-        for name, value in backbone.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
+    after = backbone.state_dict()
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def test_tuning_norms_leaves_all_other_weights_as_they_are() -> None:
+    values = {"backbone": "test_vit", "tune": "norm", "image_size": 32}
+    changed = changed_by_training(CONFIG.model_copy(update=values))
     assert changed
     assert all("norm" in name or name.startswith("head.") for name in changed)
 
 
 def test_tuning_the_head_keeps_the_statistics_of_batch_norms() -> None:
-    config = CONFIG.model_copy(update={"tune": "head"})
-    backbone, _ = create_backbone(config)
-    before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    batch = Batch(
-        image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
-    )
-    model = DeepfakeClassifier(backbone, AS_IS, config, 0.0, np.arange(8))
-    trainer(Watch(), 2).fit(model, load(batch, 8), load(batch, 8))
-    changed = {
-        name
-        for name, value in backbone.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
+    changed = changed_by_training(CONFIG.model_copy(update={"tune": "head"}))
     assert changed == {"fc.weight", "fc.bias"}

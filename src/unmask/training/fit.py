@@ -165,7 +165,9 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "dropped_crops": data.dropped,
         "softened_crops": data.softened,
         "prior": data.prior,
-        **config.model_dump(exclude={"folds", "seeds"}),
+        **config.model_dump(exclude={"folds", "seeds", "augment"}),
+        # One by one, or MLflow could neither compare nor plot them.
+        **{f"augment.{name}": value for name, value in config.augment.model_dump().items()},
     }
     with _tracked(trainer, job, settings, position) as run:
         if run is not None:
