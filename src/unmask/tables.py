@@ -95,6 +95,7 @@ PROBE = Table(
         "label": "string",
         "original": "string",
         "family": "string",
+        "method": "string",
         "status": "string",
         "detail": "string",
         "file_size": "int64",
@@ -176,6 +177,7 @@ FACES = Table(
         "landmarks": "list<float>",
         "landmarks_68": "list<float>",
         "sharpness": "float",
+        "brightness": "float",
     },
     key=("part", "video", "track", "frame"),
 )

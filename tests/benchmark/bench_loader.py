@@ -66,16 +66,16 @@ def main() -> None:
         memory(faces, Path(folder))
 
 
-def write_crops(folder: Path) -> pd.DataFrame:
+def write_crops(folder: Path, tracks: int = TRACKS, stored: int = STORED) -> pd.DataFrame:
     """Write a shard of crops of one portrait that sways; return its index, half of it FAKE."""
     portrait = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
     rng = np.random.default_rng(0)
     rows = []
     with write_shard(folder / "bench.tar") as shard:
-        for track in range(TRACKS):
+        for track in range(tracks):
             for frame in range(PER_TRACK):
                 x, y = 96 + rng.integers(-20, 20), rng.integers(0, 20)
-                crop = portrait[y : y + STORED, x : x + STORED]
+                crop = portrait[y : y + stored, x : x + stored]
                 payload = encode_jpeg(crop, 95)
                 key = f"{track}_{frame}"
                 landmarks = (np.array(EYES_NOSE_MOUTH) - (x, y)).astype(np.float32).ravel()
@@ -85,7 +85,7 @@ def write_crops(folder: Path) -> pd.DataFrame:
                     | {"size": len(payload), "landmarks": landmarks, "landmarks_68": None}
                     | {"label": "FAKE" if track % 2 else "REAL", "family": f"{track // 2 * 2}.mp4"}
                 )
-    square = {"crop_x0": 0.0, "crop_y0": 0.0, "crop_side": float(STORED)}
+    square = {"crop_x0": 0.0, "crop_y0": 0.0, "crop_side": float(stored)}
     box = {"x0": 70.0, "y0": 40.0, "x1": 190.0, "y1": 190.0}
     return pd.DataFrame(rows).assign(part="bench", **square, **box)
 

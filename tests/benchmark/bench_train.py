@@ -16,44 +16,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.config import TrainingConfig
-from unmask.faces.crops import encode_jpeg
-from unmask.faces.shards import write_shard
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import create_score_loader, create_train_loader, loader_workers
 from unmask.training.fit import Progress, create_trainer
 from unmask.training.module import DeepfakeClassifier
 from unmask.training.optim import create_optimizer
 
+from bench_loader import PER_TRACK, write_crops
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-
-
-def write_crops(folder: Path, count: int, size: int) -> pd.DataFrame:
-    """Write a shard of crops of a portrait; return the columns of its index that loaders read."""
-    portrait = cv2.resize(data.astronaut()[:300, 80:380], (size, size))
-    rng = np.random.default_rng(0)
-    rows = []
-    with write_shard(folder / "bench.tar") as shard:
-        for index in range(count):
-            noise = rng.normal(0, 4, portrait.shape)
-            picture = np.clip(np.roll(portrait, index, axis=1) + noise, 0, 255).astype(np.uint8)
-            payload = encode_jpeg(picture, 95)
-            key = f"{index:05d}"
-            offset = shard.add(f"{key}.jpg", payload)
-            rows.append((f"{index // 8}.mp4", key, "bench.tar", offset, len(payload)))
-    faces = pd.DataFrame(rows, columns=["video", "key", "shard", "offset", "size"])
-    label = np.where(np.arange(count) % 2, "FAKE", "REAL")
-    return faces.assign(part="bench", label=label, time=0.0, track=0)
 
 
 class Clock(pl.Callback):
@@ -152,7 +132,7 @@ def main() -> None:
         count = (options.steps + options.skipped) * options.batch_size
         bare, loop, waits = [], [], []
         with tempfile.TemporaryDirectory() as folder:
-            faces = write_crops(Path(folder), count, max(256, options.image_size))
+            faces = write_crops(Path(folder), -(-count // PER_TRACK), max(256, options.image_size))
             for _ in range(options.rounds):
                 network, _ = create_backbone(config)
                 bare.append(bare_rate(network, config, options.steps, options.skipped))

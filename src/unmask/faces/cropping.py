@@ -102,6 +102,7 @@ def _index_row(crop: Crop, writer: ShardWriter, video: str) -> dict[str, Any]:
         "landmarks": crop.landmarks.reshape(-1),
         "landmarks_68": None if crop.landmarks_68 is None else crop.landmarks_68.reshape(-1),
         "sharpness": crop.sharpness,
+        "brightness": crop.brightness,
     }
 
 

@@ -41,6 +41,7 @@ class Crop:
         landmarks: float32 (5, 2), x y in pixels of the crop; NaN where the detector has none.
         landmarks_68: float32 (68, 2), the same of the shape predictor; None where not asked for.
         sharpness: variance of the Laplacian of the crop's luma (Pech-Pacheco et al., 2000).
+        brightness: mean of the crop's luma, 0 to 255.
         jpeg: the encoded crop, `FacesConfig.size` pixels square.
     """
 
@@ -56,6 +57,7 @@ class Crop:
     landmarks: NDArray[np.float32]
     landmarks_68: NDArray[np.float32] | None
     sharpness: float
+    brightness: float
     jpeg: bytes
 
 
@@ -107,7 +109,8 @@ def _crop(
     x0 = _even(float(box[0] + box[2]) / 2 - side / 2)
     y0 = _even(float(box[1] + box[3]) / 2 - side / 2)
     crop = square_bgr(frame, x0, y0, side, config.size)
-    laplacian = cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
+    luma = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    laplacian = cv2.Laplacian(luma, cv2.CV_16S)
     offset, scale = np.array([x0, y0], np.float32), np.float32(config.size / side)
     inside = ((box.reshape(2, 2) - offset) * scale).reshape(4)
     return Crop(
@@ -123,6 +126,7 @@ def _crop(
         landmarks=(track.landmarks[row] - offset) * scale,
         landmarks_68=landmarker(crop, inside) if landmarker else None,
         sharpness=float(cv2.meanStdDev(laplacian)[1][0, 0] ** 2),
+        brightness=float(cv2.mean(luma)[0]),
         jpeg=encode_jpeg(crop, config.jpeg_quality),
     )
 

@@ -67,6 +67,7 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
         "label": entry.label,
         "original": entry.original,
         "family": entry.family,
+        "method": entry.method,
         **values,
     }
 

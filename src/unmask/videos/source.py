@@ -48,6 +48,7 @@ class Entry:
         family: the name its family is known by: its original's, or its own.
         status: OK, or what already keeps it from being opened.
         detail: the reason of a status other than OK.
+        method: how a FAKE was made, where the entry says so under that name.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Entry:
     family: str
     status: Status = Status.OK
     detail: str = ""
+    method: str | None = None
 
 
 def find_parts(root: Path) -> dict[str, Path]:
@@ -209,7 +211,8 @@ def video_names(part: Path) -> list[str]:
 def read_metadata(part: Path) -> list[Entry]:
     """Read a part's `metadata.json`: `{name: {"label", "split", "original"}}`.
 
-    An entry that is not as DFDC writes it is kept, with a status that says why.
+    Collections that know how a fake was made may say so as `"method"`. An entry that is not as DFDC
+    writes it is kept, with a status that says why.
 
     Raises:
         UnmaskError: the file cannot be read, is no JSON, or is no JSON object.
@@ -252,16 +255,19 @@ def _entry(name: str, value: Any) -> Entry:
     if not isinstance(value, Mapping):
         return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is no JSON object")
     label, original = value.get("label"), value.get("original")
+    method = str(value["method"]) if value.get("method") else None
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
     # A REAL has no original, whatever the tool that wrote the file puts there: null, "", NaN.
-    if label == Label.REAL or original in (None, ""):
-        return Entry(name, Label(label), None, name)
+    if label == Label.REAL:
+        return Entry(name, Label.REAL, None, name)
+    if original in (None, ""):
+        return Entry(name, Label.FAKE, None, name, method=method)
     if not (isinstance(original, str) and is_safe_name(original)):
         detail = f"original is {original!r}, not a file name"
         return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
-    return Entry(name, Label.FAKE, original, original)
+    return Entry(name, Label.FAKE, original, original, method=method)
 
 
 def is_safe_name(name: str) -> bool:
