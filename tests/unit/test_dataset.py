@@ -1,6 +1,8 @@
 """A sample depends on seed, epoch and row alone; an epoch shows what it should."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +51,35 @@ def batches(
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     found = list(loader)
     return torch.cat([one["image"] for one in found]), torch.cat([one["row"] for one in found])
+
+
+AFTER_THREADS = """
+import sys
+import cv2
+import numpy as np
+import pandas as pd
+from pathlib import Path
+from unmask.training.backbones import ModelInput
+from unmask.training.dataset import create_score_loader
+
+cv2.setNumThreads(4)
+cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (999, 999))
+loader = create_score_loader(
+    pd.read_pickle(sys.argv[1]), Path(sys.argv[2]), ModelInput("any", 32, (0.5,) * 3, (0.5,) * 3),
+    batch_size=5, workers=1,
+)
+print(sum(len(batch["row"]) for batch in loader))
+"""
+
+
+def test_workers_start_though_opencv_had_threads(
+    faces: pd.DataFrame, shards: Path, tmp_path: Path
+) -> None:
+    """A worker that is forked from a process with OpenCV's threads would wait for them forever."""
+    faces.to_pickle(tmp_path / "faces.pickle")
+    command = [sys.executable, "-c", AFTER_THREADS, tmp_path / "faces.pickle", shards]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["16"], done.stderr
 
 
 def test_each_crop_has_the_label_of_its_video(faces: pd.DataFrame, shards: Path) -> None:

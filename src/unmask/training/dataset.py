@@ -294,6 +294,8 @@ def _create_loader(
     batch_size: int,
     workers: int,
 ) -> DataLoader[Batch]:
+    # Here too: a forked worker that ends OpenCV's threads would wait for those of its parent.
+    _use_one_thread()
     return DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -308,8 +310,8 @@ def _create_loader(
     )
 
 
-def _use_one_thread(worker: int) -> None:
-    """Keep OpenCV in a worker from starting a thread for every core of the machine."""
+def _use_one_thread(worker: int = 0) -> None:
+    """Keep OpenCV in a process from starting a thread for every core of the machine."""
     cv2.setNumThreads(1)
 
 
