@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train ui report lock schema clean
+.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train bench-evaluate ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -48,6 +48,10 @@ bench-loader: $(INSTALLED)
 BENCH ?=
 bench-train: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_train.py $(BENCH)
+
+# An evaluation of tables of DFDC's size.
+bench-evaluate: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_evaluate.py
 
 ui: $(INSTALLED)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

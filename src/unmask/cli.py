@@ -210,6 +210,7 @@ def _score(options: Options) -> None:
         options.threads,
         options.settings.training.batch_size,
         options.out,
+        options.speed,
     )
 
 
@@ -220,6 +221,7 @@ def _evaluate(options: Options) -> None:
         options.scores,
         options.runs,
         options.splits,
+        options.ledger,
         options.shards,
         options.indices,
         options.settings.evaluation,
@@ -228,9 +230,15 @@ def _evaluate(options: Options) -> None:
 
 
 def _compare(options: Options) -> None:
-    from unmask.evaluation.evaluate import compare
+    from unmask.evaluation.compare import ComparisonFiles, compare
 
-    compare(options.metrics, options.table, options.figure)
+    compare(
+        options.metrics,
+        options.predictions,
+        options.speeds,
+        options.settings,
+        ComparisonFiles(options.table, options.details, options.figure, options.page),
+    )
 
 
 def _explore_videos(options: Options) -> None:
@@ -402,19 +410,20 @@ def _parser() -> argparse.ArgumentParser:
     settings(sub)
 
     sub = add("score", _score, "score the crops a model was not trained on")
-    path(sub, "model", "run", "shards", "splits", "out")
+    path(sub, "model", "run", "shards", "splits", "out", "speed")
     paths(sub, "indices")
     sub.add_argument("--threads", type=int, default=1)
     settings(sub)
 
     sub = add("evaluate", _evaluate, "calibrate and evaluate one experiment")
     paths(sub, "scores", "runs", "indices")
-    path(sub, "splits", "shards", "out")
+    path(sub, "splits", "ledger", "shards", "out")
     settings(sub)
 
     sub = add("compare", _compare, "compare the experiments")
-    paths(sub, "metrics")
-    path(sub, "table", "figure")
+    paths(sub, "metrics", "predictions", "speeds")
+    path(sub, "table", "details", "figure", "page")
+    settings(sub)
 
     sub = add("explore-videos", _explore_videos, "draw labels, containers and families")
     path(sub, "ledger", "out")

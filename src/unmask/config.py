@@ -350,14 +350,36 @@ class ExperimentConfig(TrainingOverrides):
     )
 
 
+AggregateName = Literal[
+    "mean_logit",
+    "mean_probability",
+    "trimmed_mean",
+    "confident",
+    "power_weighted",
+    "face_rules",
+    "noisy_or",
+]
+
+
 class EvaluationConfig(Section):
     """How face logits become a video's probability."""
 
-    aggregate: Literal["mean_logit", "mean_probability"] = Field(
-        "mean_logit", description="how the logits of a video's faces become one"
+    aggregate: Literal["auto"] | AggregateName = Field(
+        "auto",
+        description="how the logits of a video's faces become one; auto chooses on the select role",
     )
-    calibrate: bool = Field(
-        True, description="fit a Platt calibration on the select role (never on the report role)"
+    calibrate: Literal["auto", "none", "temperature", "platt", "isotonic"] = Field(
+        "auto",
+        description="how a video's logit becomes a probability, fitted on the select role; auto "
+        "chooses there",
+    )
+    clip: Literal["auto"] | Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        "auto",
+        description="answers are kept within [clip, 1 - clip]; auto takes what costs least on the "
+        "select role",
+    )
+    resamples: int = Field(
+        1000, ge=100, le=100_000, description="resamples of whole groups for the 95 % intervals"
     )
 
 
@@ -370,6 +392,11 @@ class KaggleConfig(Section):
     )
     max_bytes: int = Field(
         1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
+    )
+    seconds_per_video: float = Field(
+        4.0,
+        gt=0,
+        description="what an ensemble's models may take for one video, as measured in scoring",
     )
     prior: Probability = Field(
         0.5, description="share of FAKE expected in the test set; DFDC's test sets are half FAKE"

@@ -61,6 +61,14 @@ class Role(StrEnum):
     REPORT = "report"  # figures are reported on it; nothing is ever chosen on it
 
 
+class Answered(StrEnum):
+    """Who answers a video of the ledger in an experiment's evaluation."""
+
+    MODEL = "model"  # a model that was neither trained nor chosen on it
+    PRIOR = "prior"  # nobody saw a face: the share of FAKE is answered
+    NOBODY = "nobody"  # it is in no split (see its status), or no model reports on its fold
+
+
 class Verdict(StrEnum):
     """What a comparison with its original says of one person in a FAKE video."""
 
@@ -261,9 +269,26 @@ PREDICTIONS = Table(
         "role": "string",
         "faces": "int32",
         "logit": "double",
+        "log_odds": "double",
         "probability": "double",
     },
     key=("fold", "part", "video"),
+)
+
+ANSWERS = Table(
+    name="answers",
+    columns=_VIDEO
+    | {
+        "label": "string",
+        "status": "string",
+        "group": "string",
+        "fold": "int32",
+        "answered": "string",
+        "faces": "int32",
+        "logit": "double",
+        "probability": "double",
+    },
+    key=("part", "video"),
 )
 
 
@@ -401,25 +426,25 @@ def read_rows(path: Path, table: Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_arrow(path: Path, table: Table) -> pa.Table:
+def _read_arrow(path: Path, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # Not read_table, which imports the machinery for whole folders of files.
         with pq.ParquetFile(path) as file:
-            arrow = file.read()
+            missing = [name for name in table.columns if name not in file.schema_arrow.names]
+            if missing:
+                raise UnmaskError(
+                    f"{path}: the {table.name} table lacks {', '.join(missing)}; "
+                    "an older version wrote it: delete it and rerun"
+                )
+            wanted = list(columns or table.columns)
+            return file.read(wanted).select(wanted)
     except (pa.ArrowInvalid, OSError) as error:
         raise UnmaskError(
             f"{path}: cannot be read as a table ({error}): delete it and rerun"
         ) from None
-    missing = [name for name in table.columns if name not in arrow.column_names]
-    if missing:
-        raise UnmaskError(
-            f"{path}: the {table.name} table lacks {', '.join(missing)}; "
-            "an older version wrote it: delete it and rerun"
-        )
-    return arrow.select(list(table.columns))
 
 
 def read_tables(
@@ -446,7 +471,7 @@ def read_tables(
     kept = list(columns or table.columns)
     frames = [_arrow_schema(table).empty_table().select(kept).to_pandas()]
     for path in paths:
-        frame = _read_arrow(path, table).select(kept).to_pandas()
+        frame = _read_arrow(path, table, kept).to_pandas()
         if matching is not None:
             frame = frame.merge(matching.drop_duplicates(), on=list(matching))
         frames.append(frame)

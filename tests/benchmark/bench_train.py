@@ -65,11 +65,11 @@ def bare_rate(network: nn.Module, config: TrainingConfig, steps: int, skipped: i
     network = network.to(DEVICE).train()
     size = (config.batch_size, 3, config.image_size, config.image_size)
     images, labels = torch.randn(size, device=DEVICE), torch.ones(size[0], device=DEVICE)
-    if DEVICE.type == "cuda":
-        network, images = (
-            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            images.contiguous(memory_format=torch.channels_last),
-        )
+    # As pictures lie when they come from a loader; faster on CPUs too.
+    network, images = (
+        network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        images.contiguous(memory_format=torch.channels_last),
+    )
     optimizer = create_optimizer(network, config)
     dtype = DTYPES.get(config.precision)
     for step in range(steps + skipped):

@@ -20,6 +20,7 @@ from scipy.special import expit, logit
 from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.calibrate import Calibration
+from unmask.evaluation.readout import Readout
 from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
@@ -62,8 +63,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = SETTINGS.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
-    calibration = {"slope": 1.5, "intercept": 0.4, "prior": 0.8}
-    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "calibration": calibration}
+    readout = Readout("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8)).as_json()
+    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "readout": readout}
     files = {
         path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in folder.iterdir()
@@ -141,6 +142,10 @@ def test_a_video_is_cropped_for_kaggle_as_for_training_byte_for_byte(
     assert shown == trained
 
 
+def constant(intercept: float) -> Readout:
+    return Readout("mean_logit", "platt", 0.5, Calibration(0.0, intercept, 0.5))
+
+
 def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:
     loaded = load_bundle(bundle)
     (member,) = loaded.members
@@ -148,7 +153,7 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
 
     def answer(*intercepts: float) -> float:
         members = [
-            Member(member.network, member.input, 0.0, Calibration(0.0, intercept, 0.5))
+            Member(member.network, member.input, 0.0, constant(intercept))
             for intercept in intercepts
         ]
         found = predict_crops(
@@ -166,7 +171,7 @@ def test_answers_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> N
     certain = tmp_path / "certain"
     shutil.copytree(bundle, certain)
     manifest = json.loads((certain / MANIFEST).read_text())
-    manifest["members"][0]["calibration"] = {"slope": 0.0, "intercept": 30.0, "prior": 0.5}
+    manifest["members"][0]["readout"] = constant(30.0).as_json()
     (certain / MANIFEST).write_text(json.dumps(manifest))
     output = tmp_path / "submission.csv"
     predict(certain, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)

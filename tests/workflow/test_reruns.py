@@ -88,7 +88,7 @@ def test_an_edited_module_reruns_the_rules_it_serves_and_what_follows(
 
 def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> None:
     printed = finished.workflow.finish(
-        "-n", directory=finished.output, config=[*finished.config, "evaluation={calibrate: false}"]
+        "-n", directory=finished.output, config=[*finished.config, "evaluation={calibrate: none}"]
     )
     assert "rule evaluate:" in printed
     assert "rule train:" not in printed

@@ -5,8 +5,14 @@ INPUTS
 
 OUTPUTS
     results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face the model was not trained on
-    results/evaluation/EXPERIMENT/                        metrics.json, calibration.json, videos.parquet, figures
-    results/evaluation/comparison.csv, .svg               all experiments
+    results/scores/EXPERIMENT/foldFOLD-seedSEED.json      size and speed of the model
+    results/evaluation/EXPERIMENT/
+        metrics.json          with 95 % intervals; by fold, model and subgroup
+        calibration.json      how each model's logits are read
+        predictions.parquet   each model's videos of the select and the report role
+        videos.parquet        one row for each video of the ledger
+        page.html, figures
+    results/evaluation/comparison.csv, .json, .svg, .html   all experiments
 """
 
 
@@ -18,7 +24,8 @@ rule score:
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
-        "results/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        scores="results/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        speed="results/scores/{experiment}/fold{fold}-seed{seed}.json",
     log:
         "logs/score/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
@@ -44,7 +51,8 @@ rule score:
             --indices {input.indices:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --out {output.scores:q} \
+            --speed {output.speed:q}
         """
 
 
@@ -53,9 +61,17 @@ rule evaluate:
         scores=models_of("results/scores/{experiment}/{model}.parquet"),
         runs=models_of("results/train/{experiment}/{model}/run.json"),
         splits="results/splits.parquet",
+        ledger="results/videos.parquet",
         shards=expand("results/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
+        experiment=report(
+            "results/evaluation/{experiment}/page.html",
+            caption="../report/experiment.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Page"},
+        ),
         metrics=report(
             "results/evaluation/{experiment}/metrics.json",
             caption="../report/metrics.rst",
@@ -64,7 +80,8 @@ rule evaluate:
             labels={"experiment": "{experiment}", "figure": "Metrics"},
         ),
         calibration="results/evaluation/{experiment}/calibration.json",
-        predictions="results/evaluation/{experiment}/videos.parquet",
+        predictions="results/evaluation/{experiment}/predictions.parquet",
+        videos="results/evaluation/{experiment}/videos.parquet",
         curves=report(
             "results/evaluation/{experiment}/curves.svg",
             caption="../report/curves.rst",
@@ -77,6 +94,27 @@ rule evaluate:
             category="Evaluation",
             subcategory="{experiment}",
             labels={"experiment": "{experiment}", "figure": "ROC"},
+        ),
+        precision=report(
+            "results/evaluation/{experiment}/precision.svg",
+            caption="../report/precision.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Precision and recall"},
+        ),
+        losses=report(
+            "results/evaluation/{experiment}/losses.svg",
+            caption="../report/losses.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Log loss, taken apart"},
+        ),
+        subgroups=report(
+            "results/evaluation/{experiment}/subgroups.svg",
+            caption="../report/subgroups.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Groups"},
         ),
         reliability=report(
             "results/evaluation/{experiment}/reliability.svg",
@@ -126,6 +164,7 @@ rule evaluate:
             --scores {input.scores:q} \
             --runs {input.runs:q} \
             --splits {input.splits:q} \
+            --ledger {input.ledger:q} \
             --shards results/faces \
             --indices {input.indices:q} \
             --settings {params.settings:q} \
@@ -135,8 +174,21 @@ rule evaluate:
 
 rule compare:
     input:
-        expand("results/evaluation/{experiment}/metrics.json", experiment=MODELS),
+        metrics=expand(
+            "results/evaluation/{experiment}/metrics.json", experiment=MODELS
+        ),
+        predictions=expand(
+            "results/evaluation/{experiment}/predictions.parquet", experiment=MODELS
+        ),
+        speeds=of_all_models("results/scores/{experiment}/{model}.json"),
     output:
+        page=report(
+            "results/evaluation/comparison.html",
+            caption="../report/comparison.rst",
+            category="Experiments",
+            labels={"figure": "Compared"},
+        ),
+        details="results/evaluation/comparison.json",
         table=report(
             "results/evaluation/comparison.csv",
             caption="../report/comparison.rst",
@@ -160,12 +212,18 @@ rule compare:
         mem_mb=1000,
         runtime=10,
     params:
-        code=source_digest("evaluation.evaluate"),
+        settings=settings("evaluation", "frames", "kaggle"),
+        code=source_digest("evaluation.compare"),
     shell:
         r"""
         python -m unmask compare \
             --log {log:q} \
-            --metrics {input:q} \
+            --metrics {input.metrics:q} \
+            --predictions {input.predictions:q} \
+            --speeds {input.speeds:q} \
+            --settings {params.settings:q} \
             --table {output.table:q} \
-            --figure {output.figure:q}
+            --details {output.details:q} \
+            --figure {output.figure:q} \
+            --page {output.page:q}
         """

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+Floats = NDArray[np.float64]
+
 # How far slope and intercept are expected to be from 1 and 0, before any video is seen.
 _PRIOR_STD = 0.5
 _NO_SLOPE = 1e-3
+# Clips that are tried: answers are kept within [clip, 1 - clip].
+_CLIPS = np.concatenate([[0.0], np.geomspace(1e-4, 0.3, 200)])
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A Platt calibration: probability = sigmoid(slope * logit + intercept).
+    """From a video's logit to calibrated log-odds of FAKE.
 
     Attributes:
         slope: not negative; 1 with intercept 0 leaves logits as they are.
         intercept: in logits.
         prior: share of FAKE among the videos it was fitted on, the answer where there is no face.
+        clip: answers are kept within [clip, 1 - clip].
+        knots: logits and log-odds of an isotonic calibration, linear between them and constant
+            beyond; empty where slope and intercept say it all.
     """
 
     slope: float
     intercept: float
     prior: float
+    clip: float = 0.0
+    knots: list[tuple[float, float]] = field(default_factory=list)
 
-    def log_odds(
-        self, logits: NDArray[np.float64], prior: float | None = None
-    ) -> NDArray[np.float64]:
+    def log_odds(self, logits: Floats, prior: float | None = None) -> Floats:
         """Return the calibrated log-odds of FAKE.
 
         Args:
@@ -40,12 +48,16 @@ class Calibration:
                 the ratio of prior odds (Saerens et al., 2002).
         """
         shift = 0.0 if prior is None else log_odds(prior) - log_odds(self.prior)
-        calibrated = self.slope * logits + self.intercept
-        return np.where(np.isnan(logits), log_odds(self.prior), calibrated) + shift
+        if self.knots:
+            known, odds = zip(*self.knots, strict=True)
+            calibrated = np.interp(logits, known, odds)
+        else:
+            calibrated = self.slope * logits + self.intercept
+        answered = np.where(np.isnan(logits), log_odds(self.prior), calibrated) + shift
+        limit = log_odds(1 - self.clip) if self.clip else math.inf
+        return np.clip(answered, -limit, limit)
 
-    def probability(
-        self, logits: NDArray[np.float64], prior: float | None = None
-    ) -> NDArray[np.float64]:
+    def probability(self, logits: Floats, prior: float | None = None) -> Floats:
         """Return the calibrated probability of FAKE; see `log_odds`."""
         return np.asarray(expit(self.log_odds(logits, prior)), np.float64)
 
@@ -60,12 +72,17 @@ def identity(prior: float) -> Calibration:
     return Calibration(slope=1.0, intercept=0.0, prior=prior)
 
 
-def smoothed_prior(labels: NDArray[np.float64]) -> float:
+def smoothed_prior(labels: Floats) -> float:
     """Return the share of FAKE by Laplace's rule of succession, never 0 or 1."""
     return float((labels.sum() + 1) / (len(labels) + 2))
 
 
-def fit_platt(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> Calibration:
+def fit_none(logits: Floats, labels: Floats) -> Calibration:
+    """Leave logits as they are; the prior is that of the labels."""
+    return identity(smoothed_prior(labels))
+
+
+def fit_platt(logits: Floats, labels: Floats) -> Calibration:
     """Fit slope and intercept on the videos of the select role.
 
     The targets are Platt's (1999): (n1 + 1) / (n1 + 2) for the n1 FAKE videos and 1 / (n0 + 2) for
@@ -77,21 +94,76 @@ def fit_platt(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> Calib
         logits: float64 (n,), without NaN.
         labels: float64 (n,), 1 for FAKE.
     """
+    return _fit_line(logits, labels, intercept=True)
+
+
+def fit_temperature(logits: Floats, labels: Floats) -> Calibration:
+    """Fit the slope alone (Guo et al., 2017), with the targets and the prior of `fit_platt`."""
+    return _fit_line(logits, labels, intercept=False)
+
+
+def _fit_line(logits: Floats, labels: Floats, intercept: bool) -> Calibration:
     fakes, reals = labels.sum(), len(labels) - labels.sum()
     prior = smoothed_prior(labels)
+    nothing = Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
     if fakes == 0 or reals == 0:
-        return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
+        return nothing
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 
-    def cost(parameters: NDArray[np.float64]) -> float:
-        slope, intercept = parameters
-        calibrated = slope * logits + intercept
+    def cost(parameters: Floats) -> float:
+        slope, offset = parameters
+        calibrated = slope * logits + offset
         cross_entropy = np.logaddexp(0, calibrated) - targets * calibrated
-        penalty = ((slope - 1) ** 2 + intercept**2) / (2 * _PRIOR_STD**2)
+        penalty = ((slope - 1) ** 2 + offset**2) / (2 * _PRIOR_STD**2)
         return float(cross_entropy.sum() + penalty)
 
-    fitted = minimize(cost, x0=(1.0, 0.0), method="L-BFGS-B", bounds=[(0, None), (None, None)])
-    slope, intercept = (float(value) for value in fitted.x)
-    if slope < _NO_SLOPE:
+    bounds = [(0, None), (None, None) if intercept else (0, 0)]
+    fitted = minimize(cost, x0=(1.0, 0.0), method="L-BFGS-B", bounds=bounds)
+    slope, offset = (float(value) for value in fitted.x)
+    return nothing if slope < _NO_SLOPE else Calibration(slope, offset, prior)
+
+
+def fit_isotonic(logits: Floats, labels: Floats) -> Calibration:
+    """Fit the best non-decreasing function (scikit-learn); for hundreds of videos, not dozens.
+
+    No answer is more certain than 1 / (n + 2), by Laplace's rule.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    prior = smoothed_prior(labels)
+    if len(np.unique(labels)) < 2:
         return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
-    return Calibration(slope=slope, intercept=intercept, prior=prior)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(logits, labels)
+    certain = 1 / (len(labels) + 2)
+    shares = np.clip(fitted.y_thresholds_, certain, 1 - certain)
+    knots = [
+        (float(x), log_odds(float(y))) for x, y in zip(fitted.X_thresholds_, shares, strict=True)
+    ]
+    return Calibration(slope=1.0, intercept=0.0, prior=prior, knots=knots)
+
+
+CALIBRATIONS: dict[str, Callable[[Floats, Floats], Calibration]] = {
+    "none": fit_none,
+    "temperature": fit_temperature,
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
+}
+
+
+def best_clip(log_odds_held_out: Floats, labels: Floats) -> float:
+    """Return the clip that minimises the log loss of answers to videos they were not fitted on.
+
+    One REAL answered as the most certain FAKE, and the reverse, are counted in addition, as in
+    Laplace's rule: that none of n certain answers was wrong does not say that the next is right.
+    (Certain answers of which a share e is wrong are best clipped at e.)
+
+    Args:
+        log_odds_held_out: float64 (n,).
+        labels: float64 (n,), 1 for FAKE.
+    """
+    ends = np.array([log_odds_held_out.max(), log_odds_held_out.min()])
+    answers = np.concatenate([log_odds_held_out, ends])
+    signs = np.where(np.concatenate([labels, [0.0, 1.0]]) == 1, 1.0, -1.0)
+    limits = [math.inf if clip == 0 else log_odds(1 - clip) for clip in _CLIPS]
+    losses = [np.logaddexp(0, -signs * np.clip(answers, -one, one)).sum() for one in limits]
+    return float(_CLIPS[np.argmin(losses)])

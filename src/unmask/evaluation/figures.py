@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import confusion_matrix, roc_curve
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from unmask.evaluation.metrics import best_constant_log_loss, binary_metrics
 from unmask.faces.crops import decode_jpeg
@@ -85,6 +85,66 @@ def roc(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figu
     axes.plot(false_positive, true_positive, color=COLORS[Label.FAKE])
     axes.plot([0, 1], [0, 1], color=_GRAY, linestyle=":")
     axes.set_aspect("equal")
+    return figure
+
+
+def precision_recall(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw precision over recall of FAKE videos, beside the share of FAKE."""
+    area = binary_metrics(labels, probabilities)["average_precision"]
+    figure, axes = _axes(
+        f"Precision and recall, AP {area:.3f}", "FAKE found", "called FAKE that are", (4.6, 4.4)
+    )
+    precision, recall, _ = precision_recall_curve(labels, probabilities)
+    axes.plot(recall, precision, color=COLORS[Label.FAKE], drawstyle="steps-post")
+    axes.axhline(float(labels.mean()), color=_GRAY, linestyle=":")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set_aspect("equal")
+    return figure
+
+
+def losses(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
+    """Draw what the log loss is made of, and what REAL and FAKE videos cost each."""
+    metrics = binary_metrics(labels, probabilities)
+    constant, loss = best_constant_log_loss(labels), float(metrics["log_loss"] or 0)
+    told_apart = constant - float(metrics["discrimination"] or 0)
+    cost = -np.log(np.where(labels == 1, probabilities, 1 - probabilities))
+    bars = [
+        ("best constant answer", 0, constant, _GRAY),
+        ("told apart", told_apart, constant, COLORS[Label.REAL]),
+        ("miscalibrated", told_apart, loss, COLORS[Label.FAKE]),
+        ("log loss", 0, loss, "#222222"),
+        ("of REAL", 0, float(cost[labels == 0].mean()), COLORS[Label.REAL]),
+        ("of FAKE", 0, float(cost[labels == 1].mean()), COLORS[Label.FAKE]),
+    ]
+    figure, axes = _axes("What the log loss is made of", "log loss", "", (6.4, 3.6))
+    for row, (name, start, end, color) in enumerate(bars):
+        axes.barh(row, end - start, left=start, height=0.6, color=color)
+        text = (
+            f"{end - start:.3f}" if start == 0 or name == "miscalibrated" else f"−{end - start:.3f}"
+        )
+        axes.annotate(text, (end, row), xytext=(4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(bars)), [name for name, *_ in bars])
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    return figure
+
+
+def subgroups(groups: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Figure:
+    """Draw the log loss of each subgroup with its interval, beside its best constant answer."""
+    figure, axes = _axes("By group", "log loss", "", (7.4, 1.4 + 0.3 * max(1, len(groups))))
+    for row, one in enumerate(groups):
+        low, high = one["log_loss_interval"]
+        if low is not None:
+            axes.plot([low, high], [row, row], color=COLORS[Label.REAL], linewidth=2)
+        axes.plot(one["log_loss"], row, "o", color=COLORS[Label.REAL])
+        axes.plot(one["best_constant_log_loss"], row, "|", color=COLORS[Label.FAKE], markersize=12)
+    axes.axvline(report["log_loss"], color=_GRAY, linestyle=":")
+    names = [f"{one['by']}: {one['name']} ({one['count']})" for one in groups]
+    axes.set_yticks(range(len(groups)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    note = "dot and line: log loss, 95 %; tick: best constant answer; dotted: all videos"
+    axes.set_xlabel(f"log loss\n{note}", fontsize=9)
     return figure
 
 
@@ -160,13 +220,22 @@ def _middle_face(video: Any, faces: pd.DataFrame, reader: ShardReader) -> NDArra
 
 
 def comparison(table: pd.DataFrame) -> Figure:
-    """Draw the report log loss of each experiment beside the best constant answer."""
+    """Draw each experiment's log loss on the report role with its 95 % interval."""
     size = (7, 1.8 + 0.4 * len(table))
     figure, axes = _axes("Experiments", "log loss on the report role", "", size)
     ordered = table.sort_values("report_log_loss", ascending=False)
-    loss = ordered["report_log_loss"]
-    bars = axes.barh(ordered["experiment"], loss, height=0.6, color=COLORS[Label.REAL])
-    axes.bar_label(bars, fmt="%.3f", padding=3)
+    columns = ("report_log_loss", "report_log_loss_low", "report_log_loss_high")
+    for row, (loss, low, high) in enumerate(zip(*(ordered[name] for name in columns), strict=True)):
+        axes.plot([low, high], [row, row], color=COLORS[Label.REAL], linewidth=2)
+        axes.plot(loss, row, "o", color=COLORS[Label.REAL])
+        axes.annotate(
+            f"{loss:.3f}",
+            (loss, row),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+        )
+    axes.set_yticks(range(len(ordered)), list(ordered["experiment"]))
     constant = float(table["report_best_constant_log_loss"].mean())
     axes.axvline(constant, color=COLORS[Label.FAKE], linestyle="--")
     axes.annotate(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import av
 import numpy as np
@@ -164,6 +165,187 @@ def pictures_page(title: str, sections: Sequence[tuple[str, str, bytes]]) -> str
         for heading, text, picture in sections
     )
     return _page(title, body)
+
+
+# What stands first on an experiment's page, with its words; the rest keeps its key.
+_METRICS = {
+    "log_loss": "log loss",
+    "best_constant_log_loss": "log loss of the best constant answer",
+    "roc_auc": "AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy at one half",
+    "eer": "equal error rate",
+    "tpr_at_fpr_0.1": "FAKE found at 0.1 % false alarms",
+    "tpr_at_fpr_1": "FAKE found at 1 % false alarms",
+    "tpr_at_fpr_5": "FAKE found at 5 % false alarms",
+    "log_weighted_precision_10": "log weighted precision, 10 % found",
+    "log_weighted_precision_50": "log weighted precision, 50 % found",
+    "log_weighted_precision_90": "log weighted precision, 90 % found",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "miscalibration": "of the log loss: miscalibration",
+    "discrimination": "of the log loss: gained by telling apart",
+    "count": "answers",
+    "fake": "of them FAKE",
+    "without_face": "of them without a face",
+    "groups": "groups (families or identities)",
+}
+
+
+def experiment_page(metrics: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
+    """Return one experiment's page: metrics with intervals, groups, readouts, figures.
+
+    Args:
+        metrics: the content of `metrics.json`.
+        figures: heading to SVG.
+    """
+    columns = {
+        "videos": metrics["report"],
+        "not calibrated": metrics["report_uncalibrated"],
+        "select role": metrics["select"],
+        "people": metrics["people"],
+        "faces": metrics["faces"],
+    }
+    rows = [
+        {"": words, **{name: _with_interval(column, key) for name, column in columns.items()}}
+        for key, words in _METRICS.items()
+    ]
+    groups = pd.DataFrame(
+        [
+            {
+                "by": one["by"],
+                "group": one["name"],
+                "videos": one["count"],
+                "FAKE": one["fake"],
+                "log loss": one["log_loss"],
+                "95 %": _ends(one["log_loss_interval"]),
+                "best constant": one["best_constant_log_loss"],
+                "AUC": one["roc_auc"],
+            }
+            for one in metrics["subgroups"]
+        ]
+    )
+    readouts = pd.DataFrame(
+        [
+            {
+                "model": name,
+                "faces become": one["aggregate"],
+                "calibration": one["calibrate"],
+                "slope": one["calibration"]["slope"],
+                "intercept": one["calibration"]["intercept"],
+                "clip": one["calibration"]["clip"],
+            }
+            for name, one in metrics["readouts"].items()
+        ]
+    )
+    worst = metrics["worst_subgroup"]
+    body = _section(
+        "Metrics",
+        "Videos, people and faces of the report role, on which nothing was chosen; in brackets "
+        "95 % intervals over groups that share nobody. The select role, on which the epoch was "
+        "chosen, is answered by calibrations that have not seen the video.",
+        pd.DataFrame(rows),
+    )
+    body += _section("Groups", f"Worst: {worst}." if worst else "", groups)
+    body += _section(
+        "How faces become answers", "Chosen and fitted on each model's select role alone.", readouts
+    )
+    for heading, picture in figures.items():
+        source = f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
+        body += f'<h2>{escape(heading)}</h2><img alt="{escape(heading)}" src="{source}">'
+    return _page(str(metrics["experiment"]), body)
+
+
+def comparison_page(
+    comparison: pd.DataFrame,
+    differences: Sequence[Mapping[str, Any]],
+    ensemble: Mapping[str, Any] | None,
+    figure: bytes,
+) -> str:
+    """Return the page that compares experiments.
+
+    Args:
+        comparison: the rows of `comparison.csv`, the best on the select role first.
+        differences: from the first, see `unmask.evaluation.compare.Difference`.
+        ensemble: what `compare` says of the ensemble; None where there is none.
+        figure: SVG.
+    """
+    rows = [
+        {
+            "experiment": one["experiment"],
+            "log loss": _number(one["report_log_loss"]),
+            "95 %": _ends([one["report_log_loss_low"], one["report_log_loss_high"]]),
+            "best constant": _number(one["report_best_constant_log_loss"]),
+            "AUC": _number(one["report_roc_auc"]),
+            "AUC, 95 %": _ends([one["report_roc_auc_low"], one["report_roc_auc_high"]]),
+            "select role": _number(one["select_log_loss"]),
+            "videos": one["report_count"],
+            "groups": one["report_groups"],
+        }
+        for one in comparison.to_dict("records")
+    ]
+    body = _section(
+        "Experiments",
+        "On videos of the report role. The order is that of the select role: the report role "
+        "chooses nothing. No constant answer beats the one given.",
+        pd.DataFrame(rows),
+    )
+    source = f"data:image/svg+xml;base64,{base64.b64encode(figure).decode()}"
+    body += f'<img alt="log loss of each experiment" src="{source}">'
+    if differences:
+        paired = [
+            {
+                "experiment": one["first"],
+                "minus": one["second"],
+                "log loss": _number(one["log_loss"]),
+                "95 %": _ends(one["log_loss_interval"]),
+                "AUC": _number(one["roc_auc"]),
+                "AUC, 95 %": _ends(one["roc_auc_interval"]),
+                "videos": one["videos"],
+            }
+            for one in differences
+        ]
+        body += _section(
+            "Paired differences",
+            "On the videos that both report on, resampled alike. An interval that holds 0 says "
+            "that these videos cannot tell which is better.",
+            pd.DataFrame(paired),
+        )
+    if ensemble is not None:
+        members = pd.DataFrame(
+            [{"experiment": name, "weight": _number(w)} for name, w in ensemble["weights"].items()]
+        )
+        report = ensemble["report"]
+        text = (
+            f"Log loss {report['log_loss']:.3f} {_ends(report['intervals']['log_loss'])} on the "
+            "report role, each fold answered with weights from its own select role; "
+            f"{ensemble['bytes'] / 1e6:,.0f} MB, {ensemble['seconds_per_video']:.2f} s a video for "
+            "the models. The weights of all folds together:"
+        )
+        body += _section("Ensemble", text, members)
+    return _page("Experiments compared", body)
+
+
+def _section(heading: str, text: str, rows: pd.DataFrame) -> str:
+    paragraph = f"<p>{escape(text)}</p>" if text else ""
+    return f'<h2>{escape(heading)}</h2>{paragraph}<div class="wide">{_table(rows)}</div>'
+
+
+def _with_interval(metrics: Mapping[str, Any], key: str) -> str:
+    ends = metrics.get("intervals", {}).get(key)
+    return f"{_number(metrics.get(key))} {_ends(ends)}".strip()
+
+
+def _number(value: float | None) -> str:
+    if value is None or pd.isna(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _ends(ends: Sequence[float | None] | None) -> str:
+    if ends is None or any(end is None or pd.isna(end) for end in ends):
+        return ""
+    return f"({_number(ends[0])} to {_number(ends[1])})"
 
 
 def _table(rows: pd.DataFrame) -> str:

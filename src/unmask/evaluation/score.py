@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +14,17 @@ from torch.utils.data import DataLoader
 
 from unmask.progress import track
 from unmask.splits.roles import with_roles
-from unmask.tables import FACES, SCORES, SPLITS, Role, read_table, read_tables, write_table
-from unmask.training.backbones import ModelInput, load_model
+from unmask.tables import (
+    FACES,
+    SCORES,
+    SPLITS,
+    Role,
+    read_table,
+    read_tables,
+    write_json,
+    write_table,
+)
+from unmask.training.backbones import ModelInput, half_bytes, load_model
 from unmask.training.dataset import (
     Batch,
     create_score_loader,
@@ -34,6 +44,7 @@ def score_model(
     threads: int,
     batch_size: int,
     output: Path,
+    speed: Path,
 ) -> None:
     """Score the select and the report role of one model.
 
@@ -46,6 +57,7 @@ def score_model(
         threads: CPU threads.
         batch_size: crops per forward pass.
         output: one row per crop, see `unmask.tables.SCORES`.
+        speed: JSON: bytes of the model as a bundle holds it, and its seconds per crop here.
     """
     torch.set_num_threads(threads)
     job = json.loads(run.read_text())
@@ -55,23 +67,34 @@ def score_model(
     faces = labelled_faces(read_tables(indices, FACES), roles)
     faces = faces[faces["role"] != Role.TRAIN].reset_index(drop=True)
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
-    faces["logit"] = predict_logits(network, model_input, loader) + job["prior_shift"]
+    logits, seconds = predict_logits(network, model_input, loader)
+    faces["logit"] = logits + job["prior_shift"]
     faces["experiment"] = job["experiment"]
     faces["seed"] = job["seed"]
     write_table(faces, SCORES, output)
-    logger.info("%d crops scored", len(faces))
+    cost = {"bytes": half_bytes(network), "seconds_per_crop": seconds / max(1, len(faces))}
+    write_json({"experiment": job["experiment"], "model": job["model"], **cost}, speed)
+    logger.info(
+        "%d crops scored, %.4f s each by the model alone", len(faces), cost["seconds_per_crop"]
+    )
 
 
 def predict_logits(
     network: nn.Module, model_input: ModelInput, loader: DataLoader[Batch]
-) -> pd.Series:
-    """Return the logits of every row of the loader's dataset, in its order."""
+) -> tuple[pd.Series, float]:
+    """Return the logits of every row of the loader's dataset, in its order.
+
+    Returns:
+        The logits, and the seconds that the network took for them, without those of the loader.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
     mean, std = model_input.statistics(device)
-    logits = []
+    logits, seconds = [], 0.0
     with torch.inference_mode():
         for batch in track(loader, "batches"):
+            started = time.perf_counter()
             images = model_input.normalize(batch["image"].to(device), mean, std)
             logits.append(network(images).squeeze(1).double().cpu())
-    return pd.Series(torch.cat(logits).numpy())
+            seconds += time.perf_counter() - started
+    return pd.Series(torch.cat(logits).numpy()), seconds

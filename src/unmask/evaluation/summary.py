@@ -30,7 +30,7 @@ def print_summary(results: Path, report: Path) -> None:
         print(
             f"{row.experiment}: validation log loss {row.report_log_loss:.4f}, "
             f"best constant answer {row.report_best_constant_log_loss:.4f} "
-            f"({row.report_videos} held-out videos, AUC {row.report_roc_auc:.3f})"
+            f"({row.report_count} held-out videos, AUC {row.report_roc_auc:.3f})"
         )
     if (results / "submission.csv").is_file():
         print(f"submission: {results / 'submission.csv'}")

@@ -103,7 +103,7 @@ def export_bundle(
     if experiment == "best":
         experiment = str(pd.read_csv(comparison)["experiment"].iloc[0])
     metrics = json.loads((evaluation / experiment / "metrics.json").read_text())
-    calibrations = json.loads((evaluation / experiment / "calibration.json").read_text())
+    readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
 
@@ -123,7 +123,7 @@ def export_bundle(
                     "seed": run["seed"],
                     "run_id": run["run_id"],
                     "prior_shift": run["prior_shift"],
-                    "calibration": calibrations[run["model"]],
+                    "readout": readouts[run["model"]],
                 }
             )
     settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})

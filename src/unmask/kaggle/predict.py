@@ -28,8 +28,8 @@ from torch import nn
 
 from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
-from unmask.evaluation.aggregate import AGGREGATIONS
-from unmask.evaluation.calibrate import Calibration
+from unmask.evaluation.aggregate import FaceLogits
+from unmask.evaluation.readout import Readout
 from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import Detector, create_detector
 from unmask.faces.search import find_faces
@@ -58,13 +58,13 @@ class Member:
         network: maps normalised crops (n, 3, size, size) to logits (n, 1).
         input: what it takes.
         prior_shift: moves its logits from the training prior to that of its data.
-        calibration: fitted on the select role of its fold.
+        readout: how they are read; fitted on the select role of its fold.
     """
 
     network: nn.Module
     input: ModelInput
     prior_shift: float
-    calibration: Calibration
+    readout: Readout
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,8 @@ def load_bundle(folder: Path) -> Bundle:
     members = []
     for described in manifest["members"]:
         network, model_input = load_model(folder / described["file"])
-        calibration = Calibration(**described["calibration"])
-        members.append(
-            Member(network.to(device), model_input, described["prior_shift"], calibration)
-        )
+        readout = Readout.from_json(described["readout"])
+        members.append(Member(network.to(device), model_input, described["prior_shift"], readout))
     return Bundle(config, members, create_detector(config.faces), device)
 
 
@@ -130,12 +128,13 @@ def predict_crops(bundle: Bundle, crops: list[Crop]) -> float | None:
     if not crops:
         return None
     pictures = [decode_jpeg(crop.jpeg, f"frame {crop.frame}") for crop in crops]
-    aggregate = AGGREGATIONS[bundle.config.evaluation.aggregate]
+    track = np.unique([crop.track for crop in crops], return_inverse=True)[1]
     answers = []
     for member in bundle.members:
         logits = member_logits(member, pictures, bundle.device) + member.prior_shift
-        video = np.array([aggregate(logits)])
-        answers.append(member.calibration.log_odds(video, bundle.config.kaggle.prior))
+        faces = FaceLogits(logits, np.zeros(len(logits), np.int64), track)
+        video = member.readout.logits(faces)
+        answers.append(member.readout.calibration.log_odds(video, bundle.config.kaggle.prior))
     return float(expit(np.mean(answers)))
 
 

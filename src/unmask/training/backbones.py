@@ -29,6 +29,7 @@ from unmask.errors import UnmaskError
 from unmask.faces.crops import resize_crop
 
 _METADATA_KEY = "unmask"
+_HALF_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,14 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: Traini
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def half_bytes(network: nn.Module) -> int:
+    """Return the bytes of a network's weights as a bundle holds them, as float16."""
+    return sum(
+        value.numel() * (_HALF_BYTES if value.is_floating_point() else value.element_size())
+        for value in network.state_dict().values()
+    )
 
 
 def save_model(model: nn.Module, model_input: ModelInput, path: Path, half: bool = False) -> None:

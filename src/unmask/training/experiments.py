@@ -12,11 +12,9 @@ from torch import nn
 from unmask.config import Config
 from unmask.errors import UnmaskError
 from unmask.tables import atomic_path
-from unmask.training.backbones import create_architecture, create_backbone
+from unmask.training.backbones import create_architecture, create_backbone, half_bytes
 
 logger = logging.getLogger(__name__)
-
-_HALF_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,7 @@ class ExperimentSize:
 
 def measure_experiment(name: str, config: Config, network: nn.Module) -> ExperimentSize:
     """Count the weights of an experiment's network, as a bundle would hold them."""
-    half = sum(
-        value.numel() * (_HALF_BYTES if value.is_floating_point() else value.element_size())
-        for value in network.state_dict().values()
-    )
+    half = half_bytes(network)
     models = config.models(name)
     folds, seeds = (len({model[position] for model in models}) for position in (0, 1))
     return ExperimentSize(

@@ -190,6 +190,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "tracking_uri": run.uri,
         "tracking_experiment": run.experiment,
         "prior_shift": shift,
+        # What the shifted logits assume.
+        "assumed_prior": data.prior if 0 < data.prior < 1 else HALF,
         "best_epoch": chosen["epoch"],
         "val_log_loss": float(best.best_model_score or math.nan),
         "history": progress.epochs,

@@ -1,0 +1,168 @@
+"""Intervals: what a metric could as well have been, had other people been filmed.
+
+An original and its fakes rise and fall together, and so do all videos of a person. Resampling
+single videos would take them for independent and make intervals far too narrow, so whole groups of
+the split (families, or identities) are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse, stats
+
+from unmask.evaluation.metrics import CLIP, Counts, metrics_of, number
+
+Floats = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
+
+_CONFIDENCE = 0.95
+# More different answers than these are put into as many groups of neighbours: an interval does not
+# change by it, and memory stays small.
+_LEVELS = 4096
+# Resamples that are held at once.
+_BLOCK = 50
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Draws of whole groups, the same for all metrics and experiments that are compared.
+
+    Attributes:
+        group: int64 (n,), number of each row's group, from 0.
+        draws: how many resamples.
+        seed: of the draws.
+    """
+
+    group: NDArray[np.int64]
+    draws: int
+    seed: int
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return int(self.group.max()) + 1
+
+    def weights(self) -> Iterator[Floats]:
+        """Yield float64 (groups, up to 50): how often each group was drawn in each resample."""
+        rng = np.random.default_rng(self.seed)
+        for start in range(0, self.draws, _BLOCK):
+            block = min(_BLOCK, self.draws - start)
+            drawn = rng.integers(self.groups, size=(block, self.groups))
+            drawn += self.groups * np.arange(block)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=block * self.groups)
+            yield counts.reshape(block, self.groups).T.astype(np.float64)
+
+
+def resampling(groups: NDArray[np.object_], draws: int, seed: int = 0) -> Resampling:
+    """Return the resampling of rows by the names of their groups."""
+    return Resampling(np.unique(groups, return_inverse=True)[1].astype(np.int64), draws, seed)
+
+
+def resampled_metrics(
+    labels: Floats, probabilities: Floats, resampled: Resampling
+) -> dict[str, Floats]:
+    """Return each metric of `metrics_of` in each resample, float64 (draws,)."""
+    answers, level = _levels(probabilities)
+    shape = (len(answers), resampled.groups)
+    fakes, reals = (
+        sparse.csr_array((1.0 * (labels == value), (level, resampled.group)), shape=shape)
+        for value in (1, 0)
+    )
+    blocks = [
+        metrics_of(Counts(answers, fakes @ weights, reals @ weights))
+        for weights in resampled.weights()
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _levels(probabilities: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Return ascending answers (levels,) and the level of each row (n,)."""
+    answers, level = np.unique(probabilities, return_inverse=True)
+    if len(answers) <= _LEVELS:
+        return answers, level
+    coarse = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
+    coarse = coarse * _LEVELS // len(probabilities)
+    means = np.bincount(coarse, probabilities) / np.bincount(coarse)
+    return means, coarse
+
+
+def interval(values: Floats, groups: int) -> Interval:
+    """Return the 95 % interval of a metric from its resamples.
+
+    The expanded percentile interval (Hesterberg, "What Teachers Should Know About the Bootstrap",
+    2015, section 5.3): percentiles further out than 2.5 and 97.5, so that few groups cover as often
+    as Student's t does: with n groups at the level Phi(-sqrt(n / (n - 1)) t_{0.975, n - 1}).
+
+    Args:
+        values: float64 (draws,); NaN where a resample lacked a label.
+        groups: how many groups were drawn from.
+    """
+    known = values[np.isfinite(values)]
+    if groups < 2 or not len(known):
+        return None, None
+    student = stats.t.ppf((1 + _CONFIDENCE) / 2, groups - 1)
+    tail = 100 * stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * student)
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return number(low), number(high)
+
+
+def mean_interval(values: Floats, resampled: Resampling) -> Interval:
+    """Return the 95 % interval of the mean of rows, each of which belongs to a group.
+
+    The bootstrap-t interval (Efron and Tibshirani, 1993, section 12.5) of a ratio of sums over
+    groups. A few dear mistakes make losses skewed, and percentiles then miss the truth more often
+    than they say: with 20 simulated families 9 % of the time, this one 6 to 7 %.
+
+    Args:
+        values: float64 (n,).
+        resampled: of the same rows.
+    """
+    if resampled.groups < 2:
+        return None, None
+    sums = np.bincount(resampled.group, values)
+    counts = np.bincount(resampled.group, np.ones(len(values)))
+    mean, error = _mean_and_error(sums, counts, np.ones((resampled.groups, 1)))
+    drawn = [_mean_and_error(sums, counts, weights) for weights in resampled.weights()]
+    means, errors = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        student = (means - mean[0]) / errors
+    known = student[np.isfinite(student)]
+    if not len(known):
+        return number(mean[0]), number(mean[0])
+    tail = 50 * (1 - _CONFIDENCE)
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return number(mean[0] - high * error[0]), number(mean[0] - low * error[0])
+
+
+def _mean_and_error(
+    sums: NDArray[Any], counts: NDArray[Any], weights: Floats
+) -> tuple[Floats, Floats]:
+    """Return the mean and its linearised standard error in each resample, (resamples,) both."""
+    total = counts @ weights
+    mean = sums @ weights / total
+    residual = sums[:, None] - mean * counts[:, None]
+    return mean, np.sqrt((weights * residual**2).sum(0)) / total
+
+
+def row_losses(labels: Floats, probabilities: Floats) -> dict[str, Floats]:
+    """Return what each row adds to those metrics that are means of rows."""
+    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    return {
+        "log_loss": -np.where(labels == 1, np.log(p), np.log1p(-p)),
+        "brier": (p - labels) ** 2,
+    }
+
+
+def metric_intervals(
+    labels: Floats, probabilities: Floats, resampled: Resampling
+) -> dict[str, Interval]:
+    """Return the interval of each metric of `metrics_of`."""
+    found = resampled_metrics(labels, probabilities, resampled)
+    intervals = {name: interval(values, resampled.groups) for name, values in found.items()}
+    losses = row_losses(labels, probabilities)
+    return intervals | {name: mean_interval(rows, resampled) for name, rows in losses.items()}

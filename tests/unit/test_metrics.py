@@ -1,0 +1,224 @@
+"""Metrics are the challenge's and scikit-learn's, and intervals cover as often as they say."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn import metrics as sklearn_metrics
+
+from unmask.evaluation.bootstrap import (
+    interval,
+    mean_interval,
+    metric_intervals,
+    resampled_metrics,
+    resampling,
+)
+from unmask.evaluation.compare import paired_difference
+from unmask.evaluation.metrics import (
+    best_constant_log_loss,
+    binary_metrics,
+    decompose_log_loss,
+)
+
+
+def log_loss(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> float:
+    return float(sklearn_metrics.log_loss(labels, probabilities, labels=[0, 1]))
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    labels = (rng.random(50) < 0.7).astype(float)
+    answers = 0.3 * labels + rng.random(50) * 0.6
+    found = binary_metrics(labels, answers)
+    right = np.where(labels == 1, answers, 1 - answers)
+    fpr, tpr, _ = sklearn_metrics.roc_curve(labels, answers, drop_intermediate=False)
+    expected = {
+        "log_loss": -np.log(right).mean(),
+        "best_constant_log_loss": best_constant_log_loss(labels),
+        "roc_auc": sklearn_metrics.roc_auc_score(labels, answers),
+        "average_precision": sklearn_metrics.average_precision_score(labels, answers),
+        "accuracy": np.mean((answers > 0.5) == labels),
+        "brier": np.mean((answers - labels) ** 2),
+        "tpr_at_fpr_0.1": tpr[fpr <= 0.001].max(),
+        "tpr_at_fpr_5": tpr[fpr <= 0.05].max(),
+        "count": 50,
+        "fake": labels.sum(),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_certain_wrong_answer_costs_much_but_not_everything() -> None:
+    found = binary_metrics(np.array([0.0, 1]), np.array([1.0, 1]))
+    assert found["log_loss"] == pytest.approx(-math.log(1e-15) / 2, rel=1e-3)
+
+
+@given(fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999))
+def test_no_constant_beats_the_best_constant(fakes: int, reals: int, constant: float) -> None:
+    assume(fakes + reals)
+    labels = np.repeat([1.0, 0.0], [fakes, reals])
+    best = best_constant_log_loss(labels)
+    assert best <= log_loss(labels, np.full(len(labels), constant)) + 1e-9
+    rate = np.clip(labels.mean(), 1e-12, 1 - 1e-12)
+    assert best == pytest.approx(log_loss(labels, np.full(len(labels), rate)), abs=1e-9)
+
+
+def test_the_best_constant_of_even_labels_is_log_two() -> None:
+    assert best_constant_log_loss(np.array([0.0, 1, 1, 0])) == pytest.approx(math.log(2))
+
+
+def test_the_error_rate_is_equal_where_misses_are_as_many_as_alarms() -> None:
+    # Thresholds between answers miss and alarm (1, 0), (1/2, 0), (1/2, 1/2), (0, 1/2), (0, 1).
+    found = binary_metrics(np.array([0, 1, 0, 1.0]), np.array([0.1, 0.4, 0.6, 0.9]))
+    assert found["eer"] == pytest.approx(0.5)
+    apart = binary_metrics(np.array([0, 0, 1, 1.0]), np.array([0.1, 0.2, 0.8, 0.9]))
+    assert apart["eer"] == pytest.approx(0)
+
+
+def test_a_false_alarm_weighs_like_a_hundred_fakes() -> None:
+    """Of 10 FAKE the surest 5 stand above one REAL, the other 5 below."""
+    labels = np.array([1.0] * 5 + [0] + [1] * 5 + [0] * 9)
+    found = binary_metrics(labels, np.linspace(0.99, 0.01, 20))
+    assert found["log_weighted_precision_50"] == pytest.approx(0)
+    assert found["log_weighted_precision_90"] == pytest.approx(math.log(9 / (9 + 100)))
+
+
+def test_the_calibration_error_is_the_gap_of_each_bin() -> None:
+    labels = np.array([1.0, 0, 1, 1, 1])
+    answers = np.array([0.2, 0.2, 0.9, 0.9, 0.9])
+    expected = (2 * abs(0.2 - 0.5) + 3 * abs(0.9 - 1)) / 5
+    assert binary_metrics(labels, answers)["ece"] == pytest.approx(expected)
+
+
+def test_the_log_loss_is_what_its_parts_say() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 2, 5000)
+    labels = (rng.random(5000) < expit(logits)).astype(float)
+    for slope, costs in ((1.0, (0, 0.01)), (4.0, (0.3, 2))):
+        answers = expit(slope * logits)
+        parts = decompose_log_loss(labels, answers)
+        total = best_constant_log_loss(labels) - parts["discrimination"] + parts["miscalibration"]
+        assert log_loss(labels, answers) == pytest.approx(total)
+        assert costs[0] <= parts["miscalibration"] <= costs[1]
+
+
+def test_one_label_leaves_blank_what_needs_both() -> None:
+    found = binary_metrics(np.ones(3), np.array([0.5, 0.6, 0.7]))
+    assert found["roc_auc"] is None
+    assert found["eer"] is None
+    assert found["log_loss"] == pytest.approx(-np.log([0.5, 0.6, 0.7]).mean())
+
+
+def draw_families(
+    rng: np.random.Generator, families: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.object_]]:
+    """Draw families of a REAL and one to six FAKE whose difficulty they share."""
+    labels, logits, groups = [], [], []
+    for family in range(families):
+        hard = rng.normal(0, 1.5)
+        fakes = int(rng.integers(1, 7))
+        labels += [0.0, *[1.0] * fakes]
+        logits += [rng.normal(-1 + hard, 1), *rng.normal(1 + hard, 1, fakes)]
+        groups += [f"family {family}"] * (1 + fakes)
+    return np.array(labels), expit(np.array(logits)), np.array(groups, dtype=object)
+
+
+@pytest.mark.parametrize("families", [40, 100])
+@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
+def test_intervals_cover_the_truth_as_often_as_they_say(families: int, metric: str) -> None:
+    rng = np.random.default_rng(3)
+    truth = binary_metrics(*draw_families(rng, 40_000)[:2])[metric]
+    assert truth is not None
+    covered = 0
+    for trial in range(TRIALS):
+        labels, answers, groups = draw_families(rng, families)
+        low, high = metric_intervals(labels, answers, resampling(groups, 500, trial))[metric]
+        assert low is not None
+        assert high is not None
+        covered += low <= truth <= high
+    assert 0.93 <= covered / TRIALS <= 0.97
+
+
+TRIALS = 600
+
+
+def test_intervals_of_single_videos_would_be_too_narrow() -> None:
+    labels, answers, groups = draw_families(np.random.default_rng(4), 60)
+    alone = np.arange(len(labels)).astype(object)
+
+    def width(names: NDArray[np.object_]) -> float:
+        low, high = metric_intervals(labels, answers, resampling(names, 1000))["log_loss"]
+        assert low is not None
+        assert high is not None
+        return high - low
+
+    assert width(groups) > 1.3 * width(alone)
+
+
+def test_resamples_with_many_answers_agree_with_exact_ones() -> None:
+    """Beyond 4096 different answers, neighbours are put together."""
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, 6000)
+    labels = (rng.random(6000) < expit(logits)).astype(float)
+    groups = np.arange(6000).astype(object)
+    resampled = resampling(groups, 100)
+    many = resampled_metrics(labels, expit(logits), resampled)
+    weights = np.concatenate(list(resampled.weights()), axis=1)
+    # Rows in the order of their group's number, as the weights have them.
+    exact = [
+        sklearn_metrics.roc_auc_score(labels, logits, sample_weight=weights[resampled.group, draw])
+        for draw in range(20)
+    ]
+    np.testing.assert_allclose(many["roc_auc"][:20], exact, atol=2e-4)
+
+
+def test_a_single_group_has_no_interval() -> None:
+    assert mean_interval(np.ones(3), resampling(np.array(["a"] * 3), 100)) == (None, None)
+    assert interval(np.array([0.1, 0.2]), 1) == (None, None)
+    assert interval(np.array([np.nan, np.nan]), 5) == (None, None)
+
+
+def predictions(probability: NDArray[np.float64], labels: NDArray[np.float64]) -> pd.DataFrame:
+    count = len(labels)
+    return pd.DataFrame(
+        {
+            "fold": 0,
+            "part": "p",
+            "video": [f"{number}.mp4" for number in range(count)],
+            "label": np.where(labels == 1, "FAKE", "REAL"),
+            "group": [f"family {number // 4}" for number in range(count)],
+            "probability": probability,
+        }
+    )
+
+
+def test_paired_differences_are_sharper_than_the_difference_of_intervals() -> None:
+    rng = np.random.default_rng(6)
+    logits = rng.normal(0, 2, 200)
+    labels = (rng.random(200) < expit(logits)).astype(float)
+    better = predictions(expit(logits), labels)
+    worse = predictions(expit(logits + rng.normal(0, 1, 200)), labels)
+    found = paired_difference(("worse", worse), ("better", better.sample(frac=1)), 1000)
+    assert found is not None
+    assert found.videos == 200
+    expected = log_loss(labels, worse["probability"]) - log_loss(labels, better["probability"])
+    assert found.log_loss == pytest.approx(expected)
+    low, high = found.log_loss_interval
+    assert low is not None
+    assert high is not None
+    assert 0 < low < found.log_loss < high
+    alone = metric_intervals(
+        labels, worse["probability"].to_numpy(), resampling(worse["group"].to_numpy(), 1000)
+    )["log_loss"]
+    assert alone[0] is not None
+    assert alone[1] is not None
+    assert high - low < alone[1] - alone[0]
+
+
+def test_experiments_without_a_common_video_are_not_compared() -> None:
+    rows = predictions(np.array([0.5, 0.5]), np.array([0.0, 1]))
+    assert paired_difference(("a", rows), ("b", rows.assign(fold=1)), 100) is None
