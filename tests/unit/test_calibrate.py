@@ -137,12 +137,12 @@ def test_isotonic_answers_never_fall_and_are_never_certain() -> None:
 def test_certain_answers_of_which_a_share_is_wrong_are_clipped_there(
     count: int, wrong: int
 ) -> None:
-    """The clip of least log loss is the error rate; Laplace's rule adds one error at each end."""
+    """The clip of least log loss is the error rate; half an error is added at each end."""
     labels = np.repeat([0.0, 1.0], count // 2)
     answers = np.where(labels == 1, 9.0, -9.0)
     answers[: wrong // 2] *= -1
     answers[-wrong // 2 :] *= -1
-    assert best_clip(answers, labels) == pytest.approx((wrong + 2) / (count + 2), rel=0.06)
+    assert best_clip(answers, labels) == pytest.approx((wrong + 1) / (count + 1), rel=0.06)
 
 
 def test_calibrated_answers_are_hardly_clipped() -> None:

@@ -153,9 +153,9 @@ CALIBRATIONS: dict[str, Callable[[Floats, Floats], Calibration]] = {
 def best_clip(log_odds_held_out: Floats, labels: Floats) -> float:
     """Return the clip that minimises the log loss of answers to videos they were not fitted on.
 
-    One REAL answered as the most certain FAKE, and the reverse, are counted in addition, as in
-    Laplace's rule: that none of n certain answers was wrong does not say that the next is right.
-    (Certain answers of which a share e is wrong are best clipped at e.)
+    Half a REAL answered as the most certain FAKE, and the reverse, are counted in addition
+    (Jeffreys' prior): that none of n certain answers was wrong does not say that the next is right.
+    Certain answers of which a share e is wrong are best clipped at e.
 
     Args:
         log_odds_held_out: float64 (n,).
@@ -164,6 +164,7 @@ def best_clip(log_odds_held_out: Floats, labels: Floats) -> float:
     ends = np.array([log_odds_held_out.max(), log_odds_held_out.min()])
     answers = np.concatenate([log_odds_held_out, ends])
     signs = np.where(np.concatenate([labels, [0.0, 1.0]]) == 1, 1.0, -1.0)
+    weights = np.concatenate([np.ones(len(labels)), [0.5, 0.5]])
     limits = [math.inf if clip == 0 else log_odds(1 - clip) for clip in _CLIPS]
-    losses = [np.logaddexp(0, -signs * np.clip(answers, -one, one)).sum() for one in limits]
+    losses = [weights @ np.logaddexp(0, -signs * np.clip(answers, -one, one)) for one in limits]
     return float(_CLIPS[np.argmin(losses)])
