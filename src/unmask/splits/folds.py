@@ -209,7 +209,7 @@ def write_splits(
             the data.
     """
     videos = read_table(ledger, VIDEOS)
-    present = videos[~videos["status"].isin(_WITHOUT_FILE)]
+    present = with_file(videos)
     usable = present[present["status"] == Status.OK]
     _check_labels(videos, usable)
     if config.group_by == "identity":
@@ -233,6 +233,12 @@ def write_splits(
     logger.info("%d videos, %d groups: %s", len(splits), report["groups"], report["folds"])
     for warning in report["warnings"]:
         logger.warning("%s", warning)
+
+
+def with_file(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return the videos of a ledger that have a file: all that are answered, seen or not."""
+    present: pd.DataFrame = ledger[~ledger["status"].isin(_WITHOUT_FILE)]
+    return present
 
 
 def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
