@@ -250,7 +250,7 @@ def _shift_faces(options: Options) -> None:
 
 
 def _score_shifts(options: Options) -> None:
-    from unmask.evaluation.robustness import score_shifts
+    from unmask.evaluation.further_scores import score_shifts
 
     score_shifts(
         options.model,
@@ -280,7 +280,7 @@ def _evaluate_shifts(options: Options) -> None:
 
 
 def _score_set(options: Options) -> None:
-    from unmask.evaluation.sets import score_set
+    from unmask.evaluation.further_scores import score_set
 
     score_set(
         options.model,

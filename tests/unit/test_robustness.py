@@ -16,8 +16,9 @@ from clips import encode_video
 from conftest import write_part
 from unmask.config import AuditsConfig, Config, TrackingConfig
 from unmask.errors import UnmaskError
-from unmask.evaluation.robustness import evaluate_shifts, score_shifts
-from unmask.evaluation.sets import evaluate_sets, score_set
+from unmask.evaluation.further_scores import score_set, score_shifts
+from unmask.evaluation.robustness import evaluate_shifts
+from unmask.evaluation.sets import evaluate_sets
 from unmask.evaluation.shifting import sample_shifts, shift_shard
 from unmask.evaluation.shifts import SHIFTS
 from unmask.faces.cropping import crop_shard

@@ -62,11 +62,13 @@ def settings(*sections):
     )
 
 
-def shift_settings(*keys):
-    """Return some keys of `evaluation`, and what a face is, as JSON."""
-    of_faces = {"frames": True, "faces": True, "limits": True}
+def shift_settings(key, *sections):
+    """Return one key of `evaluation` that concerns the shift suite, and sections, as JSON."""
     return json.dumps(
-        CONFIG.model_dump(mode="json", include={"evaluation": set(keys), **of_faces}),
+        CONFIG.model_dump(
+            mode="json",
+            include={"evaluation": {key}, **dict.fromkeys(sections, True)},
+        ),
         sort_keys=True,
     )
 

@@ -64,7 +64,7 @@ rule score_set:
         runtime=240,
     params:
         settings=training_settings,
-        code=source_digest("evaluation.sets"),
+        code=source_digest("evaluation.further_scores"),
     shell:
         r"""
         python -m unmask score-set \

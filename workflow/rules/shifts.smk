@@ -66,7 +66,7 @@ rule shift_faces:
         runtime=240,
     params:
         part=part_of,
-        settings=shift_settings("shift_seconds"),
+        settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
         code=source_digest("evaluation.shifting"),
     shell:
         r"""
@@ -105,7 +105,7 @@ rule score_shifts:
         runtime=240,
     params:
         settings=training_settings,
-        code=source_digest("evaluation.robustness"),
+        code=source_digest("evaluation.further_scores"),
     shell:
         r"""
         python -m unmask score-shifts \

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from unmask.config import EvaluationConfig
@@ -26,12 +25,10 @@ from unmask.evaluation.answers import (
 )
 from unmask.evaluation.evaluate import average_models
 from unmask.evaluation.figures import COLORS, save
-from unmask.evaluation.score import predict_logits
 from unmask.evaluation.shifts import CLEAN, SHIFTS
 from unmask.splits.roles import with_roles
 from unmask.tables import (
     SHIFT_SCORES,
-    SHIFTED_FACES,
     SHIFTED_VIDEOS,
     SPLITS,
     Label,
@@ -39,48 +36,10 @@ from unmask.tables import (
     read_table,
     read_tables,
     write_json,
-    write_table,
 )
 from unmask.tracking import log_evaluation
-from unmask.training.backbones import load_model
-from unmask.training.dataset import create_score_loader, labelled_faces, loader_workers
 
 logger = logging.getLogger(__name__)
-
-
-def score_shifts(
-    model: Path,
-    run: Path,
-    shards: Path,
-    indices: Sequence[Path],
-    splits: Path,
-    threads: int,
-    batch_size: int,
-    output: Path,
-) -> None:
-    """Score the shifted crops of one model's select and report role, all shifts in one go.
-
-    Args:
-        model: `model.safetensors` of the training job.
-        run: its `run.json`.
-        shards: folder of the shards of shifted crops.
-        indices: their indices.
-        splits: the split table.
-        threads: CPU threads.
-        batch_size: crops per forward pass.
-        output: one row per crop, see `unmask.tables.SHIFT_SCORES`.
-    """
-    torch.set_num_threads(threads)
-    job = json.loads(run.read_text())
-    network, model_input = load_model(model)
-    roles = with_roles(read_table(splits, SPLITS), job["fold"], job["folds"])
-    roles = roles.assign(fold=job["fold"])
-    faces = labelled_faces(read_tables(indices, SHIFTED_FACES), roles)
-    faces = faces[faces["role"] != Role.TRAIN].reset_index(drop=True)
-    loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
-    faces["logit"] = predict_logits(network, model_input, loader) + job["prior_shift"]
-    write_table(faces.assign(experiment=job["experiment"], seed=job["seed"]), SHIFT_SCORES, output)
-    logger.info("%d crops scored", len(faces))
 
 
 def evaluate_shifts(

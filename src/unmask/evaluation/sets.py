@@ -14,65 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from unmask.config import EvaluationConfig
 from unmask.evaluation.answers import answer_asked, measure_answers, read_calibrations
 from unmask.evaluation.evaluate import average_models
 from unmask.evaluation.figures import COLORS, save
-from unmask.evaluation.score import predict_logits
-from unmask.splits.folds import with_file
 from unmask.tables import (
-    FACES,
     SCORES,
     VIDEOS,
     Label,
-    Role,
     atomic_path,
     read_table,
-    read_tables,
-    write_table,
 )
 from unmask.tracking import log_evaluation
-from unmask.training.backbones import load_model
-from unmask.training.dataset import create_score_loader, labelled_faces, loader_workers
+from unmask.videos.ledger import with_file
 
 logger = logging.getLogger(__name__)
-
-
-def score_set(
-    model: Path,
-    run: Path,
-    shards: Path,
-    indices: Sequence[Path],
-    ledger: Path,
-    threads: int,
-    batch_size: int,
-    output: Path,
-) -> None:
-    """Score all faces of an external set with one model.
-
-    Args:
-        model: `model.safetensors` of the training job.
-        run: its `run.json`.
-        shards: folder of the set's face shards.
-        indices: their indices.
-        ledger: the set's own ledger.
-        threads: CPU threads.
-        batch_size: crops per forward pass.
-        output: one row per crop, see `unmask.tables.SCORES`; all of the report role.
-    """
-    torch.set_num_threads(threads)
-    job = json.loads(run.read_text())
-    network, model_input = load_model(model)
-    videos = with_file(read_table(ledger, VIDEOS))
-    faces = labelled_faces(read_tables(indices, FACES), videos)
-    loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
-    faces["logit"] = predict_logits(network, model_input, loader) + job["prior_shift"]
-    model_columns = {name: job[name] for name in ("experiment", "fold", "seed")}
-    write_table(faces.assign(role=str(Role.REPORT), **model_columns), SCORES, output)
-    logger.info("%d crops of %d videos scored", len(faces), len(videos))
 
 
 def evaluate_sets(

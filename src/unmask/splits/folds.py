@@ -36,10 +36,10 @@ from unmask.tables import (
     write_json,
     write_table,
 )
+from unmask.videos.ledger import with_file
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Status.MISSING)
 _SEEDS, _MOST_SEEDS = 1000, 20_000
 _HASHES = 4_000_000  # about half a second
 _LAST_HASHES = 20_000_000  # where no seed so far gives every fold both labels: some seconds
@@ -233,12 +233,6 @@ def write_splits(
     logger.info("%d videos, %d groups: %s", len(splits), report["groups"], report["folds"])
     for warning in report["warnings"]:
         logger.warning("%s", warning)
-
-
-def with_file(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return the videos of a ledger that have a file: all that are answered, seen or not."""
-    present: pd.DataFrame = ledger[~ledger["status"].isin(_WITHOUT_FILE)]
-    return present
 
 
 def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
