@@ -64,13 +64,8 @@ def settings(*sections):
 
 def shift_settings(key, *sections):
     """Return one key of `evaluation` that concerns the shift suite, and sections, as JSON."""
-    return json.dumps(
-        CONFIG.model_dump(
-            mode="json",
-            include={"evaluation": {key}, **dict.fromkeys(sections, True)},
-        ),
-        sort_keys=True,
-    )
+    kept = {"evaluation": {key}, **dict.fromkeys(sections, True)}
+    return json.dumps(CONFIG.model_dump(mode="json", include=kept), sort_keys=True)
 
 
 def noise_settings():
