@@ -229,6 +229,86 @@ def _evaluate(options: Options) -> None:
     )
 
 
+def _sample_shifts(options: Options) -> None:
+    from unmask.evaluation.shifting import sample_shifts
+
+    count = options.settings.evaluation.shift_videos
+    sample_shifts(options.ledger, options.splits, options.folds, count, options.out)
+
+
+def _shift_faces(options: Options) -> None:
+    from unmask.evaluation.shifting import shift_shard
+
+    shift_shard(
+        options.part,
+        options.probe,
+        options.sample,
+        options.settings,
+        options.workers,
+        options.shard,
+        options.index,
+        options.videos,
+    )
+
+
+def _score_shifts(options: Options) -> None:
+    from unmask.evaluation.further_scores import score_shifts
+
+    score_shifts(
+        options.model,
+        options.run,
+        options.shards,
+        options.indices,
+        options.splits,
+        options.threads,
+        options.settings.training.batch_size,
+        options.out,
+    )
+
+
+def _evaluate_shifts(options: Options) -> None:
+    from unmask.evaluation.robustness import evaluate_shifts
+
+    evaluate_shifts(
+        options.scores,
+        options.runs,
+        options.videos,
+        options.splits,
+        options.calibration,
+        options.summary,
+        options.figure,
+    )
+
+
+def _score_set(options: Options) -> None:
+    from unmask.evaluation.further_scores import score_set
+
+    score_set(
+        options.model,
+        options.run,
+        options.shards,
+        options.indices,
+        options.ledger,
+        options.threads,
+        options.settings.training.batch_size,
+        options.out,
+    )
+
+
+def _evaluate_sets(options: Options) -> None:
+    from unmask.evaluation.sets import evaluate_sets
+
+    evaluate_sets(
+        options.names,
+        options.ledgers,
+        options.ledger,
+        options.runs,
+        options.results,
+        options.table,
+        options.figure,
+    )
+
+
 def _compare(options: Options) -> None:
     from unmask.evaluation.compare import ComparisonFiles, compare
 
@@ -419,6 +499,37 @@ def _parser() -> argparse.ArgumentParser:
     paths(sub, "scores", "runs", "indices")
     path(sub, "splits", "ledger", "shards", "out")
     settings(sub)
+
+    sub = add("sample-shifts", _sample_shifts, "choose the videos to answer shifted")
+    path(sub, "ledger", "splits", "out")
+    sub.add_argument("--folds", type=int, nargs="+", required=True)
+    settings(sub)
+
+    sub = add("shift-faces", _shift_faces, "shift one shard's chosen videos and crop their faces")
+    path(sub, "part", "probe", "sample", "shard", "index", "videos")
+    sub.add_argument("--workers", type=int, default=1, help="processes")
+    settings(sub)
+
+    sub = add("score-shifts", _score_shifts, "score the shifted crops a model was not trained on")
+    path(sub, "model", "run", "shards", "splits", "out")
+    paths(sub, "indices")
+    sub.add_argument("--threads", type=int, default=1)
+    settings(sub)
+
+    sub = add("evaluate-shifts", _evaluate_shifts, "measure what shifts cost one experiment")
+    paths(sub, "scores", "runs", "videos")
+    path(sub, "splits", "calibration", "summary", "figure")
+
+    sub = add("score-set", _score_set, "score an external set with one model")
+    path(sub, "model", "run", "shards", "ledger", "out")
+    paths(sub, "indices")
+    sub.add_argument("--threads", type=int, default=1)
+    settings(sub)
+
+    sub = add("evaluate-sets", _evaluate_sets, "compare the experiments on the external sets")
+    sub.add_argument("--names", nargs="+", required=True)
+    paths(sub, "ledgers", "runs")
+    path(sub, "ledger", "results", "table", "figure")
 
     sub = add("compare", _compare, "compare the experiments")
     paths(sub, "metrics", "predictions", "speeds")

@@ -381,6 +381,20 @@ class EvaluationConfig(Section):
     resamples: int = Field(
         1000, ge=100, le=100_000, description="resamples of whole groups for the 95 % intervals"
     )
+    shift_videos: int = Field(
+        100,
+        ge=0,
+        description="videos, originals with their fakes, that are also answered shifted: small, "
+        "slow, compressed, noisy, blurred, written over …; 0 shifts none",
+    )
+    shift_seconds: float = Field(
+        3.0, gt=0, le=60, description="from the beginning of each, so much is shifted"
+    )
+    sets: dict[Name, str] = Field(
+        {},
+        description="name to a folder of parts as data_root: further data that every model "
+        "answers, and that nothing is trained or chosen on",
+    )
 
 
 class KaggleConfig(Section):

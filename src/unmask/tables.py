@@ -190,6 +190,28 @@ FACES = Table(
     key=("part", "video", "track", "frame"),
 )
 
+_SHIFTED = {"shift": "string"}
+
+SHIFT_SAMPLE = Table(
+    name="sample of shifted videos",
+    columns=_VIDEO | {"label": "string", "family": "string", "fold": "int32"},
+    key=("part", "video"),
+)
+
+SHIFTED_VIDEOS = Table(
+    name="shifted videos",
+    columns=_SHIFTED
+    | _VIDEO
+    | {"status": "string", "detail": "string", "frames": "int32", "crops": "int32"},
+    key=("shift", "part", "video"),
+)
+
+SHIFTED_FACES = Table(
+    name="index of shifted faces",
+    columns=_SHIFTED | FACES.columns,
+    key=("shift", *FACES.key),
+)
+
 VIDEOS = Table(
     name="ledger",
     columns=PROBE.columns
@@ -256,6 +278,12 @@ SCORES = Table(
         "logit": "double",
     },
     key=("fold", "seed", "part", "video", "track", "frame"),
+)
+
+SHIFT_SCORES = Table(
+    name="scores of shifted faces",
+    columns=_SHIFTED | SCORES.columns,
+    key=("shift", *SCORES.key),
 )
 
 PREDICTIONS = Table(

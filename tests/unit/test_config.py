@@ -14,7 +14,7 @@ from unmask.errors import UnmaskError
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping) and key != "experiments":
+        if isinstance(value, Mapping) and key not in ("experiments", "sets"):
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

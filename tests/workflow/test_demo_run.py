@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from unmask.demo import DemoSummary
-from unmask.tables import VIDEOS, Status, read_table
+from unmask.tables import SHIFT_SAMPLE, VIDEOS, Status, read_table
 
 from running import Finished, Workflow, roots
 
@@ -175,6 +175,18 @@ def test_mlflow_has_one_run_with_metrics_and_a_registered_champion(finished: Fin
     assert champion.run_id == run.info.run_id
 
 
+def test_shifts_are_measured_on_whole_families_of_both_roles(finished: Finished) -> None:
+    folder = finished.results / "evaluation" / "baseline"
+    content = json.loads((folder / "shifts.json").read_text())
+    sample = read_table(finished.results / "shifts" / "sample.parquet", SHIFT_SAMPLE)
+    assert (
+        sum(content[role]["clean"]["videos"] for role in ("report", "select")) == len(sample) >= 8
+    )
+    worst = content["report"]["shifts"][content["report"]["worst"]]["log_loss"]
+    assert worst >= content["report"]["mean_log_loss"] > 0
+    assert (folder / "shifts.svg").stat().st_size > 0
+
+
 def test_the_report_holds_every_category(finished: Finished, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     finished.workflow.finish("--report", report, directory=finished.output, config=finished.config)
@@ -199,4 +211,5 @@ def test_the_number_of_jobs_depends_on_the_shards_alone(
     counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE))
     assert counts["probe"] == counts["extract_frames"] == counts["crop_faces"] == "6"
     assert counts["embed_faces"] == counts["audit_labels"] == "6"
-    assert counts["total"] == "51"
+    assert counts["shift_faces"] == "6"
+    assert counts["total"] == "60"

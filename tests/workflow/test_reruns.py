@@ -31,7 +31,8 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
     shutil.copytree(backup, finished.workflow.repository / "src")
 
 
-AFTER_TRAIN = {"score", "evaluate", "compare", "export", "predict", "all"}
+SCORED = {"score", "score_shifts"}
+AFTER_TRAIN = {*SCORED, "evaluate", "evaluate_shifts", "compare", "export", "predict", "all"}
 FIGURES = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "augmentations")}
 # Drawn last, of all that is there.
 COSTS = {"explore_costs"}
@@ -41,6 +42,8 @@ AFTER_SPLIT = {
     "report_labels",
     "explore_shortcuts",
     "explore_costs",
+    "sample_shifts",
+    "shift_faces",
     "train",
     *AFTER_TRAIN,
 }
@@ -69,7 +72,12 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         (
             "evaluation/figures.py",
             {*FIGURES, "report_labels", "compare_detectors", "evaluate"},
-            AFTER_TRAIN - {"score"} | COSTS,
+            AFTER_TRAIN - SCORED | COSTS,
+        ),
+        (
+            "evaluation/shifts.py",
+            {"sample_shifts"},
+            {"shift_faces", "score_shifts", "evaluate_shifts", "all"},
         ),
         ("kaggle/bundle.py", {"export"}, {"predict", "all"}),
         ("progress.py", set(), set()),
@@ -93,6 +101,21 @@ def test_a_changed_setting_reruns_the_rules_that_read_it(finished: Finished) -> 
     assert "rule evaluate:" in printed
     assert "rule train:" not in printed
     assert "rule crop_faces:" not in printed
+
+
+def test_more_shifted_videos_or_another_set_change_nothing_else(finished: Finished) -> None:
+    part = next((finished.challenge.root / "train").iterdir())
+    evaluation = f"evaluation={{shift_videos: 12, shift_seconds: 1.0, sets: {{other: {part}}}}}"
+    printed = finished.workflow.finish(
+        "-n", directory=finished.output, config=[*finished.config, evaluation]
+    )
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE))
+    assert set(counts) - {"total"} == {
+        *("sample_shifts", "shift_faces", "score_shifts", "evaluate_shifts"),
+        *("probe", "extract_frames", "crop_faces", "set_ledger", "score_set", "evaluate_sets"),
+        "all",
+    }
+    assert counts["probe"] == "1"
 
 
 @pytest.mark.parametrize("cores", [1, 3])

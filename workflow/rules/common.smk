@@ -4,8 +4,11 @@ INPUTS
     config        validated by unmask.config before any job starts
     data_root     listed for its parts (50 folders), never for its videos
 
+    sets          folders of evaluation.sets, listed alike
+
 NAMES
     SHARDS        every PART-CHUNK of the data
+    SETS          sets/SET/PART-CHUNK of each external set: in no ledger, split or training
     MODELS        foldFOLD-seedSEED of every model of each experiment
 """
 
@@ -47,10 +50,22 @@ def test_file(name):
 
 
 def settings(*sections):
-    """Return configuration sections as JSON: what a rule depends on, and no more."""
+    """Return configuration sections as JSON: what a rule depends on, and no more.
+
+    Of `evaluation`, what only concerns the shift suite is left to `shift_settings`, and where sets
+    lie to the inputs of rules.
+    """
+    others = {"evaluation": {"shift_videos", "shift_seconds", "sets"}}
     return json.dumps(
-        CONFIG.model_dump(mode="json", include=set(sections)), sort_keys=True
+        CONFIG.model_dump(mode="json", include=set(sections), exclude=others),
+        sort_keys=True,
     )
+
+
+def shift_settings(key, *sections):
+    """Return one key of `evaluation` that concerns the shift suite, and sections, as JSON."""
+    kept = {"evaluation": {key}, **dict.fromkeys(sections, True)}
+    return json.dumps(CONFIG.model_dump(mode="json", include=kept), sort_keys=True)
 
 
 def noise_settings():
@@ -102,7 +117,7 @@ def devices(wildcards):
 
 def part_of(wildcards):
     """Return the folder of a shard's part."""
-    return str(PARTS[wildcards.shard.rpartition("-")[0]])
+    return str(PART_OF_SHARD[wildcards.shard])
 
 
 def metadata_of(wildcards):
@@ -165,9 +180,27 @@ def of_all_models(pattern):
     ]
 
 
+def shards_of(parts, folder=""):
+    """Return the shards of some parts by name, each with its part's path."""
+    return {
+        f"{folder}{part}-{chunk:02d}": path
+        for part, path in sorted(parts.items())
+        for chunk in range(CONFIG.shards_per_part)
+    }
+
+
+def of_set(pattern):
+    """Return an input function that expands a pattern over the shards of an external set."""
+    return lambda wildcards: expand(pattern, shard=SETS[wildcards.set])
+
+
 try:
     CONFIG = load_config(config, ROOT)
     PARTS = find_parts(located(CONFIG.data_root))
+    PARTS_OF_SETS = {
+        name: find_parts(located(path), f"evaluation.sets.{name}")
+        for name, path in CONFIG.evaluation.sets.items()
+    }
     TEST = (
         [test_file("sample_submission.csv"), test_file("test_videos")]
         if CONFIG.test_root
@@ -176,11 +209,14 @@ try:
 except UnmaskError as error:
     sys.exit(f"unmask: {error}")
 
-SHARDS = [
-    f"{part}-{chunk:02d}"
-    for part in sorted(PARTS)
-    for chunk in range(CONFIG.shards_per_part)
-]
+PART_OF_SHARD = shards_of(PARTS)
+SHARDS = list(PART_OF_SHARD)
+SETS = {}
+for name, parts in PARTS_OF_SETS.items():
+    # A folder of their own, so that no part of a set is taken for one of the data.
+    of_this_set = shards_of(parts, f"sets/{name}/")
+    PART_OF_SHARD |= of_this_set
+    SETS[name] = list(of_this_set)
 MODELS = {
     name: [f"fold{fold}-seed{seed}" for fold, seed in CONFIG.models(name)]
     for name in CONFIG.experiments
@@ -200,11 +236,27 @@ NOISE = (
 )
 LABEL_AUDIT = ["results/audits/label_noise.json"] if NOISE else []
 DETECTORS = ["results/detectors/comparison.csv"] if CONFIG.audits.detectors else []
+EXTERNAL = ["results/evaluation/sets.csv"] if SETS else []
+# A model chooses on the fold after the one it reports on.
+ASKED_FOLDS = sorted(
+    {
+        (fold + after) % CONFIG.split.folds
+        for name in CONFIG.experiments
+        for fold, _ in CONFIG.models(name)
+        for after in (0, 1)
+    }
+)
+SHIFTED = (
+    expand("results/evaluation/{experiment}/shifts.json", experiment=MODELS)
+    if CONFIG.evaluation.shift_videos
+    else []
+)
 SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 
 wildcard_constraints:
-    shard="|".join(map(re.escape, SHARDS)),
+    shard="|".join(map(re.escape, PART_OF_SHARD)),
+    set="|".join(map(re.escape, SETS)) or "none",
     experiment="|".join(map(re.escape, MODELS)),
     fold=r"\d+",
     seed=r"\d+",

@@ -44,7 +44,7 @@ def crop_shard(
         cropped = _crop_stream(stream, probed, config)
         for outcome, crops in track(cropped, "videos", len(probed)):
             names = {"part": outcome["part"], "video": outcome["video"]}
-            rows += [names | _index_row(crop, writer, outcome["video"]) for crop in crops]
+            rows += [names | index_row(crop, writer, outcome["video"]) for crop in crops]
             outcomes.append(outcome)
     write_rows(rows, FACES, index)
     write_rows(outcomes, CROPPED, videos)
@@ -77,9 +77,16 @@ def _crop_stream(
         del frames
 
 
-def _index_row(crop: Crop, writer: ShardWriter, video: str) -> dict[str, Any]:
+def index_row(crop: Crop, writer: ShardWriter, name: str) -> dict[str, Any]:
+    """Append a crop to a shard; return its row for the face index, but for whose it is.
+
+    Args:
+        crop: the crop.
+        writer: of the shard.
+        name: what members of the same video are called in it.
+    """
     # WebDataset takes what follows the first dot for the suffix.
-    key = f"{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
+    key = f"{name.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
     return {

@@ -36,10 +36,10 @@ from unmask.tables import (
     write_json,
     write_table,
 )
+from unmask.videos.ledger import with_file
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Status.MISSING)
 _SEEDS, _MOST_SEEDS = 1000, 20_000
 _HASHES = 4_000_000  # about half a second
 _LAST_HASHES = 20_000_000  # where no seed so far gives every fold both labels: some seconds
@@ -209,7 +209,7 @@ def write_splits(
             the data.
     """
     videos = read_table(ledger, VIDEOS)
-    present = videos[~videos["status"].isin(_WITHOUT_FILE)]
+    present = with_file(videos)
     usable = present[present["status"] == Status.OK]
     _check_labels(videos, usable)
     if config.group_by == "identity":

@@ -162,6 +162,35 @@ def sample_frames(
     raise UnmaskError("no frame can be decoded")
 
 
+def first_frames(source: str | BinaryIO, seconds: float) -> Iterator[Frame]:
+    """Decode the beginning of a video and yield every frame of it, upright, in order of time.
+
+    Args:
+        source: what `VideoFile.opened` yields.
+        seconds: from the first frame on.
+
+    Raises:
+        av.FFmpegError: the file cannot be opened or decoded.
+        UnmaskError: the file holds no video stream or no frame.
+    """
+    index = -1
+    with open_container(source) as container:
+        stream = video_stream(container)
+        if stream is None:
+            raise UnmaskError("no video stream")
+        timeline, packets = _read_packets(container, stream)
+        if not len(timeline.times):
+            raise UnmaskError("no frame in the video stream")
+        with _again(source, container, stream, packets) as (decoded_stream, every):
+            decoder = _Decoder(every, decoded_stream, timeline, "DEFAULT")
+            for index, (time, frame) in enumerate(decoder.frames()):
+                if time >= timeline.times[0] + seconds:
+                    return
+                yield _upright(index, time, frame)
+    if index < 0:
+        raise UnmaskError("no frame can be decoded")
+
+
 def video_stream(container: InputContainer) -> VideoStream | None:
     """Return the first video stream that is no cover picture, to be decoded by one thread."""
     for stream in container.streams.video:

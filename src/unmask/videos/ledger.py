@@ -21,6 +21,8 @@ from unmask.tables import (
 
 logger = logging.getLogger(__name__)
 
+_WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Status.MISSING)
+
 
 def write_ledger(
     probes: Sequence[Path], cropped: Sequence[Path], output: Path, summary: Path
@@ -66,3 +68,9 @@ def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
     ledger.loc[again, "detail"] = "the same video stands in an earlier part"
     ledger.loc[again, "status"] = Status.DUPLICATE
     return ledger
+
+
+def with_file(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return the videos of a ledger that have a file: all that are answered, seen or not."""
+    present: pd.DataFrame = ledger[~ledger["status"].isin(_WITHOUT_FILE)]
+    return present

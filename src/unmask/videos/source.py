@@ -60,11 +60,15 @@ class Entry:
     method: str | None = None
 
 
-def find_parts(root: Path) -> dict[str, Path]:
+def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     """Return the parts below `root` by name: folders and zip archives with a `metadata.json`.
 
     `root` may also be a part itself. Only the folders are listed, never the videos in them, so
     that a workflow over 119,154 videos starts in a second.
+
+    Args:
+        root: the folder.
+        key: of the configuration, that names it: messages do as well.
 
     Raises:
         UnmaskError: `root` is absent, or no part is in it.
@@ -73,7 +77,7 @@ def find_parts(root: Path) -> dict[str, Path]:
         return {part_name(root): root}
     if not root.is_dir():
         raise UnmaskError(
-            f"data_root: no folder {root}; set it to the folder that holds the parts "
+            f"{key}: no folder {root}; set it to the folder that holds the parts "
             "(for example --config data_root=/data/dfdc)"
         )
     if (root / METADATA).is_file():
@@ -90,7 +94,7 @@ def find_parts(root: Path) -> dict[str, Path]:
             parts[archive.stem] = archive
     if not parts:
         raise UnmaskError(
-            f"data_root: no part in {root}; a part is a folder with a {METADATA} and its videos, "
+            f"{key}: no part in {root}; a part is a folder with a {METADATA} and its videos, "
             "or a .zip of one"
         )
     for path in folders:

@@ -1,0 +1,232 @@
+"""Shifts: what happens to videos between a camera and a test set, as frozen functions of pictures.
+
+DFDC's training videos are as the cameras left them; most of its test videos were made smaller,
+slower, noisier, or written over (Dolhansky et al., "The DeepFake Detection Challenge Dataset",
+2020), and so is what people upload. Each shift here is one such change, alone.
+
+What is drawn depends on the shift and on the video's name, and nothing else, so that all
+experiments are asked the same, in all runs. A test holds the digest of every shift: figures of two
+versions of one compare with nothing, so a changed shift needs another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Change = Callable[[Picture, int], Picture]
+
+CLEAN = "clean"
+# What is not about compression is encoded again so well (56 dB) that nothing else is measured.
+NEAR_LOSSLESS_CRF = 6
+_SEED = "unmask 1"
+# Sizes are of a picture this high; others have them in proportion.
+_HEIGHT = 720
+# The field of noise is larger than the picture by so much: each frame shows another place of it.
+_NOISE_MARGIN = 32
+_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_TEXTS, _SHAPES = 3, 8
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What is done to one clip, its parameters drawn.
+
+    Attributes:
+        change: takes a picture, BGR uint8 (h, w, 3), and the index of its frame; returns what it
+            becomes, of the same size for all frames of a clip.
+        rate: frames per second that are kept at most; None keeps all.
+        crf: x264's constant rate factor when the clip is encoded again.
+    """
+
+    change: Change
+    rate: float | None = None
+    crf: int = NEAR_LOSSLESS_CRF
+
+
+Draw = Callable[[np.random.Generator, int, int], Shift]
+
+
+def draw_shift(name: str, video: str, height: int, width: int) -> Shift:
+    """Draw the parameters of a shift for one video.
+
+    Args:
+        name: one of `SHIFTS`.
+        video: the video's name, which is the seed.
+        height: of its pictures, pixels.
+        width: the same.
+    """
+    digest = hashlib.blake2b(f"{_SEED}/{name}/{video}".encode(), digest_size=16).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    return SHIFTS[name](rng, height, width)
+
+
+def _unchanged(picture: Picture, index: int) -> Picture:
+    return picture
+
+
+def _clean(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Nothing: the reference, encoded again as all others are."""
+    return Shift(_unchanged)
+
+
+def _slow(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """15 frames per second; slower ones stay as they are."""
+    return Shift(_unchanged, rate=15)
+
+
+def _small(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """A quarter of the pixels: half as high and half as wide."""
+    size = max(1, width // 2), max(1, height // 2)
+    return Shift(lambda picture, index: _resized(picture, size))
+
+
+def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _compressed(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Encoded with a CRF from 23, x264's default, to 40, which is badly blocked."""
+    return Shift(_unchanged, crf=int(rng.integers(23, 41)))
+
+
+def _noisy(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Gaussian noise in each channel, with a standard deviation of 5 to 15 levels of 255."""
+    sigma = rng.uniform(5, 15)
+    shape = (height + _NOISE_MARGIN, width + _NOISE_MARGIN, 3)
+    field = np.rint(sigma * rng.standard_normal(shape, np.float32)).astype(np.int16)
+
+    def add(picture: Picture, index: int) -> Picture:
+        # Steps without a divisor in common with the margin come back only after 32 frames.
+        y, x = 13 * index % _NOISE_MARGIN, 29 * index % _NOISE_MARGIN
+        there = field[y : y + height, x : x + width]
+        return np.asarray(cv2.add(picture, there, dtype=cv2.CV_8U), np.uint8)
+
+    return Shift(add)
+
+
+def _blurred(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Gaussian blur with a standard deviation of 1.5 to 4 pixels at 720p."""
+    sigma = rng.uniform(1.5, 4) * height / _HEIGHT
+    side = 2 * max(1, round(3 * sigma)) + 1
+    return Shift(
+        lambda picture, index: np.asarray(cv2.GaussianBlur(picture, (side, side), sigma), np.uint8)
+    )
+
+
+def _relit(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Gamma of 0.4 to 0.7 (brighter) or 1.5 to 2.5 (darker)."""
+    gamma = rng.uniform(0.4, 0.7) if rng.random() < 0.5 else rng.uniform(1.5, 2.5)
+    levels = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+    return Shift(lambda picture, index: np.asarray(cv2.LUT(picture, levels), np.uint8))
+
+
+def _mirrored(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Left and right exchanged."""
+    return Shift(lambda picture, index: np.asarray(cv2.flip(picture, 1), np.uint8))
+
+
+def _grey(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """No colour."""
+
+    def grey(picture: Picture, index: int) -> Picture:
+        luma = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+        return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR), np.uint8)
+
+    return Shift(grey)
+
+
+@dataclass(frozen=True)
+class _Drifter:
+    """Something that moves over the picture and comes in again on the other side.
+
+    Attributes:
+        start: x y in pixels.
+        speed: pixels per frame, x y.
+        size: in pixels.
+        color: blue, green, red.
+        kind: which shape.
+    """
+
+    start: tuple[float, float]
+    speed: tuple[float, float]
+    size: float
+    color: tuple[int, int, int]
+    kind: int
+
+    def at(self, index: int, height: int, width: int) -> tuple[int, int]:
+        x, y = (place + index * step for place, step in zip(self.start, self.speed, strict=True))
+        return int(x % width), int(y % height)
+
+
+def _draw_drifter(rng: np.random.Generator, height: int, width: int) -> _Drifter:
+    start, speed = rng.uniform(0, [width, height]), rng.uniform(-1, 1, 2) * height / 180
+    blue, green, red = (int(level) for level in rng.integers(0, 256, 3))
+    return _Drifter(
+        start=(float(start[0]), float(start[1])),
+        speed=(float(speed[0]), float(speed[1])),
+        size=float(rng.uniform(0.06, 0.14) * height),
+        color=(blue, green, red),
+        kind=int(rng.integers(3)),
+    )
+
+
+def _written_over(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Three words that move."""
+    words = [
+        ("".join(rng.choice(_LETTERS, rng.integers(6, 13))), _draw_drifter(rng, height, width))
+        for _ in range(_TEXTS)
+    ]
+
+    def write(picture: Picture, index: int) -> Picture:
+        written = picture.copy()
+        for word, place in words:
+            scale = place.size / 25  # the font is some 22 pixels high
+            thickness = max(1, round(2.5 * scale))
+            at = place.at(index, height, width)
+            cv2.putText(written, word, at, cv2.FONT_HERSHEY_SIMPLEX, scale, place.color, thickness)
+        return written
+
+    return Shift(write)
+
+
+def _covered(rng: np.random.Generator, height: int, width: int) -> Shift:
+    """Eight filled circles, rectangles and triangles that move."""
+    shapes = [_draw_drifter(rng, height, width) for _ in range(_SHAPES)]
+
+    def cover(picture: Picture, index: int) -> Picture:
+        covered = picture.copy()
+        for shape in shapes:
+            (x, y), half = shape.at(index, height, width), max(1, int(shape.size / 2))
+            if shape.kind == 0:
+                cv2.circle(covered, (x, y), half, shape.color, cv2.FILLED)
+            elif shape.kind == 1:
+                low, high = (x - half, y - half), (x + half, y + half)
+                cv2.rectangle(covered, low, high, shape.color, cv2.FILLED)
+            else:
+                corners = np.array([(x, y - half), (x - half, y + half), (x + half, y + half)])
+                cv2.fillPoly(covered, [corners], shape.color)
+        return covered
+
+    return Shift(cover)
+
+
+SHIFTS: dict[str, Draw] = {
+    CLEAN: _clean,
+    "fps_15": _slow,
+    "quarter_resolution": _small,
+    "crf_23_40": _compressed,
+    "noise": _noisy,
+    "blur": _blurred,
+    "gamma": _relit,
+    "flip": _mirrored,
+    "text": _written_over,
+    "shapes": _covered,
+    "grayscale": _grey,
+}

@@ -1,0 +1,319 @@
+"""What a model makes of shifted clips and of other data is measured, and no video is lost."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss
+
+from clips import encode_video
+from conftest import write_part
+from unmask.config import AuditsConfig, Config, TrackingConfig
+from unmask.errors import UnmaskError
+from unmask.evaluation.calibrate import Calibration
+from unmask.evaluation.further_scores import score_set, score_shifts
+from unmask.evaluation.readout import Readout
+from unmask.evaluation.robustness import evaluate_shifts
+from unmask.evaluation.sets import evaluate_sets
+from unmask.evaluation.shifting import sample_shifts, shift_shard
+from unmask.evaluation.shifts import SHIFTS
+from unmask.faces.cropping import crop_shard
+from unmask.tables import (
+    SCORES,
+    SHIFT_SAMPLE,
+    SHIFT_SCORES,
+    SHIFTED_FACES,
+    SPLITS,
+    VIDEOS,
+    read_table,
+    write_json,
+    write_table,
+)
+from unmask.tracking import create_tracking
+from unmask.training.fit import FitJob, fit
+from unmask.videos.ledger import write_ledger
+from unmask.videos.probe import probe_shard
+from unmask.videos.source import find_parts
+from unmask.videos.stream import write_stream
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists"),
+]
+
+CONFIG = Config.model_validate(
+    {
+        "frames": {"per_video": 6},
+        "faces": {"size": 64},
+        "evaluation": {"shift_seconds": 0.5},
+        "training": {
+            "backbone": "test_resnet",
+            "weights": "none",
+            "image_size": 32,
+            "batch_size": 8,
+            "epochs": 4,
+            "learning_rate": 0.01,
+            "drop_rate": 0,
+            "augment": {"preset": "none"},
+        },
+    }
+)
+MODEL = "fold0-seed1"
+
+
+SIZE = (320, 240)
+
+
+def recolour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the complementary colours, as bright as they were."""
+    luma, *chroma = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb))
+    merged = cv2.merge([luma, *(255 - plane for plane in chroma)])
+    return np.asarray(cv2.cvtColor(merged, cv2.COLOR_YCrCb2RGB), np.uint8)
+
+
+def work_part(part: Path, out: Path) -> None:
+    """Write the first three stages' tables and the face shard of one part."""
+    probe_shard(part, 0, 1, CONFIG.limits, out / "probe.parquet")
+    write_stream(part, out / "probe.parquet", CONFIG, 1, out / "frames.tar")
+    crop_shard(
+        out / "frames.tar",
+        out / "probe.parquet",
+        CONFIG.faces,
+        out / f"faces/{part.name}-00.tar",
+        out / f"faces/{part.name}-00.parquet",
+        out / "cropped.parquet",
+    )
+    probes, cropped = [out / "probe.parquet"], [out / "cropped.parquet"]
+    write_ledger(probes, cropped, out / "videos.parquet", out / "ledger.json")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows fakes by their colours, in results as the workflow lays them out."""
+    root = tmp_path_factory.mktemp("robustness")
+    entries = {f"real{i}.mp4": "REAL" for i in range(6)}
+    entries |= {f"fake{i}.mp4": f"real{i}.mp4" for i in range(6)}
+    part = write_part(root / "part", entries)
+    for name in entries:
+        change = recolour if name.startswith("fake") else None
+        encode_video(part / name, SIZE, at=(0.45 + 0.02 * int(name[4]), 0.5), change=change)
+    work_part(part, root)
+    rows = [
+        ("part", name, "REAL" if name.startswith("real") else "FAKE", f"real{name[4]}.mp4")
+        for name in entries
+    ]
+    splits = pd.DataFrame(rows, columns=["part", "video", "label", "family"])
+    splits = splits.assign(group=splits["family"], fold=splits["video"].str[4].astype(int) % 3)
+    write_table(splits, SPLITS, root / "splits.parquet")
+    previous = Path.cwd()
+    os.chdir(root)  # where artifacts go
+    create_tracking(TrackingConfig(uri=f"sqlite:///{root}/mlflow.db"), root / "tracking.json")
+    job = FitJob(
+        experiment="tiny",
+        fold=0,
+        folds=3,
+        seed=1,
+        shards=root / "faces",
+        indices=[root / "faces/part-00.parquet"],
+        splits=root / "splits.parquet",
+        noise=[],
+        tracking=root / "tracking.json",
+        threads=1,
+    )
+    fit(job, CONFIG.training, AuditsConfig(label_noise="keep"), root / f"train/tiny/{MODEL}")
+    os.chdir(previous)
+    readout = Readout("mean_logit", "none", 0.6, Calibration(1.0, 0.0, 0.6))
+    write_json({MODEL: readout.as_json()}, root / "evaluation/tiny/calibration.json")
+    return root
+
+
+@pytest.fixture(scope="module")
+def shifts(trained: Path) -> Path:
+    """The shifted clips of the select and the report fold, scored; `noise` hides one face."""
+    folder = trained / "shifts"
+    ledger, splits = trained / "videos.parquet", trained / "splits.parquet"
+    sample_shifts(ledger, splits, [0, 1], 100, folder / "sample.parquet")
+    files = [
+        folder / f"faces/part-00{suffix}" for suffix in (".tar", ".parquet", ".videos.parquet")
+    ]
+    probe, sample = trained / "probe.parquet", folder / "sample.parquet"
+    shift_shard(trained / "part", probe, sample, CONFIG, 2, *files)
+    index = read_table(files[1], SHIFTED_FACES)
+    hidden = (index["shift"] == "noise") & (index["video"] == "real3.mp4")
+    assert hidden.any()
+    write_table(index[~hidden], SHIFTED_FACES, files[1])
+    score_shifts(
+        trained / f"train/tiny/{MODEL}/model.safetensors",
+        trained / f"train/tiny/{MODEL}/run.json",
+        folder / "faces",
+        [files[1]],
+        splits,
+        1,
+        16,
+        folder / "scores.parquet",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(trained: Path, shifts: Path) -> dict:
+    evaluate_shifts(
+        [shifts / "scores.parquet"],
+        [trained / f"train/tiny/{MODEL}/run.json"],
+        [shifts / "faces/part-00.videos.parquet"],
+        trained / "splits.parquet",
+        trained / "evaluation/tiny/calibration.json",
+        trained / "evaluation/tiny/shifts.json",
+        trained / "evaluation/tiny/shifts.svg",
+    )
+    return json.loads((trained / "evaluation/tiny/shifts.json").read_text())
+
+
+def test_the_sample_holds_families_of_the_folds_that_are_asked(shifts: Path) -> None:
+    sample = read_table(shifts / "sample.parquet", SHIFT_SAMPLE)
+    assert sorted(sample["video"]) == sorted(
+        f"{kind}{i}.mp4" for kind in ("fake", "real") for i in (0, 1, 3, 4)
+    )
+
+
+def test_without_a_face_in_the_folds_there_is_nothing_to_shift(
+    trained: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UnmaskError, match=r"evaluation\.shift_videos: no video with a face"):
+        sample_shifts(
+            trained / "videos.parquet", trained / "splits.parquet", [7], 9, tmp_path / "sample"
+        )
+
+
+def test_no_shifted_crop_of_a_training_video_is_scored(shifts: Path) -> None:
+    scores = read_table(shifts / "scores.parquet", SHIFT_SCORES)
+    assert set(scores["role"]) == {"select", "report"}
+    assert set(scores["shift"]) == set(SHIFTS)
+    roles = dict(zip(scores["video"].str[4].astype(int) % 3, scores["role"], strict=True))
+    assert roles == {0: "report", 1: "select"}
+
+
+def test_what_a_shift_takes_away_costs_the_model_that_lived_on_it(measured: dict) -> None:
+    """The model knows fakes by their colour, so without colour it knows nothing."""
+    report = measured["report"]
+    assert set(report["shifts"]) == set(SHIFTS) - {"clean"}
+    assert report["clean"]["roc_auc"] == 1
+    clean, grey = report["clean"]["log_loss"], report["shifts"]["grayscale"]["log_loss"]
+    assert grey > clean + 0.2
+    assert report["shifts"]["flip"]["log_loss"] == pytest.approx(clean, abs=0.15)
+
+
+def test_a_video_whose_face_is_hidden_is_answered_with_the_prior_and_counts(
+    shifts: Path, measured: dict
+) -> None:
+    noise = measured["report"]["shifts"]["noise"]
+    assert noise["without_face"] == 1
+    assert noise["videos"] == measured["report"]["clean"]["videos"] == 4
+    scores = read_table(shifts / "scores.parquet", SHIFT_SCORES)
+    seen = scores[(scores["shift"] == "noise") & (scores["role"] == "report")]
+    logits = seen.groupby("video")["logit"].mean()
+    answers = {video: 1 / (1 + np.exp(-logit)) for video, logit in logits.items()}
+    answers["real3.mp4"] = 0.6  # the calibration's prior
+    labels = [video.startswith("fake") for video in answers]
+    assert noise["log_loss"] == pytest.approx(log_loss(labels, list(answers.values())), rel=1e-6)
+
+
+def test_worst_mean_and_selection_score_are_those_of_the_shifts(measured: dict) -> None:
+    for role in ("report", "select"):
+        losses = {name: one["log_loss"] for name, one in measured[role]["shifts"].items()}
+        assert measured[role]["worst"] == max(losses, key=losses.__getitem__)
+        assert measured[role]["mean_log_loss"] == pytest.approx(np.mean(list(losses.values())))
+    select = measured["select"]
+    expected = (select["clean"]["log_loss"] + select["mean_log_loss"]) / 2
+    assert measured["selection_score"] == pytest.approx(expected)
+
+
+def test_each_shift_is_in_the_model_s_run_and_on_the_figure(trained: Path, measured: dict) -> None:
+    run = json.loads((trained / f"train/tiny/{MODEL}/run.json").read_text())
+    logged = mlflow.MlflowClient(run["tracking_uri"]).get_run(run["run_id"]).data.metrics
+    for name, one in measured["report"]["shifts"].items():
+        assert logged[f"shift/{name}/log_loss"] == pytest.approx(one["log_loss"])
+    assert logged["shift/selection_score"] == pytest.approx(measured["selection_score"])
+    svg = (trained / "evaluation/tiny/shifts.svg").read_text()
+    assert all(f"<!-- {name}" in svg for name in measured["report"]["shifts"])
+
+
+@pytest.fixture(scope="module")
+def sets(trained: Path) -> pd.DataFrame:
+    """Two other sets: REAL clips alone, one of them without a face; and of both labels."""
+    parts = {
+        "reals": {"one.mp4": "REAL", "two.mp4": "REAL", "nobody.mp4": "REAL", "gone.mp4": "REAL"},
+        "both": {"three.mp4": "REAL", "fake.mp4": "FAKE"},
+    }
+    for name, entries in parts.items():
+        out = trained / "sets" / name
+        part = write_part(out / "part", entries)
+        for index, video in enumerate(entries):
+            change = recolour if video == "fake.mp4" else None
+            at, people = (0.4 + 0.05 * index, 0.5), int(video != "nobody.mp4")
+            if video != "gone.mp4":
+                encode_video(part / video, SIZE, at=at, people=people, change=change)
+        # A file that is in the data, too.
+        if name == "both":
+            (part / "fake.mp4").write_bytes((trained / "part/fake1.mp4").read_bytes())
+        work_part(part, out)
+        score_set(
+            trained / f"train/tiny/{MODEL}/model.safetensors",
+            trained / f"train/tiny/{MODEL}/run.json",
+            out / "faces",
+            [out / "faces/part-00.parquet"],
+            out / "videos.parquet",
+            1,
+            16,
+            out / f"scores/tiny/{MODEL}.parquet",
+        )
+    evaluate_sets(
+        list(parts),
+        [trained / "sets" / name / "videos.parquet" for name in parts],
+        trained / "videos.parquet",
+        [trained / f"train/tiny/{MODEL}/run.json"],
+        trained,
+        trained / "evaluation/sets.csv",
+        trained / "evaluation/sets.svg",
+    )
+    return pd.read_csv(trained / "evaluation/sets.csv").set_index("set")
+
+
+def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.DataFrame) -> None:
+    reals = sets.loc["reals"]
+    assert (reals["videos"], reals["fake"], reals["without_face"]) == (3, 0, 1)
+    assert np.isnan(reals["roc_auc"])
+    assert reals["best_constant_log_loss"] == pytest.approx(0, abs=1e-9)
+    scores = read_table(trained / f"sets/reals/scores/tiny/{MODEL}.parquet", SCORES)
+    assert set(scores["video"]) == {"one.mp4", "two.mp4"}
+    logits = scores.groupby("video")["logit"].mean().to_list()
+    losses = [np.log1p(np.exp(logit)) for logit in logits] + [-np.log(1 - 0.6)]
+    assert reals["log_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_a_set_of_both_labels_has_an_auc_and_known_files_are_counted(sets: pd.DataFrame) -> None:
+    both = sets.loc["both"]
+    assert both["roc_auc"] == 1
+    assert both["best_constant_log_loss"] == pytest.approx(np.log(2))
+    assert (both["videos"], both["also_in_data"]) == (2, 1)
+    assert sets.loc["reals", "also_in_data"] == 0
+
+
+def test_a_set_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"evaluation\.sets\.celeb: no folder"):
+        find_parts(tmp_path / "celeb", "evaluation.sets.celeb")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UnmaskError, match=r"evaluation\.sets\.empty: no part in"):
+        find_parts(tmp_path / "empty", "evaluation.sets.empty")
+
+
+def test_the_ledger_of_the_data_knows_no_video_of_a_set(trained: Path, sets: pd.DataFrame) -> None:
+    ledger = read_table(trained / "videos.parquet", VIDEOS)
+    assert len(ledger) == 12
+    assert "one.mp4" not in set(ledger["video"])

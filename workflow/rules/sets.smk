@@ -1,0 +1,135 @@
+"""External sets: further data that every model answers, and that nothing is trained or chosen on.
+
+The parts of a set go through the rules of videos.smk and faces.smk, as shards sets/SET/PART-CHUNK.
+
+INPUTS
+    the folders of evaluation.sets, results/train/, results/evaluation/EXPERIMENT/calibration.json
+
+OUTPUTS
+    results/sets/SET/videos.parquet, ledger.json    the ledger of the set: apart from the data's
+    results/sets/SET/scores/EXPERIMENT/             a row per face
+    results/evaluation/sets.csv, .svg               all experiments on all sets
+"""
+
+
+rule set_ledger:
+    input:
+        probes=of_set("results/probe/{shard}.parquet"),
+        cropped=of_set("results/faces/{shard}.videos.parquet"),
+    output:
+        ledger="results/sets/{set}/videos.parquet",
+        summary="results/sets/{set}/ledger.json",
+    log:
+        "logs/set_ledger/{set}.log",
+    benchmark:
+        "benchmarks/set_ledger/{set}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=source_digest("videos.ledger"),
+    shell:
+        r"""
+        python -m unmask ledger \
+            --log {log:q} \
+            --probes {input.probes:q} \
+            --cropped {input.cropped:q} \
+            --out {output.ledger:q} \
+            --summary {output.summary:q}
+        """
+
+
+rule score_set:
+    input:
+        model="results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
+        run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
+        ledger="results/sets/{set}/videos.parquet",
+        shards=of_set("results/faces/{shard}.tar"),
+        indices=of_set("results/faces/{shard}.parquet"),
+    output:
+        "results/sets/{set}/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+    log:
+        "logs/score_set/{set}/{experiment}/fold{fold}-seed{seed}.log",
+    benchmark:
+        "benchmarks/score_set/{set}/{experiment}/fold{fold}-seed{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        gpu=1,
+        runtime=240,
+    params:
+        settings=training_settings,
+        code=source_digest("evaluation.further_scores"),
+    shell:
+        r"""
+        python -m unmask score-set \
+            --log {log:q} \
+            --model {input.model:q} \
+            --run {input.run:q} \
+            --ledger {input.ledger:q} \
+            --shards results/faces/sets/{wildcards.set:q} \
+            --indices {input.indices:q} \
+            --threads {threads:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule evaluate_sets:
+    input:
+        scores=[
+            path
+            for name in SETS
+            for path in of_all_models(
+                f"results/sets/{name}/scores/{{experiment}}/{{model}}.parquet"
+            )
+        ],
+        calibrations=expand(
+            "results/evaluation/{experiment}/calibration.json", experiment=MODELS
+        ),
+        runs=of_all_models("results/train/{experiment}/{model}/run.json"),
+        ledgers=expand("results/sets/{set}/videos.parquet", set=SETS),
+        ledger="results/videos.parquet",
+    output:
+        table=report(
+            "results/evaluation/sets.csv",
+            caption="../report/sets.rst",
+            category="Experiments",
+            labels={"figure": "External sets, table"},
+        ),
+        figure=report(
+            "results/evaluation/sets.svg",
+            caption="../report/sets.rst",
+            category="Experiments",
+            labels={"figure": "External sets"},
+        ),
+    log:
+        "logs/evaluate_sets.log",
+    benchmark:
+        "benchmarks/evaluate_sets.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        names=list(SETS),
+        code=source_digest("evaluation.sets"),
+    shell:
+        r"""
+        python -m unmask evaluate-sets \
+            --log {log:q} \
+            --names {params.names:q} \
+            --ledgers {input.ledgers:q} \
+            --ledger {input.ledger:q} \
+            --runs {input.runs:q} \
+            --results results \
+            --table {output.table:q} \
+            --figure {output.figure:q}
+        """

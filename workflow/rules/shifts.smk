@@ -1,0 +1,169 @@
+"""Shifts: some videos made smaller, slower, noisier …, and what that costs each model.
+
+INPUTS
+    the videos of a part, results/probe/SHARD.parquet, results/videos.parquet, results/splits.parquet
+    results/train/EXPERIMENT/, results/evaluation/EXPERIMENT/calibration.json
+
+OUTPUTS
+    results/shifts/sample.parquet                 the videos that are shifted
+    results/shifts/faces/SHARD.tar                JPEG crops of all shifts, clean ones among them
+    results/shifts/faces/SHARD.parquet            their index: a face index with a column shift
+    results/shifts/faces/SHARD.videos.parquet     what became of each video under each shift
+    results/shifts/scores/EXPERIMENT/             a row per shifted face the model was not trained on
+    results/evaluation/EXPERIMENT/shifts.json, .svg
+"""
+
+
+rule sample_shifts:
+    input:
+        ledger="results/videos.parquet",
+        splits="results/splits.parquet",
+    output:
+        "results/shifts/sample.parquet",
+    log:
+        "logs/sample_shifts.log",
+    benchmark:
+        "benchmarks/sample_shifts.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folds=ASKED_FOLDS,
+        settings=shift_settings("shift_videos"),
+        code=source_digest("evaluation.shifting"),
+    shell:
+        r"""
+        python -m unmask sample-shifts \
+            --log {log:q} \
+            --ledger {input.ledger:q} \
+            --splits {input.splits:q} \
+            --folds {params.folds:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule shift_faces:
+    input:
+        sample="results/shifts/sample.parquet",
+        probe="results/probe/{shard}.parquet",
+    output:
+        shard="results/shifts/faces/{shard}.tar",
+        index="results/shifts/faces/{shard}.parquet",
+        videos="results/shifts/faces/{shard}.videos.parquet",
+    log:
+        "logs/shift_faces/{shard}.log",
+    benchmark:
+        "benchmarks/shift_faces/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 4  # each takes another video
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        part=part_of,
+        settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
+        code=source_digest("evaluation.shifting"),
+    shell:
+        r"""
+        python -m unmask shift-faces \
+            --log {log:q} \
+            --part {params.part:q} \
+            --probe {input.probe:q} \
+            --sample {input.sample:q} \
+            --workers {threads:q} \
+            --settings {params.settings:q} \
+            --shard {output.shard:q} \
+            --index {output.index:q} \
+            --videos {output.videos:q}
+        """
+
+
+rule score_shifts:
+    input:
+        model="results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
+        run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
+        splits="results/splits.parquet",
+        shards=expand("results/shifts/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/shifts/faces/{shard}.parquet", shard=SHARDS),
+    output:
+        "results/shifts/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+    log:
+        "logs/score_shifts/{experiment}/fold{fold}-seed{seed}.log",
+    benchmark:
+        "benchmarks/score_shifts/{experiment}/fold{fold}-seed{seed}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        gpu=1,
+        runtime=240,
+    params:
+        settings=training_settings,
+        code=source_digest("evaluation.further_scores"),
+    shell:
+        r"""
+        python -m unmask score-shifts \
+            --log {log:q} \
+            --model {input.model:q} \
+            --run {input.run:q} \
+            --splits {input.splits:q} \
+            --shards results/shifts/faces \
+            --indices {input.indices:q} \
+            --threads {threads:q} \
+            --settings {params.settings:q} \
+            --out {output:q}
+        """
+
+
+rule evaluate_shifts:
+    input:
+        scores=models_of("results/shifts/scores/{experiment}/{model}.parquet"),
+        runs=models_of("results/train/{experiment}/{model}/run.json"),
+        videos=expand("results/shifts/faces/{shard}.videos.parquet", shard=SHARDS),
+        splits="results/splits.parquet",
+        calibration="results/evaluation/{experiment}/calibration.json",
+    output:
+        summary=report(
+            "results/evaluation/{experiment}/shifts.json",
+            caption="../report/shifts.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Shifts, figures"},
+        ),
+        figure=report(
+            "results/evaluation/{experiment}/shifts.svg",
+            caption="../report/shifts.rst",
+            category="Evaluation",
+            subcategory="{experiment}",
+            labels={"experiment": "{experiment}", "figure": "Shifts"},
+        ),
+    log:
+        "logs/evaluate_shifts/{experiment}.log",
+    benchmark:
+        "benchmarks/evaluate_shifts/{experiment}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=source_digest("evaluation.robustness"),
+    shell:
+        r"""
+        python -m unmask evaluate-shifts \
+            --log {log:q} \
+            --scores {input.scores:q} \
+            --runs {input.runs:q} \
+            --videos {input.videos:q} \
+            --splits {input.splits:q} \
+            --calibration {input.calibration:q} \
+            --summary {output.summary:q} \
+            --figure {output.figure:q}
+        """
