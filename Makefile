@@ -47,7 +47,7 @@ bench-loader: $(INSTALLED)
 # The training loop beside bare steps of the same model; BENCH="--backbone … --precision bf16-mixed".
 BENCH ?=
 bench-train: $(INSTALLED)
-	$(BIN)/python tests/benchmark/bench_train.py $(BENCH)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmark/bench_train.py $(BENCH)
 
 # An evaluation of tables of DFDC's size.
 bench-evaluate: $(INSTALLED)

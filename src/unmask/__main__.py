@@ -16,10 +16,15 @@ _MEMORY = ":".join(
     )
 )
 _HEAVY = {"extract-frames", "crop-faces", "plan"}
+# PyTorch's threads wait for each other asleep, not spinning: beside other work, of the loader or of
+# another user, a step of training is eight times as fast (docs/benchmarks.md). OpenMP reads this
+# when PyTorch is imported.
+_WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> int:
     """Run the command line; return the exit status."""
+    os.environ.setdefault(*_WAITING)
     if (
         sys.platform == "linux"
         and _HEAVY.intersection(sys.argv[1:2])

@@ -1,4 +1,4 @@
-"""The command starts with the memory settings that decoding asks for."""
+"""The command starts with the settings of memory and threads that its work asks for."""
 
 import os
 import subprocess
@@ -8,16 +8,16 @@ import pytest
 
 SHOW = (
     "import os, sys; sys.argv = sys.orig_argv[2:];"
-    "import unmask.cli; unmask.cli.main = lambda: print(os.environ.get('GLIBC_TUNABLES'));"
+    "import unmask.cli; unmask.cli.main = lambda: print(os.environ.get({name!r}));"
     "from unmask.__main__ import main; main()"
 )
 
 
-def settings_of(command: str, **environment: str) -> str:
-    """What glibc was told when the process started that runs a command."""
-    inherited = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+def settings_of(command: str, name: str = "GLIBC_TUNABLES", **environment: str) -> str:
+    """What a variable says when a command runs."""
+    inherited = {k: v for k, v in os.environ.items() if k != name}
     shown = subprocess.run(
-        [sys.executable, "-c", SHOW, command],
+        [sys.executable, "-c", SHOW.format(name=name), command],
         env=inherited | environment,
         capture_output=True,
         text=True,
@@ -33,3 +33,9 @@ def test_decoding_starts_with_large_pages_and_a_users_own_settings_win() -> None
     assert settings_of("extract-frames", GLIBC_TUNABLES="glibc.malloc.check=0") == (
         "glibc.malloc.check=0"
     )
+
+
+def test_threads_wait_asleep_unless_a_user_says_otherwise() -> None:
+    name = "OMP_WAIT_POLICY"
+    assert settings_of("train", name) == "PASSIVE"
+    assert settings_of("train", name, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
