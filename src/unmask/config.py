@@ -397,12 +397,19 @@ class EvaluationConfig(Section):
     )
 
 
+# What `kaggle.experiment` may say instead of a name.
+BEST, ENSEMBLE = "best", "ensemble"
+
+
 class KaggleConfig(Section):
     """The upload folder and the submission."""
 
     bundle: Name = Field("unmask", description="folder under results/kaggle/")
     experiment: str = Field(
-        "best", description="experiment to ship; 'best' is the lowest log loss on the select role"
+        BEST,
+        description="experiment to ship; 'best' has the lowest log loss on the select role, "
+        "'ensemble' are those that answer best together within `max_bytes` and "
+        "`seconds_per_video`",
     )
     max_bytes: int = Field(
         1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
@@ -506,10 +513,16 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
     _check_faces(config.faces)
     for name in config.experiments:
         _check_experiment(name, config)
-    if config.kaggle.experiment not in {"best", *config.experiments}:
+    taken = {BEST, ENSEMBLE} & set(config.experiments)
+    if taken:
         raise UnmaskError(
-            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best' nor one of "
-            f"experiments ({', '.join(config.experiments)})"
+            f"config: experiments.{min(taken)}: kaggle.experiment knows this name as something "
+            "else; give the experiment another"
+        )
+    if config.kaggle.experiment not in {BEST, ENSEMBLE, *config.experiments}:
+        raise UnmaskError(
+            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best', "
+            f"'ensemble' nor one of experiments ({', '.join(config.experiments)})"
         )
     return config
 

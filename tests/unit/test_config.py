@@ -99,7 +99,11 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
         ),
         ({"training": {"augment": {"mixup": 0.1}}}, "mixup: there are no pairs to mix in balanced"),
         ({"training": {"blended": 0.1}}, "blended: only paired batches have a share"),
-        ({"kaggle": {"experiment": "b4"}}, "kaggle.experiment: 'b4' is neither 'best' nor"),
+        (
+            {"kaggle": {"experiment": "b4"}},
+            "kaggle.experiment: 'b4' is neither 'best', 'ensemble' nor",
+        ),
+        ({"experiments": {"best": {}}}, "experiments.best: kaggle.experiment knows this name"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(

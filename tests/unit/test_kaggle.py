@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from unmask.faces.search import find_faces
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
 from unmask.kaggle import predict as prediction
-from unmask.kaggle.bundle import check_size
+from unmask.kaggle.bundle import check_size, choose_experiments
 from unmask.kaggle.predict import (
     CONFIG,
     MANIFEST,
@@ -43,7 +44,7 @@ from unmask.kaggle.predict import (
     write_submission,
 )
 from unmask.kaggle.wheels import repack_wheel
-from unmask.tables import FACES, read_table
+from unmask.tables import FACES, read_table, write_json
 from unmask.training.backbones import create_backbone, save_model
 from unmask.videos.frames import sample_frames
 
@@ -64,7 +65,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
     readout = Readout("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8)).as_json()
-    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "readout": readout}
+    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "readout": readout, "weight": 1.0}
     files = {
         path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in folder.iterdir()
@@ -151,10 +152,10 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
     (member,) = loaded.members
     crops = crops_of(loaded, challenge / "test_videos/person.mp4")
 
-    def answer(*intercepts: float) -> float:
+    def answer(weights: dict[float, float]) -> float:
         members = [
-            Member(member.network, member.input, 0.0, constant(intercept))
-            for intercept in intercepts
+            Member(member.network, member.input, 0.0, constant(intercept), weight)
+            for intercept, weight in weights.items()
         ]
         found = predict_crops(
             Bundle(loaded.config, members, create_detector(loaded.config.faces), loaded.device),
@@ -163,8 +164,9 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
         assert found is not None
         return found
 
-    assert answer(2.0) == pytest.approx(expit(2.0))
-    assert answer(2.0, -1.0, 5.0) == pytest.approx(expit(2.0))
+    assert answer({2.0: 1.0}) == pytest.approx(expit(2.0))
+    assert answer({2.0: 0.2, -1.0: 0.2, 5.0: 0.2}) == pytest.approx(expit(2.0))
+    assert answer({2.0: 0.75, -2.0: 0.25}) == pytest.approx(expit(1.0))
 
 
 def test_answers_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
@@ -277,3 +279,28 @@ def test_an_installed_package_is_packed_into_a_wheel_that_works_unpacked(tmp_pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert repack_wheel("av", tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
+    for name in ("a", "b"):
+        write_json({"report": {"log_loss": 0.4}}, folder / name / "metrics.json")
+    write_json({"order": ["b", "a"], "ensemble": ensemble}, folder / "comparison.json")
+    return folder / "comparison.json"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "weights"),
+    [("best", {"b": 1.0}), ("a", {"a": 1.0}), ("ensemble", {"a": 0.25, "b": 0.75})],
+)
+def test_the_best_a_named_one_or_an_ensemble_is_shipped(
+    wanted: str, weights: dict[str, float], tmp_path: Path
+) -> None:
+    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "report": {"log_loss": 0.3}}
+    shipped = choose_experiments(wanted, tmp_path, compared(tmp_path, ensemble))
+    assert shipped.weights == weights
+    assert shipped.report["log_loss"] == (0.3 if wanted == "ensemble" else 0.4)
+
+
+def test_an_ensemble_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"^kaggle.experiment: there is no ensemble; it takes"):
+        choose_experiments("ensemble", tmp_path, compared(tmp_path, None))

@@ -16,7 +16,7 @@ rule export:
         calibrations=expand(
             "results/evaluation/{experiment}/calibration.json", experiment=MODELS
         ),
-        comparison="results/evaluation/comparison.csv",
+        comparison="results/evaluation/comparison.json",
     output:
         directory(BUNDLE),
     log:

@@ -37,7 +37,8 @@ class ComparisonFiles:
 
     Attributes:
         table: CSV, the best on the select role first: the report role chooses nothing.
-        details: JSON, each experiment's `Difference` from the first of the table, and the ensemble.
+        details: JSON: the order of the table, each experiment's `Difference` from the first, and
+            the ensemble.
         figure: SVG.
         page: HTML: all of it for people.
     """
@@ -137,7 +138,7 @@ def compare(
     ensemble = _ensemble(answered, [json.loads(path.read_text()) for path in costs], config)
     with atomic_path(output.table) as temporary:
         comparison.to_csv(temporary, index=False)
-    write_json({"differences": told, "ensemble": ensemble}, output.details)
+    write_json({"order": names, "differences": told, "ensemble": ensemble}, output.details)
     figures.save(figures.comparison(comparison), output.figure)
     with atomic_path(output.page) as temporary:
         picture = output.figure.read_bytes()

@@ -7,15 +7,14 @@ import json
 import logging
 import platform
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import unmask
-from unmask.config import Config
+from unmask.config import BEST, ENSEMBLE, Config
 from unmask.errors import UnmaskError
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
 from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT
@@ -89,45 +88,46 @@ class Trained:
 def export_bundle(
     trained: list[Trained], evaluation: Path, comparison: Path, config: Config, output: Path
 ) -> None:
-    """Write the upload folder of the chosen experiment and register it with MLflow.
+    """Write the upload folder of the chosen experiments and register it with MLflow.
 
     Args:
-        trained: all trained models; those of the chosen experiment are taken.
+        trained: all trained models; those of the chosen experiments are taken.
         evaluation: folder with one evaluation folder per experiment.
-        comparison: the comparison table; its first row is the best on the select role.
+        comparison: `comparison.json`: which experiment is the best on the select role, and which
+            would answer together.
         config: sections frames, faces, evaluation, kaggle and tracking are used.
         output: the folder; what is in it is replaced.
 
     Raises:
         UnmaskError: the bundle is larger than `kaggle.max_bytes`.
     """
-    experiment = config.kaggle.experiment
-    if experiment == "best":
-        experiment = str(pd.read_csv(comparison)["experiment"].iloc[0])
-    metrics = json.loads((evaluation / experiment / "metrics.json").read_text())
-    readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
+    shipped = choose_experiments(config.kaggle.experiment, evaluation, comparison)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-
+    runs = [(one, json.loads(one.run.read_text())) for one in trained]
+    models = Counter(run["experiment"] for _, run in runs)
     members = []
-    for one in trained:
-        run = json.loads(one.run.read_text())
-        if run["experiment"] == experiment:
-            name = f"{experiment}_{run['model']}.safetensors"
-            network, model_input = load_model(one.model)
-            save_model(network, model_input, output / name, half=True)
-            members.append(
-                {
-                    "file": name,
-                    "experiment": experiment,
-                    "model": run["model"],
-                    "fold": run["fold"],
-                    "seed": run["seed"],
-                    "run_id": run["run_id"],
-                    "prior_shift": run["prior_shift"],
-                    "readout": readouts[run["model"]],
-                }
-            )
+    for one, run in runs:
+        experiment = run["experiment"]
+        if experiment not in shipped.weights:
+            continue
+        name = f"{experiment}_{run['model']}.safetensors"
+        network, model_input = load_model(one.model)
+        save_model(network, model_input, output / name, half=True)
+        readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
+        members.append(
+            {
+                "file": name,
+                "experiment": experiment,
+                "model": run["model"],
+                "fold": run["fold"],
+                "seed": run["seed"],
+                "run_id": run["run_id"],
+                "prior_shift": run["prior_shift"],
+                "readout": readouts[run["model"]],
+                "weight": shipped.weights[experiment] / models[experiment],
+            }
+        )
     settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
     faces = config.faces
     packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
@@ -142,20 +142,60 @@ def export_bundle(
     (output / SCRIPT).write_text(_SCRIPT)
     write_json(settings, output / CONFIG)
     write_json(_dataset_metadata(config), output / "dataset-metadata.json")
-    report = metrics["report"]
+    report = shipped.report
     readme = _README.format(
         title=config.kaggle.title,
-        experiment=experiment,
-        models=", ".join(member["model"] for member in members),
+        experiment=shipped.name,
+        models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
         log_loss=report["log_loss"],
         constant=report["best_constant_log_loss"],
     )
     (output / "README.md").write_text(readme)
-    write_json(_manifest(output, members, metrics), output / MANIFEST)
+    write_json(_manifest(output, members, report), output / MANIFEST)
     check_size(output, config.kaggle.max_bytes)
-    run = json.loads(trained[0].run.read_text()) | {"run_id": members[0]["run_id"]}
+    run = runs[0][1] | {"run_id": members[0]["run_id"]}
     registered = register_bundle(run, config.tracking.model, output, report)
-    logger.info("%s: %s, model version %s", output, experiment, registered)
+    logger.info("%s: %s, model version %s", output, shipped.name, registered)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What a bundle answers with.
+
+    Attributes:
+        name: of the experiment, or ensemble.
+        weights: of each experiment; they sum to 1.
+        report: metrics of the report role.
+    """
+
+    name: str
+    weights: dict[str, float]
+    report: dict[str, Any]
+
+
+def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
+    """Return the experiments to ship.
+
+    Args:
+        wanted: `kaggle.experiment`: a name, best, or ensemble.
+        evaluation: folder with one evaluation folder per experiment.
+        comparison: `comparison.json`.
+
+    Raises:
+        UnmaskError: an ensemble is wanted and there is none.
+    """
+    compared = json.loads(comparison.read_text())
+    if wanted == ENSEMBLE:
+        ensemble = compared["ensemble"]
+        if ensemble is None:
+            raise UnmaskError(
+                "kaggle.experiment: there is no ensemble; it takes two experiments that train a "
+                "common fold, and one that fits kaggle.max_bytes and kaggle.seconds_per_video"
+            )
+        return Shipped(ENSEMBLE, ensemble["weights"], ensemble["report"])
+    name = compared["order"][0] if wanted == BEST else wanted
+    metrics = json.loads((evaluation / name / "metrics.json").read_text())
+    return Shipped(name, {name: 1.0}, metrics["report"])
 
 
 def check_size(folder: Path, max_bytes: int) -> int:
@@ -177,13 +217,13 @@ def check_size(folder: Path, max_bytes: int) -> int:
 
 
 def _manifest(
-    folder: Path, members: list[dict[str, Any]], metrics: dict[str, Any]
+    folder: Path, members: list[dict[str, Any]], report: dict[str, Any]
 ) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     return {
         "unmask": unmask.__version__,
         "members": members,
-        "metrics": metrics["report"],
+        "metrics": report,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in _VERSIONS},

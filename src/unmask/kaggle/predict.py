@@ -59,12 +59,14 @@ class Member:
         input: what it takes.
         prior_shift: moves its logits from the training prior to that of its data.
         readout: how they are read; fitted on the select role of its fold.
+        weight: of its log-odds among all members'.
     """
 
     network: nn.Module
     input: ModelInput
     prior_shift: float
     readout: Readout
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def load_bundle(folder: Path) -> Bundle:
     for described in manifest["members"]:
         network, model_input = load_model(folder / described["file"])
         readout = Readout.from_json(described["readout"])
-        members.append(Member(network.to(device), model_input, described["prior_shift"], readout))
+        shift, weight = described["prior_shift"], described["weight"]
+        members.append(Member(network.to(device), model_input, shift, readout, weight))
     return Bundle(config, members, create_detector(config.faces), device)
 
 
@@ -123,7 +126,8 @@ def predict_crops(bundle: Bundle, crops: list[Crop]) -> float | None:
     """Return the probability of FAKE of one video's crops; None where there are none.
 
     Each member's crops become one logit as in evaluation, then a calibrated probability at the
-    expected prior of the test set; members are averaged in log-odds.
+    expected prior of the test set; members are averaged in log-odds,
+    by their weights.
     """
     if not crops:
         return None
@@ -134,8 +138,9 @@ def predict_crops(bundle: Bundle, crops: list[Crop]) -> float | None:
         logits = member_logits(member, pictures, bundle.device) + member.prior_shift
         faces = FaceLogits(logits, np.zeros(len(logits), np.int64), track)
         video = member.readout.logits(faces)
-        answers.append(member.readout.calibration.log_odds(video, bundle.config.kaggle.prior))
-    return float(expit(np.mean(answers)))
+        (log_odds,) = member.readout.calibration.log_odds(video, bundle.config.kaggle.prior)
+        answers.append(log_odds)
+    return float(expit(np.average(answers, weights=[one.weight for one in bundle.members])))
 
 
 def member_logits(
