@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from ffprobe import assert_like_ffprobe
-from unmask.config import FacesConfig, FramesConfig
+from unmask.config import Config, FacesConfig, FramesConfig
+from unmask.evaluation.shifting import shift_video
+from unmask.evaluation.shifts import SHIFTS
 from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
@@ -23,7 +25,7 @@ from unmask.splits.shortcuts import find_shortcuts
 from unmask.tables import PROBE, Label, Status
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
-from unmask.videos.source import Entry, read_metadata
+from unmask.videos.source import Entry, VideoFile, read_metadata
 
 ROOT = Path(os.environ.get("UNMASK_REAL_DATA", "../shared/data"))
 
@@ -105,3 +107,14 @@ def test_frame_counts_alone_tell_a_little_of_dfdc_s_labels() -> None:
     assert found.together is not None
     assert found.together.auc == pytest.approx(0.543, abs=0.006)
     assert 0.535 < found.together.low < found.together.high < 0.555
+
+
+def test_a_real_person_is_found_under_every_shift_and_twice_the_same() -> None:
+    config = Config.model_validate({"frames": {"per_video": 8}, "evaluation": {"shift_seconds": 1}})
+    clip = clips()[0]
+    first, again = (shift_video(VideoFile(clip.parent, clip.name), config) for _ in range(2))
+    assert [one.shift for one in first] == list(SHIFTS)
+    assert {one.status for one in first} == {Status.OK}
+    assert [crop.jpeg for one in first for crop in one.crops] == [
+        crop.jpeg for one in again for crop in one.crops
+    ]
