@@ -154,7 +154,8 @@ def export_bundle(
     write_json(_manifest(output, members, report), output / MANIFEST)
     check_size(output, config.kaggle.max_bytes)
     run = runs[0][1] | {"run_id": members[0]["run_id"]}
-    registered = register_bundle(run, config.tracking.model, output, report)
+    figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
+    registered = register_bundle(run, config.tracking.model, output, figures)
     logger.info("%s: %s, model version %s", output, shipped.name, registered)
 
 
