@@ -17,6 +17,7 @@ from unmask.evaluation.bootstrap import (
     metric_intervals,
     resampled_metrics,
     resampling,
+    row_losses,
 )
 from unmask.evaluation.compare import paired_difference
 from unmask.evaluation.metrics import (
@@ -174,6 +175,23 @@ def test_resamples_with_many_answers_agree_with_exact_ones() -> None:
         for draw in range(20)
     ]
     np.testing.assert_allclose(many["roc_auc"][:20], exact, atol=2e-4)
+
+
+@pytest.mark.parametrize("families", [2, 4, 12, 19, 20])
+def test_intervals_of_few_groups_stay_within_reason(families: int) -> None:
+    labels, answers, groups = draw_families(np.random.default_rng(8), families)
+    resampled = resampling(groups, 500)
+    losses = row_losses(labels, answers)["log_loss"]
+    low, high = mean_interval(losses, resampled)
+    assert low is not None
+    assert high is not None
+    assert 0 < low < losses.mean() < high
+    if families > 2:
+        assert high < 6 * losses.mean()
+    lower, higher = mean_interval(losses - losses.mean(), resampled)
+    assert lower is not None
+    assert higher is not None
+    assert lower < 0 < higher
 
 
 def test_a_single_group_has_no_interval() -> None:

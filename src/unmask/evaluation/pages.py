@@ -167,6 +167,10 @@ def pictures_page(title: str, sections: Sequence[tuple[str, str, bytes]]) -> str
     return _page(title, body)
 
 
+# With fewer groups, intervals of the log loss cover less than they say.
+_ENOUGH_GROUPS = 30
+_FEW = f" With fewer than {_ENOUGH_GROUPS} groups the intervals are too narrow."
+
 # What stands first on an experiment's page, with its words; the rest keeps its key.
 _METRICS = {
     "log_loss": "log loss",
@@ -238,12 +242,13 @@ def experiment_page(metrics: Mapping[str, Any], figures: Mapping[str, bytes]) ->
             for name, one in metrics["readouts"].items()
         ]
     )
+    few = metrics["report"]["groups"] < _ENOUGH_GROUPS
     worst = metrics["worst_subgroup"]
     body = _section(
         "Metrics",
         "Videos, people and faces of the report role, on which nothing was chosen; in brackets "
         "95 % intervals over groups that share nobody. The select role, on which the epoch was "
-        "chosen, is answered by calibrations that have not seen the video.",
+        "chosen, is answered by calibrations that have not seen the video." + (_FEW if few else ""),
         pd.DataFrame(rows),
     )
     body += _section("Groups", f"Worst: {worst}." if worst else "", groups)
@@ -287,7 +292,8 @@ def comparison_page(
     body = _section(
         "Experiments",
         "On videos of the report role. The order is that of the select role: the report role "
-        "chooses nothing. No constant answer beats the one given.",
+        "chooses nothing. No constant answer beats the one given."
+        + (_FEW if comparison["report_groups"].min() < _ENOUGH_GROUPS else ""),
         pd.DataFrame(rows),
     )
     source = f"data:image/svg+xml;base64,{base64.b64encode(figure).decode()}"
