@@ -53,7 +53,8 @@ Floats = NDArray[np.float64]
 
 _VIDEO = ["part", "video"]
 _TRACK = [*_VIDEO, "track"]
-_FACE = [*_TRACK, "frame"]
+# What groups and the page of mistakes need of the face index.
+_INDEX = [*_TRACK, "x0", "x1", "brightness", "sharpness", "shard", "key", "offset", "size"]
 _ON_THE_PAGE = {
     "Answers": "answers.svg",
     "What the log loss is made of": "losses.svg",
@@ -158,23 +159,7 @@ def evaluate(
     predictions = pd.concat(videos.values(), ignore_index=True)
     report = predictions[predictions["role"] == Role.REPORT]
     all_videos = read_table(ledger, VIDEOS)
-    index = read_tables(
-        indices,
-        FACES,
-        [
-            *_VIDEO,
-            "track",
-            "frame",
-            "x0",
-            "x1",
-            "brightness",
-            "sharpness",
-            "shard",
-            "key",
-            "offset",
-            "size",
-        ],
-    )
+    index = read_tables(indices, FACES, _INDEX)
     described = describe_videos(report, all_videos, index)
     groups = measure_subgroups(described, config.resamples)
 
@@ -254,8 +239,7 @@ def answer_videos(
 ) -> ModelAnswers:
     """Return one model's calibrated answers to all videos that it was not trained on."""
     fold, assumed = job["fold"], job["assumed_prior"]
-    columns = [*_FACE, "role", "logit"]
-    scored = read_tables([scores], SCORES, columns)
+    scored = read_tables([scores], SCORES, [*_TRACK, "role", "logit"])
     asked = with_roles(splits, fold, job["folds"])
     asked = asked[asked["role"] != Role.TRAIN].assign(fold=fold)
 

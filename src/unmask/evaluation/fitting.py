@@ -21,6 +21,8 @@ Rows = NDArray[np.int64]
 _PARTS = 5
 # Fewer videos than this are no ground for a function of any shape.
 _ISOTONIC_VIDEOS = 200
+# With fewer groups standard errors are too small to choose by.
+_GROUPS_TO_CHOOSE = 30
 # What is taken unless another is better by more than chance.
 _DEFAULT = ("mean_logit", "platt")
 
@@ -48,8 +50,9 @@ def fit_readout(
     """Choose and fit the readout of one model on the videos of its select role.
 
     Aggregation and calibration are those with the lowest log loss on videos that the calibration
-    was not fitted on, if the default's is higher by more than two standard errors; of many
-    candidates on few videos one always looks better. The clip is fitted to the same answers.
+    was not fitted on, if the default's is higher by more than two standard errors and there are 30
+    groups to tell; of many candidates on few videos one always looks better. The clip is fitted to
+    the same answers.
 
     Args:
         faces: of the select role, whose logits assume `assumed_prior`.
@@ -69,7 +72,7 @@ def fit_readout(
         for aggregate in aggregates
         for calibrate in calibrates
     }
-    aggregate, calibrate = _best(held_out, labels, groups)
+    aggregate, calibrate = _best(held_out, labels, np.unique(groups, return_inverse=True)[1])
     calibration = CALIBRATIONS[calibrate](logits[aggregate], labels)
     answers = held_out[aggregate, calibrate]
     clip = best_clip(answers, labels) if config.clip == "auto" else config.clip
@@ -103,14 +106,14 @@ def cross_fit(
 
 
 def _best(
-    held_out: Mapping[tuple[str, str], Floats], labels: Floats, groups: NDArray[np.object_]
+    held_out: Mapping[tuple[str, str], Floats], labels: Floats, group: Rows
 ) -> tuple[str, str]:
     signs = np.where(labels == 1, 1.0, -1.0)
     losses = {name: np.logaddexp(0, -signs * answers) for name, answers in held_out.items()}
+    default = _DEFAULT if _DEFAULT in losses else next(iter(losses))
+    if group.max() + 1 < _GROUPS_TO_CHOOSE:
+        return default
     best = min(losses, key=lambda name: losses[name].mean())
-    first = _DEFAULT if _DEFAULT in losses else next(iter(losses))
-    gain = losses[first] - losses[best]
-    group = np.unique(groups, return_inverse=True)[1]
-    deviation = np.bincount(group, gain - gain.mean())
-    error = np.sqrt((deviation**2).sum()) / len(gain)
-    return best if gain.mean() > 2 * error else first
+    gain = losses[default] - losses[best]
+    error = np.sqrt((np.bincount(group, gain - gain.mean()) ** 2).sum()) / len(gain)
+    return best if gain.mean() > 2 * error else default
