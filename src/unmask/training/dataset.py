@@ -316,8 +316,12 @@ def _use_one_thread(worker: int = 0) -> None:
 
 
 def loader_workers(threads: int) -> int:
-    """Return how many of a job's threads decode and augment crops; none where it has but one."""
-    return threads // 2
+    """Return how many of a job's threads decode and augment crops; none where it has but one.
+
+    Half of them, or all but one where the network has a GPU to itself: an H100 takes 3,000 crops a
+    second, and a core prepares a few hundred.
+    """
+    return threads - 1 if torch.cuda.is_available() else threads // 2
 
 
 def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
