@@ -205,7 +205,7 @@ class AugmentConfig(Section):
     """How training crops are changed. A probability of null is the preset's."""
 
     preset: Literal["none", "basic", "winner", "sbi", "strong"] = Field(
-        "basic", description="where probabilities of null come from"
+        "winner", description="where probabilities of null come from"
     )
     flip: Chance = _chance("a mirrored crop")
     cutout: Chance = _chance("eyes, nose, mouth or half of the face blackened")
@@ -279,7 +279,7 @@ class TrainingConfig(Section):
     epochs: int = Field(10, ge=1, description="epochs at most")
     batch_size: int = Field(32, ge=2, description="face crops per step")
     batches: Literal["plain", "balanced", "paired", "self_blended"] = Field(
-        "balanced",
+        "paired",
         description="plain: every crop once an epoch; balanced: all of the rarer class and as many "
         "of the other; paired: REAL crops, each with one of its fakes; self_blended: REAL crops, "
         "each with itself blended",
@@ -292,7 +292,7 @@ class TrainingConfig(Section):
     )
     augment: AugmentConfig = AugmentConfig()
     loss: Literal["bce", "two_sided"] = Field(
-        "bce",
+        "two_sided",
         description="binary cross-entropy over all crops, or the mean of those of REAL and of FAKE",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")

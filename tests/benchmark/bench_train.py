@@ -99,10 +99,10 @@ def loop_rate(
     train = create_train_loader(faces, folder, model_input, config, 1, workers)
     select = create_score_loader(faces.head(2), folder, model_input, 2, 0)
     clock, progress = Clock(skipped), Progress(config.batch_size)
-    trainer = create_trainer(config, [clock, progress])
     # Lightning leaves its checkpoint in the working directory.
     with warnings.catch_warnings(), contextlib.chdir(folder):
         warnings.simplefilter("ignore")
+        trainer = create_trainer(config, [clock, progress])
         trainer.fit(model, train, select)
     waited = float(trainer.callback_metrics["train/waiting"])
     return clock.steps * config.batch_size / clock.seconds, waited
@@ -139,7 +139,9 @@ def main() -> None:
         written = min(count, MOST_CROPS)
         bare, loop, waits = [], [], []
         with tempfile.TemporaryDirectory() as folder:
-            crops = write_crops(Path(folder), -(-written // PER_TRACK), max(256, options.image_size))
+            crops = write_crops(
+                Path(folder), -(-written // PER_TRACK), max(256, options.image_size)
+            )
             faces = pd.concat([crops] * -(-count // len(crops)), ignore_index=True)
             for _ in range(options.rounds):
                 network, _ = create_backbone(config)

@@ -119,7 +119,7 @@ def test_processes_share_every_step_of_one_process(
 
 def test_an_epoch_goes_on_where_it_was_left_and_the_next_begins_at_its_start() -> None:
     crops = crops_of([False, True] * 20)
-    config = TrainingConfig(batch_size=4)
+    config = TrainingConfig(batch_size=4, batches="balanced")
     for processes in (1, 2):
         whole = EpochSampler(crops, config, 1, 0, processes)
         whole.set_epoch(3)
@@ -135,7 +135,7 @@ def test_an_epoch_goes_on_where_it_was_left_and_the_next_begins_at_its_start() -
 
 
 def test_an_epoch_of_less_than_a_step_is_one_step() -> None:
-    sampler = EpochSampler(crops_of([False, True] * 3), TrainingConfig(batch_size=32), 1)
+    sampler = EpochSampler(crops_of([False, True] * 3), TrainingConfig(batch_size=32, batches="balanced"), 1)
     assert (len(list(sampler)), sampler.steps) == (6, 1)
 
 

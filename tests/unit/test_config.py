@@ -97,8 +97,14 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
             {"training": {"devices": 4, "num_nodes": 2, "batch_size": 24, "batches": "paired"}},
             r"batch_size: 24 .* in whole pairs \(batches is paired\); take a multiple of 16",
         ),
-        ({"training": {"augment": {"mixup": 0.1}}}, "mixup: there are no pairs to mix in balanced"),
-        ({"training": {"blended": 0.1}}, "blended: only paired batches have a share"),
+        (
+            {"training": {"batches": "balanced", "augment": {"mixup": 0.1}}},
+            "mixup: there are no pairs to mix in balanced",
+        ),
+        (
+            {"training": {"batches": "plain", "blended": 0.1}},
+            "blended: only paired batches have a share",
+        ),
         (
             {"kaggle": {"experiment": "b4"}},
             "kaggle.experiment: 'b4' is neither 'best', 'ensemble' nor",

@@ -24,7 +24,7 @@ from unmask.training.dataset import (
 )
 
 INPUT = ModelInput("any", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CONFIG = TrainingConfig(batch_size=4)
+CONFIG = TrainingConfig(batch_size=4, batches="balanced")
 
 
 @pytest.fixture

@@ -362,10 +362,10 @@ def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path:
 @pytest.mark.parametrize(
     ("values", "halved"),
     [
-        ({"batches": "plain"}, False),
+        ({"batches": "plain", "loss": "bce"}, False),
         ({"batches": "plain", "loss": "two_sided"}, True),
-        ({"batches": "balanced"}, True),
-        ({"batches": "paired"}, True),
+        ({"batches": "balanced", "loss": "bce"}, True),
+        ({"batches": "paired", "loss": "bce"}, True),
     ],
 )
 def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(

@@ -192,7 +192,8 @@ class EpochSampler(Sampler[SampleId]):
         if self._count == 0:
             raise UnmaskError(
                 f"training.batches: there is nothing to show in {config.batches} batches; "
-                "a fake needs its own original among the training videos, a class its crops"
+                "a fake needs its own original among the training videos, a class its crops; "
+                "data without originals takes balanced"
             )
         paired = config.batches in ("paired", "self_blended")
         self._per_step = config.batch_size // (2 if paired else 1)

@@ -280,6 +280,9 @@ def _shift_to_data(trained: float, prior: float) -> float:
 def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trainer:
     """Create Lightning's trainer; a logger comes later, and on one device alone."""
     cuda = torch.cuda.is_available()
+    # Deterministic mode also fills every new tensor with NaN, to show who reads what nobody wrote:
+    # nearly half of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
         accelerator="auto",
         devices=config.devices,
