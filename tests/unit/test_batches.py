@@ -135,7 +135,9 @@ def test_an_epoch_goes_on_where_it_was_left_and_the_next_begins_at_its_start() -
 
 
 def test_an_epoch_of_less_than_a_step_is_one_step() -> None:
-    sampler = EpochSampler(crops_of([False, True] * 3), TrainingConfig(batch_size=32, batches="balanced"), 1)
+    sampler = EpochSampler(
+        crops_of([False, True] * 3), TrainingConfig(batch_size=32, batches="balanced"), 1
+    )
     assert (len(list(sampler)), sampler.steps) == (6, 1)
 
 
