@@ -1,13 +1,16 @@
 """The bundle answers every test video, without internet and without what Kaggle lacks."""
 
+import argparse
 import csv
 import hashlib
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +25,7 @@ from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.calibrate import Calibration
 from unmask.evaluation.readout import Readout
-from unmask.faces.crops import Crop, crop_faces, decode_jpeg
-from unmask.faces.detectors import create_detector
-from unmask.faces.search import find_faces
+from unmask.faces.crops import Crop, decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
 from unmask.kaggle import predict as prediction
@@ -34,19 +35,23 @@ from unmask.kaggle.predict import (
     MANIFEST,
     Bundle,
     Member,
+    answer_videos,
     check_files,
+    choose_device,
+    fewer_frames,
     load_bundle,
     main,
     member_logits,
+    parse_duration,
     predict,
-    predict_crops,
+    prepare_video,
     read_sample,
+    runs_on,
     write_submission,
 )
 from unmask.kaggle.wheels import repack_wheel
 from unmask.tables import FACES, read_table, write_json
 from unmask.training.backbones import create_backbone, save_model
-from unmask.videos.frames import sample_frames
 
 MakeVideo = Callable[..., Path]
 
@@ -61,7 +66,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
     save_model(*create_backbone(config), folder / "fold0.safetensors", half=True)
     shutil.copyfile(find_weights(YUNET, None, "faces.weights"), folder / YUNET.name)
-    settings = SETTINGS.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
+    settings = SETTINGS.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
     readout = Readout("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8)).as_json()
@@ -93,8 +98,9 @@ def answers(path: Path) -> dict[str, float]:
 
 
 def crops_of(loaded: Bundle, clip: Path) -> list[Crop]:
-    frames = list(sample_frames(f"file:{clip}", SETTINGS.frames))
-    return crop_faces(frames, find_faces(frames, loaded.detector, SETTINGS.faces), SETTINGS.faces)
+    prepared = prepare_video(clip.parent, clip.name, loaded.config.frames, loaded.config.faces)
+    assert (bool(prepared.crops), prepared.reason) == (True, "")
+    return prepared.crops
 
 
 def test_every_video_of_the_sample_is_answered_once(bundle: Path, challenge: Path) -> None:
@@ -115,32 +121,37 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     pictures = [decode_jpeg(crop.jpeg, "") for crop in crops]
     mean = member_logits(loaded.members[0], pictures, loaded.device).mean()
     calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
-    assert predict_crops(loaded, crops) == pytest.approx(expit(calibrated))
-    assert predict_crops(loaded, []) is None
+    assert answer_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
+
+
+def test_videos_that_are_answered_together_get_the_answers_of_each(
+    bundle: Path, challenge: Path, make_video: MakeVideo
+) -> None:
+    loaded = load_bundle(bundle)
+    make_video(challenge / "two.mp4", frames=8, people=2)
+    one, two = (
+        crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "two.mp4")
+    )
+    assert len({crop.track for crop in two}) == 2
+    alone = [answer_videos(loaded, [crops])[0] for crops in (two, one)]
+    first, nothing, second = answer_videos(loaded, [two, [], one])
+    assert nothing is None
+    assert [first, second] == pytest.approx(alone, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "b.mp4"])
 def test_a_video_is_cropped_for_kaggle_as_for_training_byte_for_byte(
-    name: str, bundle: Path, worked_part: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, bundle: Path, worked_part: Path
 ) -> None:
     index = read_table(worked_part / "faces/part-00.parquet", FACES)
     rows = index[index["video"] == name]
     shard = ShardReader(worked_part / "faces")
     trained = [shard.read(row.shard, row.offset, row.size) for row in rows.itertuples()]
-    shown: list[bytes] = []
-
-    def keep(_: Bundle, crops: list[Crop]) -> float:
-        shown.extend(crop.jpeg for crop in crops)
-        return 0.5
-
-    monkeypatch.setattr(prediction, "predict_crops", keep)
-    loaded = load_bundle(bundle)
-    frames = loaded.config.frames.model_copy(update={"per_video": 4})
-    config = loaded.config.model_copy(update={"frames": frames})
-    four = Bundle(config, loaded.members, loaded.detector, loaded.device)
-    assert prediction.predict_video(four, worked_part / "part", name) == (0.5, "")
+    config = load_bundle(bundle).config
+    frames = config.frames.model_copy(update={"per_video": 4})
+    prepared = prepare_video(worked_part / "part", name, frames, config.faces)
     assert len(trained) == 4
-    assert shown == trained
+    assert [crop.jpeg for crop in prepared.crops] == trained
 
 
 def constant(intercept: float) -> Readout:
@@ -157,10 +168,7 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
             Member(member.network, member.input, 0.0, constant(intercept), weight)
             for intercept, weight in weights.items()
         ]
-        found = predict_crops(
-            Bundle(loaded.config, members, create_detector(loaded.config.faces), loaded.device),
-            crops,
-        )
+        (found,) = answer_videos(Bundle(loaded.config, members, loaded.device), [crops])
         assert found is not None
         return found
 
@@ -304,3 +312,140 @@ def test_the_best_a_named_one_or_an_ensemble_is_shipped(
 def test_an_ensemble_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match=r"^kaggle.experiment: there is no ensemble; it takes"):
         choose_experiments("ensemble", tmp_path, compared(tmp_path, None))
+
+
+@pytest.mark.parametrize(
+    ("capability", "codes", "runs"),
+    [
+        ((6, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),  # a P100 and a current PyTorch
+        ((7, 5), ["sm_75", "sm_80"], True),
+        ((8, 6), ["sm_80"], True),
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((9, 1), ["sm_90a"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((10, 0), ["sm_90", "sm_120"], False),
+    ],
+)
+def test_a_gpu_without_code_in_pytorch_is_known(
+    capability: tuple[int, int], codes: list[str], runs: bool
+) -> None:
+    assert runs_on(capability, codes) == runs
+
+
+def test_a_p100_is_named_and_the_cpu_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100-PCIE-16GB")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    assert choose_device() == torch.device("cpu")
+    assert "Tesla P100-PCIE-16GB is sm_60, and PyTorch" in caplog.text
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60", "sm_90"])
+    assert choose_device() == torch.device("cuda")
+
+
+def test_durations_are_read() -> None:
+    assert [parse_duration(text) for text in ("8.5h", "30m", "2 min", "90s", "90")] == [
+        *(30_600.0, 1800.0, 120.0, 90.0, 90.0)
+    ]
+    for text in ("", "h", "-1h", "0h", "nine hours"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"is no duration; write 8\.5h"):
+            parse_duration(text)
+
+
+def test_fewer_frames_are_fewer_of_either_kind() -> None:
+    assert fewer_frames(FramesConfig(per_video=32), 0.25).per_video == 8
+    assert fewer_frames(FramesConfig(rate=4.0), 0.25).rate == 1.0
+
+
+def hang(videos: Path, name: str, *_: Any) -> prediction.Prepared:
+    """Stand for a decoder that never comes back from one video."""
+    while name == "person.mp4":
+        time.sleep(1)
+    return prediction.Prepared([], "no face", 0.0)
+
+
+def test_a_video_that_hangs_costs_its_own_answer_alone(
+    bundle: Path, challenge: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prediction, "prepare_video", hang)
+    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
+    predict(bundle, challenge / "test_videos", sample, output, 1, deadline_s=100)
+    assert set(answers(output).values()) == {0.5}
+    assert "person.mp4: not done in 1 s" in caplog.text
+
+
+def test_at_the_deadline_the_answers_so_far_are_written(
+    bundle: Path, challenge: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prediction, "prepare_video", hang)
+    monkeypatch.setattr(prediction, "_LONGEST_SHARE", 100)
+    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
+    began = time.monotonic()
+    predict(bundle, challenge / "test_videos", sample, output, 1, deadline_s=3)
+    assert time.monotonic() - began < 8
+    assert len(answers(output)) == 5
+    assert "ended by SIGALRM; videos not reached have the prior" in caplog.text
+
+
+def start(bundle: Path, challenge: Path, *options: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", "import sys; from unmask.kaggle.predict import main; "]
+    command[-1] += "sys.exit(main(sys.argv[1:]))"
+    command += ["--bundle", str(bundle), "--videos", str(challenge / "test_videos")]
+    command += ["--sample", str(challenge / "sample_submission.csv"), "--threads", "2"]
+    command += ["--out", str(challenge / "submission.csv"), "--log", str(challenge / "log")]
+    return subprocess.Popen([*command, *options])
+
+
+@pytest.fixture
+def twenty(make_video: MakeVideo, tmp_path: Path) -> Path:
+    """Twenty videos of one person."""
+    first = make_video(tmp_path / "test_videos/0.mp4", frames=30)
+    for number in range(1, 20):
+        shutil.copyfile(first, first.with_name(f"{number}.mp4"))
+    names = [f"{number}.mp4" for number in range(20)]
+    (tmp_path / "sample_submission.csv").write_text(
+        "filename,label\n" + "".join(f"{name},0.5\n" for name in names)
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_leaves_a_whole_submission(
+    bundle: Path, twenty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty moments, half of them by SIGTERM, from the first submission to the last."""
+    output = twenty / "submission.csv"
+    began = time.monotonic()
+    assert start(bundle, twenty).wait(120) == 0
+    whole, answered = time.monotonic() - began, answers(output)
+    assert 0.5 not in answered.values()
+    for point in range(30):
+        output.unlink(missing_ok=True)
+        process = start(bundle, twenty)
+        until = time.monotonic() + whole * (0.3 + 0.7 * point / 30)
+        while process.poll() is None and (time.monotonic() < until or not output.exists()):
+            time.sleep(0.005)
+        kind = signal.SIGKILL if point % 2 else signal.SIGTERM
+        process.send_signal(kind)
+        assert process.wait(30) in (0, -kind, 128 + kind)
+        found = answers(output)
+        assert list(found) == list(answered)
+        assert all(answer in (0.5, answered[name]) for name, answer in found.items())
+        assert len(output.read_text().splitlines()) == 21
+
+
+@pytest.mark.slow
+def test_told_to_end_it_writes_what_it_has(bundle: Path, twenty: Path) -> None:
+    process = start(bundle, twenty)
+    log, output = twenty / "log", twenty / "submission.csv"
+    while not (log.exists() and "of 20 videos" in log.read_text()) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    status = process.wait(30)
+    assert status in (0, 128 + signal.SIGTERM)
+    assert len(answers(output)) == 20
+    if status:
+        assert "ended by SIGTERM" in log.read_text()

@@ -95,7 +95,7 @@ def export_bundle(
         evaluation: folder with one evaluation folder per experiment.
         comparison: `comparison.json`: which experiment is the best on the select role, and which
             would answer together.
-        config: sections frames, faces, evaluation, kaggle and tracking are used.
+        config: sections frames, limits, faces, evaluation, kaggle and tracking are used.
         output: the folder; what is in it is replaced.
 
     Raises:
@@ -128,7 +128,7 @@ def export_bundle(
                 "weight": shipped.weights[experiment] / models[experiment],
             }
         )
-    settings = config.model_dump(include={"frames", "faces", "evaluation", "kaggle"})
+    settings = config.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     faces = config.faces
     packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
     if wanted := DETECTOR_WEIGHTS.get(faces.detector):
@@ -137,7 +137,11 @@ def export_bundle(
     elif faces.detector in _PACKAGES:
         packages.add(_PACKAGES[faces.detector])
     build_wheel(output)
-    for package in ("av", *sorted(packages)):  # Kaggle's images have all else that is imported
+    for package in (
+        "av",
+        "pebble",
+        *sorted(packages),
+    ):  # Kaggle's images have all else that is imported
         repack_wheel(package, output)
     (output / SCRIPT).write_text(_SCRIPT)
     write_json(settings, output / CONFIG)

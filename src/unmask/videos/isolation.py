@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as PassedTimeout
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +53,12 @@ class Task(Generic[T_co]):
 
 
 def run_isolated(
-    tasks: Sequence[Task[T]], limits: LimitsConfig, workers: int, budget: float = 0.0
+    tasks: Iterable[Task[T]], limits: LimitsConfig, workers: int, budget: float = 0.0
 ) -> Iterator[T | Lost]:
     """Make calls in worker processes; yield their results in order.
 
     Args:
-        tasks: the calls.
+        tasks: the calls; one is asked for when a worker is about to need it.
         limits: of each call.
         workers: processes at a time.
         budget: megabytes that the results not yet taken may hold; a single one may hold more.
@@ -69,7 +69,8 @@ def run_isolated(
     Raises:
         Exception: whatever else a call raised, which is a bug of the caller.
     """
-    waiting = deque(tasks)
+    waiting = iter(tasks)
+    upcoming = next(waiting, None)
     running: deque[tuple[Task[T], ProcessFuture[T]]] = deque()
     # A fork has the imports already, and sees the descriptors of this process.
     with ProcessPool(
@@ -78,14 +79,21 @@ def run_isolated(
         initargs=(limits.memory_mb,),
         context=multiprocessing.get_context("fork"),
     ) as pool:
-        while waiting or running:
-            while waiting and _fits(waiting[0], [task for task, _ in running], workers, budget):
-                task = waiting.popleft()
-                future = pool.schedule(task.function, task.arguments, timeout=limits.seconds)
-                running.append((task, future))
-            outcome: T | Lost = _outcome(running[0][1], limits)
-            yield outcome
-            running.popleft()
+        try:
+            while upcoming is not None or running:
+                held = [task for task, _ in running]
+                while upcoming is not None and _fits(upcoming, held, workers, budget):
+                    call, arguments = upcoming.function, upcoming.arguments
+                    future = pool.schedule(call, arguments, timeout=limits.seconds)
+                    running.append((upcoming, future))
+                    held.append(upcoming)
+                    upcoming = next(waiting, None)
+                outcome: T | Lost = _outcome(running[0][1], limits)
+                yield outcome
+                running.popleft()
+        except BaseException:  # who no longer asks for results does not wait for them
+            pool.stop()  # type: ignore[no-untyped-call]
+            raise
 
 
 def _fits(task: Task[Any], running: list[Task[Any]], workers: int, budget: float) -> bool:
@@ -114,6 +122,7 @@ def out_of_memory(limits: LimitsConfig) -> Lost:
 
 def _limit_memory(megabytes: int) -> None:
     """Prepare a worker: no more memory than this, no core file, no life after its parent's."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on it is not for workers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
