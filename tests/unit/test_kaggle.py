@@ -128,7 +128,7 @@ def test_videos_that_are_answered_together_get_the_answers_of_each(
     bundle: Path, challenge: Path, make_video: MakeVideo
 ) -> None:
     loaded = load_bundle(bundle)
-    make_video(challenge / "two.mp4", frames=8, people=2)
+    make_video(challenge / "two.mp4", (480, 180), frames=8, people=2)
     one, two = (
         crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "two.mp4")
     )

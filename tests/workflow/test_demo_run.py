@@ -57,7 +57,7 @@ def test_shuffled_labels_do_not_beat_the_constant(
     finished.workflow.finish(
         "results/evaluation/baseline/metrics.json",
         directory=output,
-        config=[*roots(finished.challenge, train), "training={epochs: 3}"],
+        config=[*roots(finished.challenge, train), "training={epochs: 3, batches: balanced}"],
     )
     report = metrics_of(output / "results")["report"]
     assert report["log_loss"] > 0.95 * report["best_constant_log_loss"]
