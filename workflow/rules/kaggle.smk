@@ -30,7 +30,9 @@ rule export:
         mem_mb=4000,
         runtime=30,
     params:
-        settings=settings("frames", "limits", "faces", "evaluation", "kaggle", "tracking"),
+        settings=settings(
+            "frames", "limits", "faces", "evaluation", "kaggle", "tracking"
+        ),
         # The bundle carries the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
