@@ -361,10 +361,22 @@ def _explore_shortcuts(options: Options) -> None:
 
 
 def _export(options: Options) -> None:
-    from unmask.kaggle.bundle import Trained, export_bundle
+    import torch
 
-    trained = [Trained(*pair) for pair in zip(options.models, options.runs, strict=True)]
-    export_bundle(trained, options.evaluation, options.comparison, options.settings, options.out)
+    from unmask.kaggle.bundle import Trained, export_bundle
+    from unmask.kaggle.card import CardSources
+    from unmask.kaggle.parity import read_clips
+
+    torch.set_num_threads(options.threads)
+    export_bundle(
+        [Trained(*pair) for pair in zip(options.models, options.runs, strict=True)],
+        options.evaluation,
+        options.comparison,
+        read_clips(options.shards, options.indices),
+        CardSources(options.ledger, options.splits, options.shifts),
+        options.settings,
+        options.out,
+    )
 
 
 def _schema(options: Options) -> None:
@@ -560,8 +572,10 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "audit", "out")
 
     sub = add("export", _export, "write the Kaggle upload folder")
-    paths(sub, "models", "runs")
-    path(sub, "evaluation", "comparison", "out")
+    paths(sub, "models", "runs", "indices")
+    path(sub, "evaluation", "comparison", "shards", "splits", "ledger", "out")
+    sub.add_argument("--shifts", type=Path, nargs="*", default=[])
+    sub.add_argument("--threads", type=int, default=1)
     settings(sub)
 
     sub = add("schema", _schema, "print the configuration's JSON schema")

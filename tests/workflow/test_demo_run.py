@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 
 import mlflow
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bare import bare_environment
+from nbclient import NotebookClient
 
 from unmask.demo import DemoSummary
-from unmask.tables import SHIFT_SAMPLE, VIDEOS, Status, read_table
+from unmask.tables import SHIFT_SAMPLE, VIDEOS, Status, read_table, write_json
 
 from running import Finished, Workflow, roots
 
@@ -135,6 +138,62 @@ def test_the_bundle_alone_gives_the_same_submission(finished: Finished, tmp_path
     assert done.returncode == 0, done.stderr
     expected = (finished.results / "submission.csv").read_text()
     assert (tmp_path / "submission.csv").read_text() == expected
+
+
+def test_the_notebook_answers_the_same_in_a_bare_environment_without_a_network(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, kernels = tmp_path / "input", tmp_path / "jupyter" / "kernels" / "bare"
+    shutil.copytree(finished.results / "kaggle" / "unmask", inputs / "unmask")
+    (inputs / "challenge").symlink_to(finished.challenge.root / "test")
+    python = bare_environment(tmp_path / "bare")
+    kernels.mkdir(parents=True)
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    write_json(
+        {"argv": argv, "display_name": "bare", "language": "python"}, kernels / "kernel.json"
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    notebook = nbformat.read(inputs / "unmask" / "submission.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("/kaggle/input", str(inputs))
+    client = NotebookClient(
+        notebook, kernel_name="bare", timeout=900, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    expected = (finished.results / "submission.csv").read_text()
+    assert (tmp_path / "submission.csv").read_text() == expected
+    assert "mean" in str(notebook.cells[-1].outputs)
+
+
+def test_the_bare_environment_has_no_network_and_lacks_what_the_wheels_bring(
+    tmp_path: Path,
+) -> None:
+    python = bare_environment(tmp_path / "bare")
+    code = (
+        "import importlib.util, socket, torch, timm, cv2, pandas, safetensors\n"
+        "names = ('av', 'pebble', 'pydantic', 'scipy', 'unmask', 'mlflow', 'pyarrow')\n"
+        "assert not any(map(importlib.util.find_spec, names))\n"
+        "socket.create_connection(('192.0.2.1', 80), 1)"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    assert "RuntimeError: no network here" in done.stderr
+
+
+def test_a_bundle_one_byte_too_large_is_not_written(finished: Finished) -> None:
+    files = (finished.results / "kaggle" / "unmask").iterdir()
+    total = sum(path.stat().st_size for path in files)
+    # The limit itself stands in config.json, there as 1000000000.
+    limit = total - len(str(1_000_000_000)) + len(str(total)) - 1
+    done = finished.workflow.run(
+        "results/kaggle/second",
+        directory=finished.output,
+        config=[*finished.config, f"kaggle={{bundle: second, max_bytes: {limit}}}"],
+    )
+    assert done.returncode != 0
+    told = f"kaggle.max_bytes: the bundle has {limit + 1:,} bytes, 1 too many (scipy-"
+    assert told in done.stdout
+    assert not (finished.results / "kaggle" / "second").exists()
 
 
 def test_a_flipped_byte_in_the_bundle_is_named(finished: Finished, tmp_path: Path) -> None:

@@ -17,6 +17,13 @@ rule export:
             "results/evaluation/{experiment}/calibration.json", experiment=MODELS
         ),
         comparison="results/evaluation/comparison.json",
+        # Real faces, on which the shipped weights must answer as the trained ones.
+        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
+        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
+        # What the model card tells of.
+        splits="results/splits.parquet",
+        ledger="results/ledger.json",
+        shifts=SHIFTED,
     output:
         directory(BUNDLE),
     log:
@@ -25,7 +32,7 @@ rule export:
         "benchmarks/export.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=4000,
         runtime=30,
@@ -43,6 +50,12 @@ rule export:
             --runs {input.runs:q} \
             --evaluation results/evaluation \
             --comparison {input.comparison:q} \
+            --shards results/faces \
+            --indices {input.indices:q} \
+            --splits {input.splits:q} \
+            --ledger {input.ledger:q} \
+            --shifts {input.shifts:q} \
+            --threads {threads:q} \
             --settings {params.settings:q} \
             --out {output:q}
         """
@@ -65,6 +78,9 @@ rule predict:
         mem_mb=8000,
         gpu=1,
         runtime=540,
+    params:
+        # A cluster ends a job at its runtime; then every video is to have its answer.
+        minutes=lambda wildcards, resources: 0.95 * resources.runtime,
     shell:
         r"""
         python {input.bundle:q}/predict.py \
@@ -72,5 +88,6 @@ rule predict:
             --videos {input.test[1]:q} \
             --sample {input.test[0]:q} \
             --threads {threads:q} \
+            --deadline {params.minutes:q}m \
             --out {output:q}
         """

@@ -23,8 +23,8 @@ from unmask.tables import (
     read_tables,
     write_table,
 )
-from unmask.training.backbones import load_model
 from unmask.training.dataset import create_score_loader, labelled_faces, loader_workers
+from unmask.training.storage import load_model
 from unmask.videos.ledger import with_file
 
 logger = logging.getLogger(__name__)

@@ -24,13 +24,14 @@ from unmask.tables import (
     write_json,
     write_table,
 )
-from unmask.training.backbones import ModelInput, half_bytes, load_model
+from unmask.training.backbones import ModelInput
 from unmask.training.dataset import (
     Batch,
     create_score_loader,
     labelled_faces,
     loader_workers,
 )
+from unmask.training.storage import half_bytes, load_model
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import json
 import logging
 import platform
 import shutil
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,18 @@ from typing import Any
 import unmask
 from unmask.config import BEST, ENSEMBLE, Config
 from unmask.errors import UnmaskError
+from unmask.evaluation.readout import Readout
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
-from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT
-from unmask.kaggle.wheels import build_wheel, repack_wheel
+from unmask.kaggle import entry
+from unmask.kaggle.card import CARD, CardSources, write_card
+from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
+from unmask.kaggle.parity import Clips, Parity, measure_parity
+from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT, Member
+from unmask.kaggle.size import check_plan, check_size
+from unmask.kaggle.wheels import build_wheel, copy_wheels, repack_wheel, required
 from unmask.tables import write_json
 from unmask.tracking import register_bundle
-from unmask.training.backbones import load_model, save_model
+from unmask.training.storage import Precision, load_model, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -34,27 +40,10 @@ _PACKAGES = {
 }
 _VERSIONS = ("torch", "timm", "opencv-python-headless", "av", "numpy", "pydantic")
 
-_SCRIPT = '''"""Answer a test set from this folder, without internet; see README.md."""
-
-import os
-import sys
-import tempfile
-import zipfile
-from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow down the decoders
-folder = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(folder.glob("unmask-*.whl"))))
-unpacked = tempfile.mkdtemp()  # shared libraries and weights cannot be used inside a zip
-sys.path.append(unpacked)  # last, so that what is installed comes first
-for wheel in folder.glob("*.whl"):
-    if not wheel.name.startswith("unmask-"):
-        zipfile.ZipFile(wheel).extractall(unpacked)
-
-from unmask.kaggle.predict import main  # noqa: E402
-
-sys.exit(main(["--bundle", str(folder), *sys.argv[1:]]))
-'''
+# What every image has from which this project could be run at all, and what that requires.
+_IMAGE = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
+# Half precision must not change a video's probability by more.
+_LARGEST_CHANGE = 1e-3
 
 _README = """# {title}
 
@@ -64,11 +53,13 @@ Weights, calibration and code that answer a folder of videos with probabilities 
 
 Upload (an account and the `kaggle` command are needed):
 
-    kaggle datasets create -p .
-    kaggle datasets version -p . -m "what changed"      # from the second time on
+    kaggle datasets create -p .                  # the data set: all of this folder
+    kaggle kernels push -p .                     # the notebook: {notebook}, which answers with it
+    kaggle datasets version -p . -m "new"        # instead of the first line, from then on
 
 Experiment `{experiment}`, models {models}. Log loss on videos that chose nothing: {log_loss:.4f},
-best constant answer {constant:.4f}. `manifest.json` has the size and sha256 of every file.
+best constant answer {constant:.4f}. `{card}` has what to expect and the limits; `manifest.json` the
+size and sha256 of every file.
 """
 
 
@@ -86,7 +77,13 @@ class Trained:
 
 
 def export_bundle(
-    trained: list[Trained], evaluation: Path, comparison: Path, config: Config, output: Path
+    trained: list[Trained],
+    evaluation: Path,
+    comparison: Path,
+    clips: Clips,
+    sources: CardSources,
+    config: Config,
+    output: Path,
 ) -> None:
     """Write the upload folder of the chosen experiments and register it with MLflow.
 
@@ -95,72 +92,139 @@ def export_bundle(
         evaluation: folder with one evaluation folder per experiment.
         comparison: `comparison.json`: which experiment is the best on the select role, and which
             would answer together.
+        clips: on which the shipped weights must answer as the trained ones.
+        sources: what the model card tells of.
         config: sections frames, limits, faces, evaluation, kaggle and tracking are used.
         output: the folder; what is in it is replaced.
 
     Raises:
-        UnmaskError: the bundle is larger than `kaggle.max_bytes`.
+        UnmaskError: the bundle is larger than `kaggle.max_bytes`, or answers otherwise than the
+            trained models. No folder is left.
     """
-    shipped = choose_experiments(config.kaggle.experiment, evaluation, comparison)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    runs = [(one, json.loads(one.run.read_text())) for one in trained]
-    models = Counter(run["experiment"] for _, run in runs)
-    members = []
-    for one, run in runs:
-        experiment = run["experiment"]
-        if experiment not in shipped.weights:
-            continue
-        name = f"{experiment}_{run['model']}.safetensors"
-        network, model_input = load_model(one.model)
-        save_model(network, model_input, output / name, half=True)
-        readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
-        members.append(
-            {
-                "file": name,
-                "experiment": experiment,
-                "model": run["model"],
-                "fold": run["fold"],
-                "seed": run["seed"],
-                "run_id": run["run_id"],
-                "prior_shift": run["prior_shift"],
-                "readout": readouts[run["model"]],
-                "weight": shipped.weights[experiment] / models[experiment],
-            }
-        )
+    try:
+        _write_bundle(trained, evaluation, comparison, clips, sources, config, output)
+    except BaseException:  # half a bundle must not be uploaded
+        shutil.rmtree(output)
+        raise
+
+
+def _write_bundle(
+    trained: list[Trained],
+    evaluation: Path,
+    comparison: Path,
+    clips: Clips,
+    sources: CardSources,
+    config: Config,
+    output: Path,
+) -> None:
+    kaggle = config.kaggle
+    # 1. Which models answer
+    shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
+    models = models_of(trained)
+    chosen = {name: models[name][: kaggle.models] for name in shipped.weights}
+
+    # 2. All but the weights, which are only written where they will fit
+    _write_code(config, output)
+    rest = sum(path.stat().st_size for path in output.iterdir())
+    weights = {name: [one.model for one in of] for name, of in models.items()}
+    check_plan(rest, weights, set(chosen), kaggle)
+
+    # 3. Weights, and what their precision changes
+    members: list[dict[str, Any]] = []
+    pairs = _saved_members(chosen, shipped.weights, evaluation, config, output, members)
+    parity = measure_parity(pairs, clips, kaggle.prior)
+    check_parity(parity, kaggle.precision)
+
+    # 4. What is told of them
+    report, worst_group = shipped.report, shipped.worst_group
+    write_card(sources, members, report, worst_group, kaggle, parity, output / CARD)
+    readme = _README.format(
+        title=kaggle.title,
+        notebook=NOTEBOOK,
+        experiment=shipped.name,
+        models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
+        log_loss=report["log_loss"],
+        constant=report["best_constant_log_loss"],
+        card=CARD,
+    )
+    (output / "README.md").write_text(readme)
+    write_json(_manifest(output, members, report, parity), output / MANIFEST)
+    check_size(output, kaggle.max_bytes)
+
+    # 5. The registry
+    run = json.loads(next(iter(chosen.values()))[0].run.read_text())
+    figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
+    registered = register_bundle(run, config.tracking.model, output, figures)
+    logger.info("%s: %s, model version %s", output, shipped.name, registered)
+
+
+def models_of(trained: list[Trained]) -> dict[str, list[Trained]]:
+    """Return the models of each experiment: those of all folds before a second seed of any."""
+    runs = [json.loads(one.run.read_text()) for one in trained]
+    order = sorted(range(len(runs)), key=lambda row: (runs[row]["seed"], runs[row]["fold"]))
+    models: dict[str, list[Trained]] = {}
+    for row in order:
+        models.setdefault(runs[row]["experiment"], []).append(trained[row])
+    return models
+
+
+def _write_code(config: Config, output: Path) -> None:
+    """Write settings, code, wheels, detector and notebook."""
     settings = config.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
-    faces = config.faces
+    faces, kaggle = config.faces, config.kaggle
     packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
     if wanted := DETECTOR_WEIGHTS.get(faces.detector):
         shutil.copyfile(find_weights(wanted, faces.weights, "faces.weights"), output / wanted.name)
         settings["faces"]["weights"] = wanted.name
     elif faces.detector in _PACKAGES:
         packages.add(_PACKAGES[faces.detector])
-    build_wheel(output)
-    for package in (
-        "av",
-        "pebble",
-        *sorted(packages),
-    ):  # Kaggle's images have all else that is imported
+    for package in required([*kaggle.wheels, *sorted(packages)], _IMAGE):
         repack_wheel(package, output)
-    (output / SCRIPT).write_text(_SCRIPT)
+    if kaggle.wheelhouse is not None:
+        copy_wheels(Path(kaggle.wheelhouse), output)
+    wheel = build_wheel(output)
+    shutil.copyfile(entry.__file__, output / SCRIPT)
     write_json(settings, output / CONFIG)
-    write_json(_dataset_metadata(config), output / "dataset-metadata.json")
-    report = shipped.report
-    readme = _README.format(
-        title=config.kaggle.title,
-        experiment=shipped.name,
-        models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
-        log_loss=report["log_loss"],
-        constant=report["best_constant_log_loss"],
-    )
-    (output / "README.md").write_text(readme)
-    write_json(_manifest(output, members, report), output / MANIFEST)
-    check_size(output, config.kaggle.max_bytes)
-    run = runs[0][1] | {"run_id": members[0]["run_id"]}
-    figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
-    registered = register_bundle(run, config.tracking.model, output, figures)
-    logger.info("%s: %s, model version %s", output, shipped.name, registered)
+    write_json(dataset_metadata(kaggle), output / "dataset-metadata.json")
+    write_json(notebook_metadata(kaggle), output / "kernel-metadata.json")
+    write_json(build_notebook(kaggle, wheel.name), output / NOTEBOOK)
+
+
+def _saved_members(
+    chosen: Mapping[str, list[Trained]],
+    weights: Mapping[str, float],
+    evaluation: Path,
+    config: Config,
+    output: Path,
+    members: list[dict[str, Any]],
+) -> Iterator[tuple[Member, Member]]:
+    """Save each member, describe it in `members`, and yield it as trained and as shipped."""
+    for experiment, models in chosen.items():
+        readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
+        for one in models:
+            run = json.loads(one.run.read_text())
+            file = output / f"{experiment}_{run['model']}.safetensors"
+            network, model_input = load_model(one.model)
+            save_model(network, model_input, file, config.kaggle.precision)
+            readout = Readout.from_json(readouts[run["model"]])
+            member = Member(
+                *(network, model_input, run["prior_shift"], readout),
+                weight=weights[experiment] / len(models),
+            )
+            members.append(
+                {
+                    "file": file.name,
+                    **{name: run[name] for name in ("experiment", "model", "fold", "seed")},
+                    **{name: run[name] for name in ("run_id", "prior_shift")},
+                    "backbone": model_input.backbone,
+                    "image_size": model_input.size,
+                    "readout": readout.as_json(),
+                    "weight": member.weight,
+                }
+            )
+            yield member, replace(member, network=load_model(file)[0])
 
 
 @dataclass(frozen=True)
@@ -171,11 +235,13 @@ class Shipped:
         name: of the experiment, or ensemble.
         weights: of each experiment; they sum to 1.
         report: metrics of the report role.
+        worst_group: the subgroup with the highest log loss, in words; of an ensemble none is known.
     """
 
     name: str
     weights: dict[str, float]
     report: dict[str, Any]
+    worst_group: str = ""
 
 
 def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
@@ -200,35 +266,35 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
         return Shipped(ENSEMBLE, ensemble["weights"], ensemble["report"])
     name = compared["order"][0] if wanted == BEST else wanted
     metrics = json.loads((evaluation / name / "metrics.json").read_text())
-    return Shipped(name, {name: 1.0}, metrics["report"])
+    return Shipped(name, {name: 1.0}, metrics["report"], metrics["worst_subgroup"])
 
 
-def check_size(folder: Path, max_bytes: int) -> int:
-    """Return the size of a bundle in bytes.
+def check_parity(parity: Parity, precision: Precision) -> None:
+    """Insist that half precision changes no answer.
 
     Raises:
-        UnmaskError: it is over `max_bytes`; the message names the largest files.
+        UnmaskError: it changes one.
     """
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    total = sum(sizes.values())
-    if total > max_bytes:
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        named = ", ".join(f"{name} {sizes[name]:,}" for name in largest)
+    logger.info(
+        "%s changes no answer to %d videos by more than %.1e (%s)",
+        *(precision, parity.videos, parity.largest_change, parity.video),
+    )
+    if precision == "float16" and parity.largest_change > _LARGEST_CHANGE:
         raise UnmaskError(
-            f"kaggle.max_bytes: the bundle has {total:,} bytes, {total - max_bytes:,} too many "
-            f"({named}); ship fewer folds or a smaller backbone"
+            f"kaggle.precision: float16 changes the answer to {parity.video} by "
+            f"{parity.largest_change:.4f}, more than {_LARGEST_CHANGE:g}; take float32"
         )
-    return total
 
 
 def _manifest(
-    folder: Path, members: list[dict[str, Any]], report: dict[str, Any]
+    folder: Path, members: list[dict[str, Any]], report: dict[str, Any], parity: Parity
 ) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     return {
         "unmask": unmask.__version__,
         "members": members,
         "metrics": report,
+        "parity": asdict(parity),
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in _VERSIONS},
@@ -245,13 +311,4 @@ def _manifest(
             }
             for path in files
         },
-    }
-
-
-def _dataset_metadata(config: Config) -> dict[str, Any]:
-    slug = "-".join("".join(c if c.isalnum() else " " for c in config.kaggle.title.lower()).split())
-    return {
-        "title": config.kaggle.title,
-        "id": f"{config.kaggle.owner}/{slug}",
-        "licenses": [{"name": "other"}],
     }

@@ -43,7 +43,8 @@ from unmask.faces.search import find_faces
 from unmask.kaggle.governor import Effort, Governor, efforts
 from unmask.progress import configure_logging, track
 from unmask.tables import atomic_path
-from unmask.training.backbones import ModelInput, load_model
+from unmask.training.backbones import ModelInput
+from unmask.training.storage import load_model
 from unmask.videos.frames import sample_frames
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, is_safe_name
@@ -232,17 +233,37 @@ def answer_videos(
         video += [number] * len(crops)
         people += [(number, crop.track) for crop in crops]
     track_of = np.unique(np.array(people), axis=0, return_inverse=True)[1].reshape(-1)
+    faces = (np.array(video, np.int64), track_of)
     asked = bundle.members[:members]
-    log_odds = []
-    for member in asked:
-        logits = member_logits(member, pictures, bundle.device) + member.prior_shift
-        faces = FaceLogits(logits, np.array(video, np.int64), track_of)
-        read = member.readout.logits(faces)
-        log_odds.append(member.readout.calibration.log_odds(read, bundle.config.kaggle.prior))
+    prior, device = bundle.config.kaggle.prior, bundle.device
+    log_odds = [member_log_odds(one, pictures, *faces, prior, device) for one in asked]
     averaged = expit(np.average(log_odds, axis=0, weights=[one.weight for one in asked]))
     for number, answer in zip(seen, averaged, strict=True):
         answers[number] = float(answer)
     return answers
+
+
+def member_log_odds(
+    member: Member,
+    pictures: list[NDArray[np.uint8]],
+    video: NDArray[np.int64],
+    track: NDArray[np.int64],
+    prior: float,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """Return one member's calibrated log-odds of FAKE of each video.
+
+    Args:
+        member: it answers.
+        pictures: n RGB crops, uint8 (h, w, 3) each, sorted by video and track.
+        video: int64 (n,), from 0, which each crop is of.
+        track: int64 (n,), which person of all videos.
+        prior: share of FAKE that is expected.
+        device: where the network is.
+    """
+    logits = member_logits(member, pictures, device) + member.prior_shift
+    read = member.readout.logits(FaceLogits(logits, video, track))
+    return member.readout.calibration.log_odds(read, prior)
 
 
 def member_logits(

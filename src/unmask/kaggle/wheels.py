@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import distribution
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import unmask
 from unmask.errors import UnmaskError
@@ -15,7 +20,7 @@ from unmask.errors import UnmaskError
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def build_wheel(output: Path) -> None:
+def build_wheel(output: Path) -> Path:
     """Build the project's own wheel into `output`, without isolation: nothing is fetched.
 
     Raises:
@@ -28,6 +33,65 @@ def build_wheel(output: Path) -> None:
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1]
         raise UnmaskError(f"export: the wheel cannot be built in {root}: {reason}")
+    return next(output.glob("unmask-*.whl"))
+
+
+def copy_wheels(folder: Path, output: Path) -> None:
+    """Copy the wheels of a folder, in addition to those that are there.
+
+    Raises:
+        UnmaskError: there is none.
+    """
+    wheels = sorted(folder.glob("*.whl"))
+    if not wheels:
+        raise UnmaskError(
+            f"kaggle.wheelhouse: no wheel in {folder}; fill it with `pip download --only-binary "
+            ":all: --python-version 3.12 --dest FOLDER PACKAGE …`"
+        )
+    for wheel in wheels:
+        shutil.copyfile(wheel, output / wheel.name)
+
+
+def required(packages: Iterable[str], present: Iterable[str]) -> list[str]:
+    """Return installed packages with all that they require, but for what an image has anyway.
+
+    What is required and not installed here is left out: it works here without.
+
+    Args:
+        packages: names on PyPI.
+        present: names of what the image has, with what those require.
+
+    Raises:
+        UnmaskError: one of the packages is not installed.
+    """
+    for name in packages:
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            raise UnmaskError(
+                f"kaggle.wheels: {name} is not installed here; install it, or put its wheel into "
+                "the folder kaggle.wheelhouse"
+            ) from None
+    return sorted(_closure(packages) - _closure(present))
+
+
+def _closure(packages: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in packages]
+    while waiting:
+        name = waiting.pop()
+        try:
+            requirements = map(Requirement, distribution(name).requires or [])
+        except PackageNotFoundError:
+            continue
+        if name not in found:
+            found.add(name)
+            waiting += [
+                canonicalize_name(one.name)
+                for one in requirements
+                if one.marker is None or one.marker.evaluate({"extra": ""})
+            ]
+    return found
 
 
 def repack_wheel(package: str, output: Path) -> Path:
@@ -45,7 +109,8 @@ def repack_wheel(package: str, output: Path) -> Path:
     tags = [line.removeprefix("Tag: ") for line in header if line.startswith("Tag: ")]
     interpreter, abi, _ = tags[0].split("-", 2)
     platforms = ".".join(dict.fromkeys(tag.split("-", 2)[2] for tag in tags))
-    path = output / f"{package}-{installed.version}-{interpreter}-{abi}-{platforms}.whl"
+    name = canonicalize_name(package).replace("-", "_")
+    path = output / f"{name}-{installed.version}-{interpreter}-{abi}-{platforms}.whl"
     files = sorted(str(file) for file in installed.files or [])
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name in files:

@@ -1,17 +1,14 @@
-"""Backbones: timm models with one logit, the weights they start from, and the file they end in.
+"""Backbones: timm models with one logit, and the weights they start from.
 
-A trained model is one safetensors file that describes itself: its metadata holds the timm name and
-the preprocessing, so scoring and the Kaggle bundle need no configuration to load it. This module
-imports neither Lightning nor albumentations, which a Kaggle image may lack.
+This module imports neither Lightning nor albumentations, which a Kaggle image may lack.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +16,13 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
 from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import resize_crop
-
-_METADATA_KEY = "unmask"
-_HALF_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def _build(config: TrainingConfig, num_classes: int | None = 1, pretrained: bool
         options["num_classes"] = num_classes
     if config.drop_path_rate:
         options["drop_path_rate"] = config.drop_path_rate
-    model = _create(config.backbone, config.image_size, pretrained, options)
+    model = create_network(config.backbone, config.image_size, pretrained, options)
     if config.gradient_checkpointing:
         try:
             model.set_grad_checkpointing(True)
@@ -151,7 +144,7 @@ def _build(config: TrainingConfig, num_classes: int | None = 1, pretrained: bool
     return model
 
 
-def _create(name: str, size: int, pretrained: bool, options: Mapping[str, Any]) -> Any:
+def create_network(name: str, size: int, pretrained: bool, options: Mapping[str, Any]) -> Any:
     """Create a timm model for images of `size`, where it needs to know: transformers do."""
     try:
         return timm.create_model(name, pretrained, img_size=size, **options)
@@ -167,7 +160,7 @@ def _create(name: str, size: int, pretrained: bool, options: Mapping[str, Any]) 
 def _unsupported(name: str, error: TypeError) -> UnmaskError:
     if "drop_path_rate" in str(error):
         return UnmaskError(f"training.drop_path_rate: {name} has no drop path; set it to 0")
-    return UnmaskError(f"training.backbone: {name} cannot be built: {_one_line(error)}")
+    return UnmaskError(f"training.backbone: {name} cannot be built: {one_line(error)}")
 
 
 def _from_hub(config: TrainingConfig) -> Any:
@@ -186,7 +179,7 @@ def _from_hub(config: TrainingConfig) -> Any:
         )
         raise UnmaskError(
             f"training.weights: timm's weights of {config.backbone} cannot be fetched "
-            f"({type(error).__name__}: {_one_line(error)}); {remedy}"
+            f"({type(error).__name__}: {one_line(error)}); {remedy}"
         ) from None
 
 
@@ -266,7 +259,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # what a damaged file raises is any of a dozen kinds
-        raise UnmaskError(f"training.weights: {path} cannot be read: {_one_line(error)}") from None
+        raise UnmaskError(f"training.weights: {path} cannot be read: {one_line(error)}") from None
 
 
 def _is_detector(state: Mapping[str, Tensor]) -> bool:
@@ -282,63 +275,10 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: Traini
     except RuntimeError as error:
         raise UnmaskError(
             f"training.weights: '{config.weights}' does not fit {config.backbone}: "
-            f"{_one_line(error)}"
+            f"{one_line(error)}"
         ) from None
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the start of what an error says, on one line."""
     return " ".join(str(error).split())[:200]
-
-
-def half_bytes(network: nn.Module) -> int:
-    """Return the bytes of a network's weights as a bundle holds them, as float16."""
-    return sum(
-        value.numel() * (_HALF_BYTES if value.is_floating_point() else value.element_size())
-        for value in network.state_dict().values()
-    )
-
-
-def save_model(model: nn.Module, model_input: ModelInput, path: Path, half: bool = False) -> None:
-    """Write the model as safetensors with its description in the metadata.
-
-    Args:
-        model: the trained network.
-        model_input: what it takes.
-        path: the file.
-        half: store floating-point tensors as float16.
-    """
-    state = {
-        key: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
-        for key, value in model.state_dict().items()
-    }
-    save_file(state, path, metadata={_METADATA_KEY: json.dumps(asdict(model_input))})
-
-
-def load_model(path: Path) -> tuple[nn.Module, ModelInput]:
-    """Load a model that `save_model` wrote, as float32, in evaluation mode.
-
-    Raises:
-        UnmaskError: the file is damaged, or no model of this project.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        described = json.loads(metadata[_METADATA_KEY])
-        state = {
-            key: value.float() if value.is_floating_point() else value
-            for key, value in load_file(path).items()
-        }
-        model_input = ModelInput(
-            described["backbone"],
-            described["size"],
-            tuple(described["mean"]),
-            tuple(described["std"]),
-            described["interpolation"],
-        )
-        model = _create(model_input.backbone, model_input.size, False, {"num_classes": 1})
-        model.load_state_dict(state, strict=True)
-    except Exception as error:  # absent metadata, a missing tensor, a damaged file
-        raise UnmaskError(
-            f"{path}: not a model of unmask ({_one_line(error)}); train or export again"
-        ) from None
-    return model.eval(), model_input

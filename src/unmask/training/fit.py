@@ -37,7 +37,7 @@ from unmask.tables import (
     write_json,
 )
 from unmask.tracking import TrainingRun, start_training_run
-from unmask.training.backbones import create_backbone, save_model
+from unmask.training.backbones import create_backbone
 from unmask.training.batches import HALF
 from unmask.training.dataset import (
     create_score_loader,
@@ -49,6 +49,7 @@ from unmask.training.dataset import (
 from unmask.training.module import DeepfakeClassifier
 from unmask.training.optim import prior_shift
 from unmask.training.resume import Position, ResumeCheckpoint, find_checkpoint
+from unmask.training.storage import save_model
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,97 @@
+"""The notebook that answers the challenge's test set on Kaggle, and what Kaggle wants to know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unmask.config import KaggleConfig
+
+NOTEBOOK = "submission.ipynb"
+
+_TITLE = """# {title}
+
+Answers every video of the test set with its probability of being fake, from the data set
+`{data_set}` alone: weights, code and calibration are in it, and no internet is used.
+"""
+
+_FIND = """import sys
+from pathlib import Path
+
+import pandas as pd
+
+INPUT = Path("/kaggle/input")
+bundle = next(INPUT.rglob("{wheel}")).parent
+sample = next(INPUT.rglob("sample_submission.csv"))
+videos = sample.parent / "test_videos"
+bundle, sample, videos"""
+
+_ANSWER = """!"{{sys.executable}}" "{{bundle}}/predict.py" --videos "{{videos}}" \\
+    --sample "{{sample}}" --out submission.csv --deadline {hours:g}h"""
+
+_LOOK = """submission = pd.read_csv("submission.csv")
+assert submission["filename"].tolist() == pd.read_csv(sample)["filename"].tolist()
+submission["label"].describe()"""
+
+
+def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
+    """Return the notebook, as nbformat 4.5 has it.
+
+    Args:
+        config: title, owner and hours are used.
+        wheel: file name of the project's wheel, by which the notebook finds the bundle.
+    """
+    data_set = f"{config.owner}/{config.slug}"
+    cells = [
+        ("markdown", _TITLE.format(title=config.title, data_set=data_set)),
+        ("code", _FIND.format(wheel=wheel)),
+        ("code", _ANSWER.format(hours=config.hours)),
+        ("code", _LOOK),
+    ]
+    of_code: dict[str, Any] = {"execution_count": None, "outputs": []}
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "cells": [
+            {
+                "id": f"cell-{number}",
+                "cell_type": kind,
+                "metadata": {},
+                "source": source.strip().splitlines(keepends=True),
+                **(of_code if kind == "code" else {}),
+            }
+            for number, (kind, source) in enumerate(cells)
+        ],
+    }
+
+
+def notebook_metadata(config: KaggleConfig) -> dict[str, Any]:
+    """Return `kernel-metadata.json`: what `kaggle kernels push` wants to know."""
+    return {
+        "id": f"{config.owner}/{config.slug}",
+        "title": config.title,
+        "code_file": NOTEBOOK,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        # The PyTorch of Kaggle's image has no code for a P100.
+        "machine_shape": "NvidiaTeslaT4",
+        "enable_internet": False,
+        "dataset_sources": [f"{config.owner}/{config.slug}"],
+        "competition_sources": [config.competition],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
+
+
+def dataset_metadata(config: KaggleConfig) -> dict[str, Any]:
+    """Return `dataset-metadata.json`: what `kaggle datasets create` wants to know."""
+    return {
+        "title": config.title,
+        "id": f"{config.owner}/{config.slug}",
+        "licenses": [{"name": "other"}],
+    }

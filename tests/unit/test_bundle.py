@@ -1,0 +1,307 @@
+"""The bundle: what is shipped, how large it may be, and that it can be used where it arrives."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from unmask.config import KaggleConfig, TrainingConfig
+from unmask.errors import UnmaskError
+from unmask.evaluation.calibrate import Calibration
+from unmask.evaluation.readout import Readout
+from unmask.kaggle.bundle import Trained, check_parity, choose_experiments, models_of
+from unmask.kaggle.card import CardSources, write_card
+from unmask.kaggle.entry import add_wheels
+from unmask.kaggle.notebook import build_notebook, dataset_metadata, notebook_metadata
+from unmask.kaggle.parity import Clips, Parity, measure_parity, read_clips
+from unmask.kaggle.predict import Member
+from unmask.kaggle.size import check_plan, check_size
+from unmask.kaggle.wheels import copy_wheels, repack_wheel, required
+from unmask.tables import SPLITS, write_json, write_table
+from unmask.training.backbones import create_backbone
+from unmask.training.storage import Precision, load_model, save_model
+
+SMALL = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained model, as training leaves it."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    torch.manual_seed(0)
+    save_model(*create_backbone(SMALL), path)
+    return path
+
+
+def test_a_bundle_over_the_limit_names_its_largest_files(tmp_path: Path) -> None:
+    for name, size in [("a.safetensors", 5000), ("b.safetensors", 7000), ("README.md", 10)]:
+        (tmp_path / name).write_bytes(np.zeros(size, np.uint8))
+    assert check_size(tmp_path, 12_010) == 12_010
+    with pytest.raises(UnmaskError, match="the bundle has 12,010 bytes, 1 too many"):
+        check_size(tmp_path, 12_009)
+    with pytest.raises(UnmaskError) as caught:
+        check_size(tmp_path, 10_000)
+    assert str(caught.value).startswith(
+        "kaggle.max_bytes: the bundle has 12,010 bytes, 2,010 too many "
+        "(b.safetensors 7,000, a.safetensors 5,000, README.md 10)"
+    )
+
+
+def test_a_bundle_that_will_be_too_large_is_told_what_would_fit(
+    model: Path, tmp_path: Path
+) -> None:
+    sizes = {}
+    for precision in ("float16", "int8"):
+        shutil.copyfile(model, tmp_path / precision)
+        save_model(*load_model(model), tmp_path / precision, precision)
+        sizes[precision] = (tmp_path / precision).stat().st_size
+    models = {"wide": [model] * 4, "narrow": [model]}
+
+    def told(max_bytes: int, **settings: Any) -> str:
+        kaggle = KaggleConfig(max_bytes=max_bytes, **settings)
+        with pytest.raises(UnmaskError) as caught:
+            check_plan(1000, models, {"wide"}, kaggle)
+        return str(caught.value).partition("what fits: ")[2] or str(caught.value)
+
+    check_plan(1000, models, {"wide"}, KaggleConfig(max_bytes=1000 + 4 * sizes["float16"]))
+    fitting = "kaggle.models: 3; kaggle.precision: int8; kaggle.experiment: narrow"
+    assert told(1000 + int(3.5 * sizes["float16"])) == fitting
+    assert told(1000 + int(1.5 * sizes["float16"])) == (
+        "kaggle.models: 1; kaggle.experiment: narrow"
+    )
+    assert told(1000 + int(3.5 * sizes["int8"]), precision="int8") == (
+        "kaggle.models: 3; kaggle.experiment: narrow"
+    )
+    nothing = told(1000)
+    assert nothing.startswith("kaggle.max_bytes: the bundle would have ")
+    assert nothing.endswith(", all else 1,000); train a smaller backbone")
+
+
+def pair(model: Path, precision: Precision, folder: Path) -> Iterator[tuple[Member, Member]]:
+    network, model_input = load_model(model)
+    save_model(network, model_input, folder / precision, precision)
+    readout = Readout("mean_logit", "platt", 0.5, Calibration(4.0, 0.0, 0.5))
+    yield (
+        Member(network, model_input, 0.0, readout, 0.5),
+        Member(load_model(folder / precision)[0], model_input, 0.0, readout, 0.5),
+    )
+
+
+def test_what_less_precision_changes_is_measured_and_half_precision_must_change_nothing(
+    model: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(6)]
+    track = np.array([0, 0, 1, 2, 3, 3])
+    clips = Clips(["p/a.mp4", "p/b.mp4", "p/c.mp4"], pictures, np.array([0, 0, 0, 1, 2, 2]), track)
+    half, eighth = (
+        measure_parity(pair(model, precision, tmp_path), clips, 0.5)
+        for precision in ("float16", "int8")
+    )
+    assert 0 < half.largest_change < 1e-3
+    assert eighth.largest_change > 2 * half.largest_change
+    check_parity(half, "float16")
+    check_parity(Parity(3, 0.2, "p/b.mp4"), "int8")
+    with pytest.raises(UnmaskError, match=r"float16 changes the answer to p/b\.mp4 by 0\.0011, mo"):
+        check_parity(Parity(3, 0.0011, "p/b.mp4"), "float16")
+
+
+def test_clips_are_faces_of_videos_all_over_the_data(worked_part: Path) -> None:
+    clips = read_clips(worked_part / "faces", [worked_part / "faces/part-00.parquet"])
+    assert {name.partition("/")[2] for name in clips.names} >= {"a.mp4", "b.mp4"}
+    assert len(clips.names) == clips.video.max() + 1
+    assert len(clips.pictures) == len(clips.video) == len(clips.track)
+    assert (np.diff(clips.video) >= 0).all()
+    assert np.bincount(clips.video).max() <= 8
+
+
+def trained(folder: Path, experiment: str, fold: int, seed: int) -> Trained:
+    run = folder / f"{experiment}-{fold}-{seed}.json"
+    write_json({"experiment": experiment, "fold": fold, "seed": seed}, run)
+    return Trained(folder / "model.safetensors", run)
+
+
+def test_a_model_of_each_fold_comes_before_a_second_seed_of_any(tmp_path: Path) -> None:
+    everything = [
+        trained(tmp_path, name, fold, seed)
+        for name in ("b", "a")
+        for fold in (0, 1)
+        for seed in (1, 2)
+    ]
+    order = {name: [one.run.stem for one in of] for name, of in models_of(everything).items()}
+    assert order["a"] == ["a-0-1", "a-1-1", "a-0-2", "a-1-2"]
+    assert order["b"] == ["b-0-1", "b-1-1", "b-0-2", "b-1-2"]
+
+
+def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
+    for name in ("a", "b"):
+        content = {"report": {"log_loss": 0.4}, "worst_subgroup": "blur"}
+        write_json(content, folder / name / "metrics.json")
+    write_json({"order": ["b", "a"], "ensemble": ensemble}, folder / "comparison.json")
+    return folder / "comparison.json"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "weights"),
+    [("best", {"b": 1.0}), ("a", {"a": 1.0}), ("ensemble", {"a": 0.25, "b": 0.75})],
+)
+def test_the_best_a_named_one_or_an_ensemble_is_shipped(
+    wanted: str, weights: dict[str, float], tmp_path: Path
+) -> None:
+    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "report": {"log_loss": 0.3}}
+    shipped = choose_experiments(wanted, tmp_path, compared(tmp_path, ensemble))
+    assert shipped.weights == weights
+    assert shipped.report["log_loss"] == (0.3 if wanted == "ensemble" else 0.4)
+
+
+def test_an_ensemble_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match=r"^kaggle.experiment: there is no ensemble; it takes"):
+        choose_experiments("ensemble", tmp_path, compared(tmp_path, None))
+
+
+def test_an_installed_package_is_packed_into_a_wheel_that_works_unpacked(tmp_path: Path) -> None:
+    wheel = repack_wheel("av", tmp_path)
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    code = (
+        "import av, sys; assert av.__file__.startswith(sys.argv[1]), av.__file__; av.Codec('h264')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "unpacked")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert repack_wheel("av", tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_what_a_package_requires_is_shipped_too_but_for_what_the_image_has() -> None:
+    image = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
+    found = required(["av", "pebble", "pydantic", "scipy"], image)
+    assert found == [
+        *("annotated-types", "av", "pebble", "pydantic", "pydantic-core", "scipy"),
+        "typing-inspection",
+    ]
+    with pytest.raises(UnmaskError, match=r"^kaggle\.wheels: no-such-package is not installed"):
+        required(["no-such-package"], image)
+
+
+def write_wheel(path: Path, module: str) -> None:
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{module}/__init__.py", "ANSWER = 42\n")
+        wheel.writestr(f"{module}-1.0.dist-info/METADATA", "")
+
+
+def test_only_wheels_of_what_is_not_installed_are_unpacked_for_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    write_wheel(tmp_path / "unmask-1.0-py3-none-any.whl", "unmask")
+    write_wheel(tmp_path / "numpy-1.0-py3-none-any.whl", "numpy")
+    write_wheel(tmp_path / "absent_one-1.0-py3-none-any.whl", "absent_one")
+    write_wheel(tmp_path / "absent_one-1.0-cp27-cp27m-linux_x86_64.whl", "absent_one")
+    assert add_wheels(tmp_path, unpacked) == []
+    assert sorted(path.name for path in unpacked.iterdir()) == [
+        *("absent_one", "absent_one-1.0.dist-info")
+    ]
+    assert sys.path[0] == str(tmp_path / "unmask-1.0-py3-none-any.whl")
+    assert sys.path[-1] == str(unpacked)
+
+    write_wheel(tmp_path / "absent_two-1.0-cp27-cp27m-linux_x86_64.whl", "absent_two")
+    (missing,) = add_wheels(tmp_path, unpacked)
+    assert missing.startswith(
+        "absent-two is not installed, and absent_two-1.0-cp27-cp27m-linux_x86"
+    )
+    assert missing.endswith(
+        "put a wheel that is into the folder kaggle.wheelhouse, and export again"
+    )
+
+
+def test_a_folder_of_wheels_is_shipped(tmp_path: Path) -> None:
+    house, output = tmp_path / "house", tmp_path / "output"
+    house.mkdir()
+    output.mkdir()
+    with pytest.raises(UnmaskError, match=r"^kaggle\.wheelhouse: no wheel in .*; fill it with"):
+        copy_wheels(house, output)
+    write_wheel(house / "thing-1.0-py3-none-any.whl", "thing")
+    copy_wheels(house, output)
+    assert [path.name for path in output.iterdir()] == ["thing-1.0-py3-none-any.whl"]
+
+
+def test_the_notebook_and_its_metadata_are_what_kaggle_takes() -> None:
+    config = KaggleConfig(owner="someone", title="A detector, 2nd try", hours=7.25)
+    notebook = build_notebook(config, "unmask-0.1.0-py3-none-any.whl")
+    nbformat.validate(nbformat.from_dict(notebook))
+    source = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert "--deadline 7.25h" in source
+    assert 'rglob("unmask-0.1.0-py3-none-any.whl")' in source
+
+    data_set, kernel = dataset_metadata(config), notebook_metadata(config)
+    assert data_set["id"] == kernel["id"] == "someone/a-detector-2nd-try"
+    assert kernel["dataset_sources"] == [data_set["id"]]
+    assert kernel["enable_internet"] is False
+    assert len(data_set["licenses"]) == 1
+    for title in ("- - - -", "Détecteur", "ab c d"):
+        with pytest.raises(ValueError, match="needs 6 letters or digits, and no letter but a to z"):
+            KaggleConfig(title=title)
+
+
+def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
+    ledger = {
+        "videos": 1200,
+        "statuses": {"ok": 1100, "no_face": 90, "missing": 10},
+        "usable": {"FAKE": 900, "REAL": 200},
+    }
+    write_json(ledger, tmp_path / "ledger.json")
+    videos = [f"{number}.mp4" for number in range(8)]
+    rows = {"part": "p", "video": videos, "label": "REAL", "family": videos, "group": videos}
+    write_table(
+        pd.DataFrame(rows).assign(fold=[0, 1, 2, 3] * 2), SPLITS, tmp_path / "splits.parquet"
+    )
+    shifted = {
+        "clean": {"log_loss": 0.3, "best_constant_log_loss": 0.69},
+        "shifts": {"noise": {"log_loss": 0.61}, "blur": {"log_loss": 0.5}},
+        "worst": "noise",
+        "mean_log_loss": 0.555,
+    }
+    for name in ("a", "b"):
+        write_json({"experiment": name, "report": shifted}, tmp_path / f"{name}.json")
+    sources = CardSources(
+        *(tmp_path / "ledger.json", tmp_path / "splits.parquet"),
+        [tmp_path / "a.json", tmp_path / "b.json"],
+    )
+    report = {
+        "log_loss": 0.25,
+        "roc_auc": 0.9,
+        "best_constant_log_loss": 0.45,
+        "intervals": {"log_loss": [0.2, 0.3], "roc_auc": [None, None]},
+    }
+    member = {"experiment": "a", "backbone": "resnet18", "image_size": 224, "weight": 0.5}
+    members = [member | {"model": f"fold{fold}-seed1"} for fold in (0, 1)]
+    card = tmp_path / "card.md"
+    parity = Parity(16, 2.5e-5, "p/1.mp4")
+    write_card(sources, members, report, "blur: strong", KaggleConfig(), parity, card)
+    text = " ".join(card.read_text().split())
+    for told in (
+        "| a | `resnet18` | 224 × 224 | fold0-seed1, fold1-seed1 | 1.00 |",
+        "1,200 videos, of which 1,100 could be used (900 FAKE, 200 REAL); the others: 90 no_face,",
+        "8 groups and 4 folds",
+        "Each model trained on 2 of the folds",
+        "| 0.250 (0.200–0.300) | 0.450 | 0.900 |",
+        "the worst change (noise) | 0.610 | 0.690 |",
+        "The worst group: blur: strong.",
+        "changed no answer by more than 2.5e-05",
+        "`resnet18` ",
+    ):
+        assert told in text, told
+    assert "`b`" not in text
