@@ -18,13 +18,18 @@ _NO_NETWORK = '''"""Let no connection leave this machine."""
 
 import sys
 
+HERE = ("127.0.0.1", "localhost", "::1", None)
+
 
 def forbid(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
-        if arguments[1][0] not in ("127.0.0.1", "localhost", "::1"):
-            raise RuntimeError(f"no network here: {arguments[1]}")
-    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "localhost", "::1", None):
-        raise RuntimeError(f"no network here: {arguments[0]}")
+        asked = arguments[1][0]
+    elif event == "socket.getaddrinfo":
+        asked = arguments[0]
+    else:
+        return
+    if asked not in HERE:
+        raise RuntimeError(f"no network here: {asked}")
 
 
 sys.addaudithook(forbid)

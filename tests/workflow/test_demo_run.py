@@ -149,9 +149,8 @@ def test_the_notebook_answers_the_same_in_a_bare_environment_without_a_network(
     python = bare_environment(tmp_path / "bare")
     kernels.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    write_json(
-        {"argv": argv, "display_name": "bare", "language": "python"}, kernels / "kernel.json"
-    )
+    kernel = {"argv": argv, "display_name": "bare", "language": "python"}
+    write_json(kernel, kernels / "kernel.json")
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     notebook = nbformat.read(inputs / "unmask" / "submission.ipynb", as_version=4)

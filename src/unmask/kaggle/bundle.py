@@ -24,7 +24,7 @@ from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, n
 from unmask.kaggle.parity import Clips, Parity, measure_parity
 from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT, Member
 from unmask.kaggle.size import check_plan, check_size
-from unmask.kaggle.wheels import build_wheel, copy_wheels, repack_wheel, required
+from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
 from unmask.tables import write_json
 from unmask.tracking import register_bundle
 from unmask.training.storage import Precision, load_model, save_model
@@ -126,7 +126,7 @@ def _write_bundle(
     chosen = {name: models[name][: kaggle.models] for name in shipped.weights}
 
     # 2. All but the weights, which are only written where they will fit
-    _write_code(config, output)
+    packages = _write_code(config, output)
     rest = sum(path.stat().st_size for path in output.iterdir())
     weights = {name: [one.model for one in of] for name, of in models.items()}
     check_plan(rest, weights, set(chosen), kaggle)
@@ -150,7 +150,7 @@ def _write_bundle(
         card=CARD,
     )
     (output / "README.md").write_text(readme)
-    write_json(_manifest(output, members, report, parity), output / MANIFEST)
+    write_json(_manifest(output, members, report, parity, packages), output / MANIFEST)
     check_size(output, kaggle.max_bytes)
 
     # 5. The registry
@@ -170,8 +170,8 @@ def models_of(trained: list[Trained]) -> dict[str, list[Trained]]:
     return models
 
 
-def _write_code(config: Config, output: Path) -> None:
-    """Write settings, code, wheels, detector and notebook."""
+def _write_code(config: Config, output: Path) -> list[str]:
+    """Write settings, code, wheels, detector and notebook; return the packages of the wheels."""
     settings = config.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     faces, kaggle = config.faces, config.kaggle
     packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
@@ -180,7 +180,8 @@ def _write_code(config: Config, output: Path) -> None:
         settings["faces"]["weights"] = wanted.name
     elif faces.detector in _PACKAGES:
         packages.add(_PACKAGES[faces.detector])
-    for package in required([*kaggle.wheels, *sorted(packages)], _IMAGE):
+    shipped = required([*kaggle.wheels, *sorted(packages)], _IMAGE)
+    for package in shipped:
         repack_wheel(package, output)
     if kaggle.wheelhouse is not None:
         copy_wheels(Path(kaggle.wheelhouse), output)
@@ -190,6 +191,7 @@ def _write_code(config: Config, output: Path) -> None:
     write_json(dataset_metadata(kaggle), output / "dataset-metadata.json")
     write_json(notebook_metadata(kaggle), output / "kernel-metadata.json")
     write_json(build_notebook(kaggle, wheel.name), output / NOTEBOOK)
+    return shipped
 
 
 def _saved_members(
@@ -287,7 +289,11 @@ def check_parity(parity: Parity, precision: Precision) -> None:
 
 
 def _manifest(
-    folder: Path, members: list[dict[str, Any]], report: dict[str, Any], parity: Parity
+    folder: Path,
+    members: list[dict[str, Any]],
+    report: dict[str, Any],
+    parity: Parity,
+    packages: list[str],
 ) -> dict[str, Any]:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     return {
@@ -303,6 +309,7 @@ def _manifest(
             "unmask": "Apache-2.0",
             YUNET.name: "MIT (libfacedetection), quantised by OpenCV Zoo (Apache-2.0)",
             "members": "as the data they were trained on allows",
+            **{name: licence_of(name) for name in packages},
         },
         "files": {
             path.name: {

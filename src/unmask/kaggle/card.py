@@ -39,17 +39,16 @@ never seen.
 |---|---|---|---|
 {figures}
 
-Intervals are 95 %, by bootstrap over groups. {shifts} The figures are of people and cameras like
+Intervals are 95 %, by bootstrap over groups. {shifts}The figures are of people and cameras like
 those of the training data. Competitors of the DeepFake Detection Challenge measured .10 to .25 on
 their own held-out videos and got .43 on the private test set, whose videos came from elsewhere:
 expect the worst line here, not the best.
 
 {worst}
 
-Answers assume that {prior:.0%} of the videos are FAKE, and stay within [{clip:g}, {most:g}]. A
-video without a face is answered with that share. The weights are shipped as {precision}; on
-{compared} videos of the training data that changed no answer by more than
-{change:.1e}.
+Answers assume that a share of {prior:g} of the videos is FAKE, and stay within [{clip:g}, {most:g}].
+A video without a face is answered with that share. The weights are shipped as {precision}; on
+{compared} videos of the training data that changed no answer by more than {change:.1e}.
 
 ## Limits
 
@@ -63,7 +62,7 @@ video without a face is answered with that share. The weights are shipped as {pr
 - unmask: Apache-2.0.
 - Weights: {licences}. What they may be used for is bound to the terms of the data that they were
   trained on; DFDC and FaceForensics++ are for research.
-- Detector: see `licences` in `manifest.json`.
+- Detector and packages: `licences` in `manifest.json`.
 """
 
 
@@ -123,7 +122,7 @@ def write_card(
         folds=folds,
         trained=folds - 2,
         figures=_rows(_figure_rows(report, shifts)),
-        shifts="" if shifts else "The shift suite was not run (`evaluation.shift_videos`).",
+        shifts="" if shifts else "The shift suite was not run (`evaluation.shift_videos`). ",
         worst=f"The worst group: {worst_group}." if worst_group else "",
         prior=config.prior,
         clip=config.clip,

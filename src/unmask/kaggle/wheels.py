@@ -94,6 +94,15 @@ def _closure(packages: Iterable[str]) -> set[str]:
     return found
 
 
+def licence_of(package: str) -> str:
+    """Return what an installed package says of its licence; its wheel has the text."""
+    metadata = distribution(package).metadata
+    licence: str = metadata.get("License-Expression") or metadata.get("License") or ""
+    classifiers = [one for one in metadata.get_all("Classifier", []) if one.startswith("License")]
+    named = licence.strip().splitlines() or [one.rpartition(" :: ")[2] for one in classifiers]
+    return named[0] if named else "see its wheel"
+
+
 def repack_wheel(package: str, output: Path) -> Path:
     """Pack an installed package into a wheel again.
 
