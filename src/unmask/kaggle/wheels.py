@@ -97,9 +97,10 @@ def _closure(packages: Iterable[str]) -> set[str]:
 def licence_of(package: str) -> str:
     """Return what an installed package says of its licence; its wheel has the text."""
     metadata = distribution(package).metadata
-    licence: str = metadata.get("License-Expression") or metadata.get("License") or ""
-    classifiers = [one for one in metadata.get_all("Classifier", []) if one.startswith("License")]
-    named = licence.strip().splitlines() or [one.rpartition(" :: ")[2] for one in classifiers]
+    classifiers: list[str] = metadata.get_all("Classifier", [])
+    named = metadata.get_all("License-Expression", []) + [
+        one.rpartition(" :: ")[2] for one in classifiers if one.startswith("License :: ")
+    ]
     return named[0] if named else "see its wheel"
 
 
