@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train bench-evaluate ui report lock schema clean
+.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-evaluate kaggle-upload ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -49,9 +49,20 @@ BENCH ?=
 bench-train: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmark/bench_train.py $(BENCH)
 
+# What a test set of 4,000 videos would take: BENCH="--bundle results/kaggle/unmask --videos DIR".
+bench-predict: $(INSTALLED)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmark/bench_predict.py $(BENCH)
+
 # An evaluation of tables of DFDC's size.
 bench-evaluate: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_evaluate.py
+
+# Upload the bundle and its notebook; needs the `kaggle` command, logged in, and kaggle.owner set.
+BUNDLE ?= results/kaggle/unmask
+kaggle-upload:
+	@command -v kaggle > /dev/null || { echo "pip install kaggle, and log in: kaggle auth login" >&2; exit 2; }
+	kaggle datasets create -p $(BUNDLE) || kaggle datasets version -p $(BUNDLE) -m "$$(date -u +%F)"
+	kaggle kernels push -p $(BUNDLE)
 
 ui: $(INSTALLED)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

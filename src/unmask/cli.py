@@ -379,6 +379,12 @@ def _export(options: Options) -> None:
     )
 
 
+def _grade(options: Options) -> None:
+    from unmask.kaggle.grade import grade_submission
+
+    print(grade_submission(options.submission, options.labels))
+
+
 def _schema(options: Options) -> None:
     from unmask.config import config_schema, config_table, with_config_table
 
@@ -577,6 +583,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--shifts", type=Path, nargs="*", default=[])
     sub.add_argument("--threads", type=int, default=1)
     settings(sub)
+
+    sub = add("grade", _grade, "print the log loss of a submission whose labels are known")
+    path(sub, "submission", "labels")
 
     sub = add("schema", _schema, "print the configuration's JSON schema")
     sub.add_argument("--table", action="store_true", help="the Markdown table of keys instead")

@@ -110,6 +110,18 @@ def test_every_video_of_the_sample_is_answered_once(bundle: Path, challenge: Pat
     assert len(output.read_text().splitlines()) == 6
 
 
+def test_videos_that_the_sample_does_not_name_are_told(
+    bundle: Path, challenge: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copyfile(challenge / "outside.mp4", challenge / "test_videos/another.mp4")
+    output = challenge / "submission.csv"
+    predict(bundle, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
+    assert (
+        "1 videos are not in the sample and not answered, the first is another.mp4" in caplog.text
+    )
+    assert "another.mp4" not in answers(output)
+
+
 def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     bundle: Path, challenge: Path
 ) -> None:

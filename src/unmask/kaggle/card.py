@@ -47,8 +47,9 @@ expect the worst line here, not the best.
 {worst}
 
 Answers assume that a share of {prior:g} of the videos is FAKE, and stay within [{clip:g},
-{most:g}]. A video without a face is answered with that share. The weights are shipped as {precision}; on
-{compared} videos of the training data that changed no answer by more than {change:.1e}.
+{most:g}]. A video without a face is answered with that share. The weights are shipped as
+{precision}; on {compared} videos of the training data that changed no answer by more than
+{change:.1e}.
 
 ## Limits
 

@@ -450,6 +450,11 @@ def _answer_all(
             submission.answer(name, None, "no such file")
         else:
             names.append(name)
+    if unknown := {path.name for path in videos.glob("*.mp4")} - submission.answers.keys():
+        logger.warning(
+            "%d videos are not in the sample and not answered, the first is %s",
+            *(len(unknown), min(unknown)),
+        )
     per_video = config.frames.per_video if config.frames.rate is None else None
     workers = max(1, threads - 1)
     governor = Governor(len(names), efforts(per_video, len(bundle.members)), workers, end)
