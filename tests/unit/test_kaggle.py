@@ -348,6 +348,32 @@ def test_at_the_deadline_the_answers_so_far_are_written(
     assert "ended by SIGALRM; videos not reached have the prior" in caplog.text
 
 
+def lose_the_stop(*_: Any) -> None:
+    """Stand for a library that is told to end in the middle and makes another error of it."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+    except BaseException:
+        raise RuntimeError("could not determine the shape") from None
+
+
+@pytest.mark.parametrize("where", ["load_bundle", "answer_videos"])
+def test_a_stop_that_a_library_loses_is_kept(
+    where: str,
+    bundle: Path,
+    challenge: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(prediction, where, lose_the_stop)
+    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
+    with pytest.raises(SystemExit) as ended:
+        predict(bundle, challenge / "test_videos", sample, output, 1)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "ended by SIGTERM; videos not reached have the prior" in caplog.text
+    assert set(answers(output).values()) == {0.5}
+
+
 def start(bundle: Path, challenge: Path, *options: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", "import sys; from unmask.kaggle.predict import main; "]
     command[-1] += "sys.exit(main(sys.argv[1:]))"

@@ -256,7 +256,7 @@ def sets(trained: Path) -> pd.DataFrame:
         part = write_part(out / "part", entries)
         for index, video in enumerate(entries):
             change = recolour if video == "fake.mp4" else None
-            at, people = (0.4 + 0.05 * index, 0.5), int(video != "nobody.mp4")
+            at, people = (0.4 + 0.05 * index, 0.48), int(video != "nobody.mp4")
             if video != "gone.mp4":
                 encode_video(part / video, SIZE, at=at, people=people, change=change)
         # A file that is in the data, too.

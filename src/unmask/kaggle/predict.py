@@ -60,6 +60,8 @@ _BATCH = 64
 _CROPS_FOR_GPU = 256
 # Rewriting the submission costs milliseconds; what is in it survives a killed notebook.
 _WRITE_EVERY_S = 10.0
+# A stop that a library lost is raised again after this time.
+_ASK_AGAIN_S = 5.0
 # No video may take more than this share of all the time that there is.
 _LONGEST_SHARE = 0.01
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -110,6 +112,18 @@ class Prepared:
 
 class _Stopped(BaseException):
     """Time is up, or the process was told to end; no video's `except Exception` may keep it."""
+
+
+@dataclass
+class _Stop:
+    """The signal that asked to end, None before. Libraries can lose the exception it raises."""
+
+    reason: str | None = None
+
+    def check(self) -> None:
+        """Raise what was lost."""
+        if self.reason is not None:
+            raise _Stopped(self.reason)
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], Config]:
@@ -394,12 +408,15 @@ def predict(
     config = read_bundle(folder)[1]
     submission = _Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
     end = None if deadline_s is None else started + deadline_s
-    ended = None
+    stop = _Stop()
     try:
-        with _stopped_at(end):
-            _answer_all(folder, videos, submission, threads, end, deadline_s)
-    except _Stopped as stop:
-        ended = str(stop)
+        with _stopped_at(end, stop):
+            _answer_all(folder, videos, submission, threads, end, deadline_s, stop)
+    except _Stopped:
+        pass
+    except Exception:  # which a library may have made of it
+        if stop.reason is None:
+            raise
     finally:
         submission.write()
     count = len(submission.answers)
@@ -408,20 +425,22 @@ def predict(
         "%d videos, %d by the prior, %.2f s a video: 4,000 would take %.1f h",
         *(count, count - submission.answered, seconds, seconds * 4000 / 3600),
     )
-    if ended is not None:
-        logger.warning("%s: ended by %s; videos not reached have the prior", output, ended)
-    if ended == signal.SIGTERM.name:
+    if stop.reason is not None:
+        logger.warning("%s: ended by %s; videos not reached have the prior", output, stop.reason)
+    if stop.reason == signal.SIGTERM.name:
         raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextmanager
-def _stopped_at(end: float | None) -> Iterator[None]:
+def _stopped_at(end: float | None, stop: _Stop) -> Iterator[None]:
     """Raise `_Stopped` in here at a time of `time.monotonic`, and when told to terminate."""
 
-    def stop(number: int, _: object) -> None:
-        raise _Stopped(signal.Signals(number).name)
+    def handle(number: int, _: object) -> None:
+        stop.reason = stop.reason or signal.Signals(number).name
+        signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_S)
+        stop.check()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGALRM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGALRM)}
     if end is not None:
         signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 1e-3))
     try:
@@ -439,6 +458,7 @@ def _answer_all(
     threads: int,
     end: float | None,
     deadline_s: float | None,
+    stop: _Stop,
 ) -> None:
     bundle = load_bundle(folder)
     config, on_gpu = bundle.config, bundle.device.type == "cuda"
@@ -485,6 +505,7 @@ def _answer_all(
                 folder, bundle, [one.crops for one in made], members
             )
         except Exception as error:  # one odd video must not cost the other answers
+            stop.check()
             logger.exception("%s", ", ".join(name for name, _ in group))
             answers = [None] * len(group)
             made = [replace(one, reason=one.reason or type(error).__name__) for one in made]
