@@ -1,10 +1,10 @@
 """A real Slurm of two nodes on this host: a controller and two daemons, with files of their own.
 
-    python tests/slurm/cluster.py FOLDER    # starts it and prints what to export; Ctrl-C stops it
+    python tests/slurm/cluster.py FOLDER    # prints what to export; Ctrl-C stops it
 
-It needs root, and Debian's `slurm-wlm` and `munge` (`apt-get install slurm-wlm munge`). Nothing of a
-Slurm that this host may belong to is read or touched: key, sockets, ports, state and logs are in the
-folder, and only what was started is stopped.
+It needs root, and Debian's `slurm-wlm` and `munge` (`apt-get install slurm-wlm munge`). Nothing of
+a Slurm that this host may belong to is read or touched: key, sockets, ports, state and logs are in
+the folder, and only what was started is stopped.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Cluster:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "state").mkdir(exist_ok=True)
-        os.chmod(self.folder, 0o755)  # munge insists
+        self.folder.chmod(0o755)  # munge insists
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
@@ -144,7 +144,7 @@ class Cluster:
         return _CONFIG.format(host=host, controller=ports[0], folder=self.folder, nodes=nodes)
 
     def _wrap_srun(self) -> None:
-        """Let `srun` find the configuration also where Snakemake's plugin drops SLURM_ variables."""
+        """Let `srun` find its configuration where Snakemake's plugin drops SLURM_ variables."""
         wrapper = self.folder / "bin" / "srun"
         wrapper.parent.mkdir(exist_ok=True)
         srun = shutil.which("srun", path=_path())

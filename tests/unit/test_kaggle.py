@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
