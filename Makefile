@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-evaluate kaggle-upload ui report lock schema clean
+.PHONY: demo test test-slurm fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-evaluate kaggle-upload ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -27,6 +27,11 @@ fuzz: $(INSTALLED)
 # The faces stage, killed at twenty random moments and finished.
 kills: $(INSTALLED)
 	UNMASK_KILLS=20 $(BIN)/pytest tests/workflow/test_interrupted.py
+
+# The demo under a real Slurm that the tests start here, and its list of jobs; needs root.
+test-slurm: $(INSTALLED)
+	command -v slurmctld munged > /dev/null || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; }
+	$(BIN)/pytest -m slurm -s tests/workflow/test_slurm.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

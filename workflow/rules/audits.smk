@@ -27,8 +27,8 @@ rule audit_labels:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=source_digest("splits.noise"),
     shell:
@@ -75,8 +75,8 @@ rule report_labels:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=20,
+        mem_mb=growing(8000),
+        runtime=growing(20),
     params:
         settings=noise_settings(),
         code=source_digest("evaluation.noise"),
@@ -124,8 +124,8 @@ rule compare_detectors:
         "../../environment.yml"
     threads: 1  # times are those of one thread
     resources:
-        mem_mb=6000,
-        runtime=120,
+        mem_mb=growing(6000),
+        runtime=growing(120),
     params:
         settings=detector_settings(),
         code=source_digest("evaluation.detectors"),

@@ -111,8 +111,25 @@ def experiment_settings():
 
 
 def devices(wildcards):
-    """Return the number of GPUs of one experiment's jobs on each node."""
-    return CONFIG.experiment(wildcards.experiment).devices
+    """Return the number of GPUs of one experiment's jobs."""
+    experiment = CONFIG.experiment(wildcards.experiment)
+    return experiment.devices * experiment.num_nodes
+
+
+def of_several(value):
+    """Return an input function of what only a job of several GPUs has; None for others."""
+    return lambda wildcards: value(wildcards) if devices(wildcards) > 1 else None
+
+
+def nodes(wildcards):
+    """Return the number of nodes of one experiment's jobs."""
+    return CONFIG.experiment(wildcards.experiment).num_nodes
+
+
+def launcher(wildcards):
+    """Return what starts a process for each GPU: `srun` under Slurm, elsewhere Lightning does."""
+    tasks = devices(wildcards)
+    return f"${{SLURM_JOB_ID:+srun --ntasks={tasks}}}" if tasks > 1 else ""
 
 
 def part_of(wildcards):
@@ -146,6 +163,11 @@ def frame_stream(path):
     if is_piped():
         return pipe(path)
     return path if CONFIG.frames.keep else temp(path)
+
+
+def growing(amount):
+    """Return memory or run time that a second try gets twice of, a third three times."""
+    return lambda wildcards, attempt: attempt * amount
 
 
 def frames_memory(wildcards, attempt):

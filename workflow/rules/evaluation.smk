@@ -34,9 +34,9 @@ rule score:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         gpu=1,
-        runtime=240,
+        runtime=growing(240),
     params:
         settings=training_settings,
         code=source_digest("evaluation.score"),
@@ -152,8 +152,8 @@ rule evaluate:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         settings=settings("evaluation"),
         code=source_digest("evaluation.evaluate"),
@@ -209,8 +209,8 @@ rule compare:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         settings=settings("evaluation", "frames", "kaggle"),
         code=source_digest("evaluation.compare"),

@@ -83,8 +83,8 @@ rule explore_videos:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=source_digest("evaluation.explore"),
     shell:
@@ -137,8 +137,8 @@ rule explore_faces:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         code=source_digest("evaluation.explore"),
     shell:
@@ -172,8 +172,8 @@ rule explore_augmentations:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         settings=augmentation_settings(),
         code=source_digest("evaluation.augmentations"),
@@ -207,8 +207,8 @@ rule explore_pairs:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         parts=[str(part) for part in PARTS.values()],
         settings=settings("limits"),
@@ -242,8 +242,8 @@ rule explore_shortcuts:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=growing(1000),
+        runtime=growing(20),
     params:
         code=source_digest("evaluation.explore"),
     shell:
@@ -275,8 +275,8 @@ rule explore_costs:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=growing(1000),
+        runtime=growing(20),
     params:
         code=source_digest("evaluation.explore"),
     shell:

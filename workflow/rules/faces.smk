@@ -26,7 +26,7 @@ rule extract_frames:
     threads: 1
     resources:
         mem_mb=frames_memory,
-        runtime=240,
+        runtime=growing(240),
         # Both cores of a pipe's pair: its reader needs a tenth of one. No parameter, because with
         # other --cores nothing has to be made anew.
         decoders=2 if is_piped() else 1,
@@ -63,7 +63,7 @@ rule crop_faces:
     threads: 1
     resources:
         mem_mb=frames_memory,
-        runtime=240,
+        runtime=growing(240),
     params:
         settings=settings("faces"),
         # The stream leaves no file whose change Snakemake could see.
@@ -96,8 +96,8 @@ rule embed_faces:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=growing(1500),
+        runtime=growing(60),
     params:
         code=source_digest("faces.identity"),
     shell:

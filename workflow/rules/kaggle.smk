@@ -34,8 +34,8 @@ rule export:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         settings=settings(
             "frames", "limits", "faces", "evaluation", "kaggle", "tracking"
@@ -75,9 +75,9 @@ rule predict:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         gpu=1,
-        runtime=540,
+        runtime=growing(540),
     params:
         # A cluster ends a job at its runtime; then every video is to have its answer.
         minutes=lambda wildcards, resources: 0.95 * resources.runtime,

@@ -27,8 +27,8 @@ rule set_ledger:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=source_digest("videos.ledger"),
     shell:
@@ -59,9 +59,9 @@ rule score_set:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         gpu=1,
-        runtime=240,
+        runtime=growing(240),
     params:
         settings=training_settings,
         code=source_digest("evaluation.further_scores"),
@@ -116,8 +116,8 @@ rule evaluate_sets:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         names=list(SETS),
         code=source_digest("evaluation.sets"),

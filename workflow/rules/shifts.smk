@@ -28,8 +28,8 @@ rule sample_shifts:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         folds=ASKED_FOLDS,
         settings=shift_settings("shift_videos"),
@@ -62,8 +62,8 @@ rule shift_faces:
         "../../environment.yml"
     threads: 4  # each takes another video
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         part=part_of,
         settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
@@ -100,9 +100,9 @@ rule score_shifts:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         gpu=1,
-        runtime=240,
+        runtime=growing(240),
     params:
         settings=training_settings,
         code=source_digest("evaluation.further_scores"),
@@ -151,8 +151,8 @@ rule evaluate_shifts:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=source_digest("evaluation.robustness"),
     shell:

@@ -35,8 +35,8 @@ rule split:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         settings=settings("split"),
         code=source_digest("splits.folds"),
@@ -81,8 +81,8 @@ rule audit_leaks:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=growing(6000),
+        runtime=growing(60),
     params:
         settings=settings("split"),
         code=source_digest("splits.leaks"),
@@ -116,8 +116,8 @@ rule audit_shortcuts:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=settings("seed", "audits"),
         code=source_digest("splits.shortcuts"),

@@ -24,8 +24,8 @@ rule tracking:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        mem_mb=growing(1000),
+        runtime=growing(5),
     params:
         settings=settings("tracking"),
     shell:
@@ -57,8 +57,8 @@ rule experiments:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         settings=experiment_settings(),
         code=source_digest("training.experiments"),
@@ -97,15 +97,20 @@ rule train:
         "../../environment.yml"
     threads: 8  # decoding and augmenting for one GPU; more than that many are not used
     resources:
-        mem_mb=16000,
+        mem_mb=growing(16000),
         gpu=devices,
-        runtime=1440,
+        runtime=growing(1440),
+        # Slurm starts a process for each GPU, which meet by what it tells them.
+        mpi=of_several(lambda wildcards: "srun"),
+        tasks=of_several(devices),
+        nodes=of_several(nodes),
     params:
+        launcher=launcher,
         settings=training_settings,
         code=source_digest("training.fit"),
     shell:
         r"""
-        python -m unmask train \
+        {params.launcher} python -m unmask train \
             --log {log:q} \
             --experiment {wildcards.experiment:q} \
             --fold {wildcards.fold:q} \

@@ -29,8 +29,8 @@ rule probe:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         chunk=chunk_of,
         chunks=CONFIG.shards_per_part,
@@ -62,8 +62,8 @@ rule extract_audio:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=120,
+        mem_mb=growing(1500),
+        runtime=growing(120),
     params:
         part=part_of,
         settings=settings("audio", "limits"),
@@ -95,8 +95,8 @@ rule ledger:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=source_digest("videos.ledger"),
     shell:

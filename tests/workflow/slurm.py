@@ -1,6 +1,6 @@
 """A real Slurm of two nodes on this host: a controller and two daemons, with files of their own.
 
-    python tests/slurm/cluster.py FOLDER    # prints what to export; Ctrl-C stops it
+    python tests/workflow/slurm.py FOLDER    # prints what to export; Ctrl-C stops it
 
 It needs root, and Debian's `slurm-wlm` and `munge` (`apt-get install slurm-wlm munge`). Nothing of
 a Slurm that this host may belong to is read or touched: key, sockets, ports, state and logs are in
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
@@ -42,6 +43,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=60
@@ -53,6 +55,16 @@ SchedulerParameters=bf_interval=2,sched_interval=2
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 """
+
+
+@dataclass(frozen=True, order=True)
+class Job:
+    """A job, its state, how often it was queued again, and the rule and wildcards it is of."""
+
+    number: int
+    state: str
+    restarts: int
+    comment: str
 
 
 class Cluster:
@@ -121,15 +133,12 @@ class Cluster:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""
 
-    def jobs(self) -> list[dict[str, str]]:
-        """Return name, state, number of restarts and exit code of all jobs Slurm remembers."""
-        fields = {"job": "JobID", "state": "State", "comment": "Comment", "restarts": "RestartCnt"}
-        asked = ",".join(f"{name}:|" for name in fields.values())
+    def jobs(self) -> list[Job]:
+        """Return all jobs that Slurm remembers, by number."""
+        asked = "JobID:|,State:|,RestartCnt:|,Comment:|"
         lines = self.run("squeue", "--states=all", "--noheader", "-O", asked).splitlines()
-        return [
-            dict(zip(fields, (cell.strip() for cell in line.split("|")), strict=False))
-            for line in lines
-        ]
+        found = (line.split("|") for line in lines)
+        return sorted(Job(int(job), state, int(n), what) for job, state, n, what, *_ in found)
 
     def _configuration(self) -> str:
         cores = os.cpu_count() or 1

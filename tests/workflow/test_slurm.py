@@ -1,0 +1,200 @@
+"""The workflow on a real Slurm, through `profiles/slurm`: what fails there is made good.
+
+By hand: `make test-slurm`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from slurm import Cluster, Job, missing
+
+from running import Finished
+
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.slow,
+    pytest.mark.slurm,
+    pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
+]
+
+# What a site sets for itself: no accounting here, no GPU, two cores a node, and all in a hurry.
+SITE = [
+    *("--workflow-profile", "profiles/slurm", "--configfile", "config/demo.yaml"),
+    *("--slurm-status-command", "squeue", "--slurm-no-account"),
+    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
+    *("--latency-wait", "10", "--set-threads"),
+    *("train=1", "score=2", "score_shifts=2", "shift_faces=2", "export=2", "predict=2"),
+]
+NO_GPU = [f"{rule}:gpu=0" for rule in ("train", "score", "score_shifts", "predict")]
+# As much as a node of the tests has for two jobs at once.
+SMALL = ["train:mem_mb=4000", "shift_faces:mem_mb=4000", "export:mem_mb=4000"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def submit(
+    cluster: Cluster,
+    finished: Finished,
+    directory: Path,
+    target: str,
+    resources: Sequence[str] = (),
+    config: Sequence[str] = (),
+) -> subprocess.Popen[str]:
+    """Start snakemake on the demo's clips, with Slurm as its executor."""
+    command = [sys.executable, "-m", "snakemake", target, *SITE]
+    command += ["--set-resources", *NO_GPU, *SMALL, *resources]
+    command += ["--directory", str(directory), "--config", *finished.config, *config]
+    environment = {k: v for k, v in cluster.environment.items() if not k.startswith("MLFLOW")}
+    return subprocess.Popen(
+        command,
+        cwd=finished.workflow.repository,
+        env=environment,
+        text=True,
+        stdout=(directory / "snakemake.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def done(process: subprocess.Popen[str], directory: Path, seconds: float = 900) -> None:
+    """Insist that snakemake ends well."""
+    status = process.wait(seconds)
+    assert status == 0, (directory / "snakemake.log").read_text()[-6000:]
+
+
+def wait_for_job(
+    cluster: Cluster, process: subprocess.Popen[str], wanted: Callable[[Job], bool]
+) -> Job:
+    """Return the first job that is as wanted."""
+    while process.poll() is None:
+        for job in cluster.jobs():
+            if wanted(job):
+                return job
+        time.sleep(0.2)
+    raise AssertionError(f"no such job among {cluster.jobs()}")
+
+
+def states(jobs: Sequence[Job], rule: str, after: int = 0) -> list[str]:
+    return [job.state for job in jobs if rule in job.comment and job.number > after]
+
+
+def last(cluster: Cluster) -> int:
+    return max((job.number for job in cluster.jobs()), default=0)
+
+
+def test_the_whole_dag_bears_a_cancelled_job_and_one_that_lacks_memory(
+    cluster: Cluster, finished: Finished, tmp_path: Path
+) -> None:
+    lacking = "ledger:mem_mb='60 if attempt == 1 else 2000'"
+    process = submit(cluster, finished, tmp_path, "all", [lacking])
+    running = wait_for_job(
+        cluster, process, lambda job: "crop_faces" in job.comment and job.state == "RUNNING"
+    )
+    cluster.run("scancel", str(running.number))
+    done(process, tmp_path)
+    jobs = cluster.jobs()
+    print("", *jobs, sep="\n")
+    # Both ends of a pipe are one job.
+    assert sorted(states(jobs, "crop_faces_extract_frames")) == [
+        *("CANCELLED", "COMPLETED", "COMPLETED")
+    ]
+    assert states(jobs, "rule_ledger") in (["OUT_OF_MEMORY", "COMPLETED"], ["FAILED", "COMPLETED"])
+    for rule in ("probe", "split", "train", "score", "evaluate", "export", "predict"):
+        assert set(states(jobs, f"rule_{rule}")) == {"COMPLETED"}, rule
+    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
+        made = tmp_path / path.relative_to(finished.output)
+        assert made.read_bytes() == path.read_bytes(), path.name
+    expected = (finished.results / "submission.csv").read_text().splitlines()
+    answered = (tmp_path / "results/submission.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in answered] == [row.split(",")[0] for row in expected]
+
+
+def test_a_killed_controller_and_a_killed_snakemake_are_gone_on_from(
+    cluster: Cluster, finished: Finished, tmp_path: Path
+) -> None:
+    before = last(cluster)
+    process = submit(cluster, finished, tmp_path, "results/splits.parquet")
+    wait_for_job(
+        cluster,
+        process,
+        lambda job: job.number > before and "crop_faces" in job.comment and job.state == "RUNNING",
+    )
+    cluster.kill_controller()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cluster.start_controller()
+    # What was running goes on without anybody; what the next snakemake submits must not meet it.
+    for job in cluster.jobs():
+        if job.number > before and job.state in ("RUNNING", "PENDING"):
+            cluster.run("scancel", str(job.number))
+    while any(job.state in ("RUNNING", "COMPLETING") for job in cluster.jobs()):
+        time.sleep(0.5)
+    unlock = [sys.executable, "-m", "snakemake", "--unlock", "--directory", str(tmp_path)]
+    unlock += ["--configfile", "config/demo.yaml", "--config", *finished.config]
+    subprocess.run(unlock, cwd=finished.workflow.repository, check=True, capture_output=True)
+    done(submit(cluster, finished, tmp_path, "results/splits.parquet"), tmp_path)
+    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
+        made = tmp_path / path.relative_to(finished.output)
+        assert made.read_bytes() == path.read_bytes(), path.name
+
+
+MODEL = "results/train/baseline/fold0-seed1/model.safetensors"
+TWO_TASKS = "training={devices: 2, strategy: ddp, epochs: 3, patience: 3}"
+
+
+def train_on_two_tasks(
+    cluster: Cluster, finished: Finished, directory: Path
+) -> subprocess.Popen[str]:
+    """Start a training of two tasks in a copy of a run that has all else."""
+    shutil.copytree(finished.output, directory, ignore=shutil.ignore_patterns(".snakemake"))
+    shutil.rmtree(directory / "results/train")
+    (directory / "logs/train/baseline/fold0-seed1.log").unlink()
+    config = [TWO_TASKS, f"tracking={{uri: 'sqlite:///{directory}/mlflow.db'}}"]
+    # In a copy, paths and times are others.
+    os.utime(directory / "results/tracking.json")
+    return submit(cluster, finished, directory, MODEL, ["train:mem_mb=6000"], config)
+
+
+def test_training_on_two_tasks_under_srun_goes_on_exactly_when_it_is_preempted(
+    cluster: Cluster, finished: Finished, tmp_path: Path
+) -> None:
+    whole, preempted = tmp_path / "whole", tmp_path / "preempted"
+    done(train_on_two_tasks(cluster, finished, whole), whole)
+    before = last(cluster)
+    process = train_on_two_tasks(cluster, finished, preempted)
+    log = preempted / "logs/train/baseline/fold0-seed1.log"
+    while not (log.exists() and "epoch 0: " in log.read_text()):
+        assert process.poll() is None, (preempted / "snakemake.log").read_text()[-4000:]
+        time.sleep(0.1)
+    job = wait_for_job(
+        cluster, process, lambda job: job.number > before and "rule_train" in job.comment
+    )
+    # As Slurm preempts: SIGTERM to all processes, time to write, and into the queue again.
+    cluster.run("scontrol", "requeue", str(job.number))
+    done(process, preempted)
+    print("", *cluster.jobs(), sep="\n")
+    (again,) = [one for one in cluster.jobs() if one.number == job.number]
+    assert (again.state, again.restarts) == ("COMPLETED", 1)
+    assert "going on from epoch" in log.read_text()
+    assert (preempted / MODEL).read_bytes() == (whole / MODEL).read_bytes()
+    runs = [
+        json.loads((one / MODEL).with_name("run.json").read_text()) for one in (whole, preempted)
+    ]
+    assert runs[0]["history"][-1]["val/log_loss"] == runs[1]["history"][-1]["val/log_loss"]
