@@ -244,7 +244,7 @@ def test_the_notebook_and_its_metadata_are_what_kaggle_takes() -> None:
     nbformat.validate(nbformat.from_dict(notebook))
     source = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
     assert "--deadline 7.25h" in source
-    assert 'rglob("unmask-0.1.0-py3-none-any.whl")' in source
+    assert 'find("unmask-0.1.0-py3-none-any.whl")' in source
 
     data_set, kernel = dataset_metadata(config), notebook_metadata(config)
     assert data_set["id"] == kernel["id"] == "someone/a-detector-2nd-try"

@@ -190,7 +190,7 @@ def test_a_bundle_one_byte_too_large_is_not_written(finished: Finished) -> None:
         config=[*finished.config, f"kaggle={{bundle: second, max_bytes: {limit}}}"],
     )
     assert done.returncode != 0
-    told = f"kaggle.max_bytes: the bundle has {limit + 1:,} bytes, 1 too many (scipy-"
+    told = f"kaggle.max_bytes: the bundle has {limit + 1:,} bytes, 1 too many (av-"
     assert told in done.stdout
     assert not (finished.results / "kaggle" / "second").exists()
 

@@ -15,13 +15,20 @@ Answers every video of the test set with its probability of being fake, from the
 """
 
 _FIND = """import sys
+from glob import glob
 from pathlib import Path
 
 import pandas as pd
 
-INPUT = Path("/kaggle/input")
-bundle = next(INPUT.rglob("{wheel}")).parent
-sample = next(INPUT.rglob("sample_submission.csv"))
+
+def find(name):
+    found = glob(f"/kaggle/input/**/{{name}}", recursive=True)
+    assert found, f"no {{name}}: add the data set or the competition that has it to the notebook"
+    return Path(found[0])
+
+
+bundle = find("{wheel}").parent
+sample = find("sample_submission.csv")
 videos = sample.parent / "test_videos"
 bundle, sample, videos"""
 
