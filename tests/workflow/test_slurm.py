@@ -102,7 +102,7 @@ def last(cluster: Cluster) -> int:
 def test_the_whole_dag_bears_a_cancelled_job_and_one_that_lacks_memory(
     cluster: Cluster, finished: Finished, tmp_path: Path
 ) -> None:
-    lacking = "ledger:mem_mb='60 if attempt == 1 else 2000'"
+    lacking = "ledger:mem_mb=60 if attempt == 1 else 2000"
     process = submit(cluster, finished, tmp_path, "all", [lacking])
     running = wait_for_job(
         cluster, process, lambda job: "crop_faces" in job.comment and job.state == "RUNNING"

@@ -128,8 +128,11 @@ def nodes(wildcards):
 
 def launcher(wildcards):
     """Return what starts a process for each GPU: `srun` under Slurm, elsewhere Lightning does."""
-    tasks = devices(wildcards)
-    return f"${{SLURM_JOB_ID:+srun --ntasks={tasks}}}" if tasks > 1 else ""
+    tasks, on = devices(wildcards), nodes(wildcards)
+    if tasks == 1:
+        return ""
+    # Lightning insists on a number per node.
+    return f"${{SLURM_JOB_ID:+srun --nodes={on} --ntasks={tasks} --ntasks-per-node={tasks // on}}}"
 
 
 def part_of(wildcards):
