@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 
 
 class StopAt(logging.Handler):
-    """Ask this process to stop, as Slurm does, once a line of the log begins as told."""
+    """Ask all processes to stop, as Slurm does, once a line of the log begins as told."""
 
     def __init__(self, beginning: str) -> None:
         super().__init__()
@@ -153,6 +154,8 @@ class StopAt(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith(self.beginning):
+            for worker in psutil.Process().children():
+                worker.send_signal(signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -230,6 +233,17 @@ def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
     assert len(losses(tmp_path / "whole")) < config.epochs
     stop_fit(f"epoch {len(losses(tmp_path / 'whole')) - 1}: ", job, config, tmp_path / "stopped")
     fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_the_loader_s_workers_finish_the_step_that_a_stop_waits_for(
+    job: FitJob, tmp_path: Path
+) -> None:
+    """A cluster tells all processes of a job at once that the node is taken away."""
+    with_workers = replace(job, threads=4)
+    fit(with_workers, CONFIG, AUDITS, tmp_path / "whole")
+    stop_fit("epoch 1, batch 1 of", with_workers, CONFIG, tmp_path / "stopped")
+    fit(with_workers, CONFIG, AUDITS, tmp_path / "stopped")
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
