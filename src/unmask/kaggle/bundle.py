@@ -8,6 +8,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -101,63 +102,58 @@ def export_bundle(
         UnmaskError: the bundle is larger than `kaggle.max_bytes`, or answers otherwise than the
             trained models. No folder is left.
     """
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    with _whole_or_nothing(output):
+        kaggle = config.kaggle
+        # 1. Which models answer
+        shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
+        models = models_of(trained)
+        chosen = {name: models[name][: kaggle.models] for name in shipped.weights}
+
+        # 2. All but the weights, which are only written where they will fit
+        packages = _write_code(config, output)
+        rest = sum(path.stat().st_size for path in output.iterdir())
+        weights = {name: [one.model for one in of] for name, of in models.items()}
+        check_plan(rest, weights, set(chosen), kaggle)
+
+        # 3. Weights, and what their precision changes
+        members: list[dict[str, Any]] = []
+        pairs = _saved_members(chosen, shipped.weights, evaluation, config, output, members)
+        parity = measure_parity(pairs, clips, kaggle.prior)
+        check_parity(parity, kaggle.precision)
+
+        # 4. What is told of them
+        report, worst_group = shipped.report, shipped.worst_group
+        write_card(sources, members, report, worst_group, kaggle, parity, output / CARD)
+        readme = _README.format(
+            title=kaggle.title,
+            notebook=NOTEBOOK,
+            experiment=shipped.name,
+            models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
+            log_loss=report["log_loss"],
+            constant=report["best_constant_log_loss"],
+            card=CARD,
+        )
+        (output / "README.md").write_text(readme)
+        write_json(_manifest(output, members, report, parity, packages), output / MANIFEST)
+        check_size(output, kaggle.max_bytes)
+
+        # 5. The registry
+        run = json.loads(next(iter(chosen.values()))[0].run.read_text())
+        figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
+        registered = register_bundle(run, config.tracking.model, output, figures)
+        logger.info("%s: %s, model version %s", output, shipped.name, registered)
+
+
+@contextmanager
+def _whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Empty a folder; leave none where writing fails, as half a bundle must not be uploaded."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
-        _write_bundle(trained, evaluation, comparison, clips, sources, config, output)
-    except BaseException:  # half a bundle must not be uploaded
-        shutil.rmtree(output)
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
         raise
-
-
-def _write_bundle(
-    trained: list[Trained],
-    evaluation: Path,
-    comparison: Path,
-    clips: Clips,
-    sources: CardSources,
-    config: Config,
-    output: Path,
-) -> None:
-    kaggle = config.kaggle
-    # 1. Which models answer
-    shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
-    models = models_of(trained)
-    chosen = {name: models[name][: kaggle.models] for name in shipped.weights}
-
-    # 2. All but the weights, which are only written where they will fit
-    packages = _write_code(config, output)
-    rest = sum(path.stat().st_size for path in output.iterdir())
-    weights = {name: [one.model for one in of] for name, of in models.items()}
-    check_plan(rest, weights, set(chosen), kaggle)
-
-    # 3. Weights, and what their precision changes
-    members: list[dict[str, Any]] = []
-    pairs = _saved_members(chosen, shipped.weights, evaluation, config, output, members)
-    parity = measure_parity(pairs, clips, kaggle.prior)
-    check_parity(parity, kaggle.precision)
-
-    # 4. What is told of them
-    report, worst_group = shipped.report, shipped.worst_group
-    write_card(sources, members, report, worst_group, kaggle, parity, output / CARD)
-    readme = _README.format(
-        title=kaggle.title,
-        notebook=NOTEBOOK,
-        experiment=shipped.name,
-        models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
-        log_loss=report["log_loss"],
-        constant=report["best_constant_log_loss"],
-        card=CARD,
-    )
-    (output / "README.md").write_text(readme)
-    write_json(_manifest(output, members, report, parity, packages), output / MANIFEST)
-    check_size(output, kaggle.max_bytes)
-
-    # 5. The registry
-    run = json.loads(next(iter(chosen.values()))[0].run.read_text())
-    figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
-    registered = register_bundle(run, config.tracking.model, output, figures)
-    logger.info("%s: %s, model version %s", output, shipped.name, registered)
 
 
 def models_of(trained: list[Trained]) -> dict[str, list[Trained]]:
