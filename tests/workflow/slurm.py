@@ -48,7 +48,7 @@ MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=60
 MessageTimeout=60
-MinJobAge=300
+MinJobAge=86400
 KillWait=10
 JobRequeue=1
 SchedulerParameters=bf_interval=2,sched_interval=2

@@ -209,7 +209,7 @@ rule compare:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
+        mem_mb=growing(2000),
         runtime=growing(10),
     params:
         settings=settings("evaluation", "frames", "kaggle"),
