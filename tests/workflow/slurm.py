@@ -75,6 +75,8 @@ class Cluster:
         self.environment = os.environ | {
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder}/bin:{_path()}",
+            # No name server knows the nodes' names; tasks look for the first one's.
+            "MASTER_ADDR": "127.0.0.1",
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
