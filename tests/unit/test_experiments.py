@@ -36,9 +36,11 @@ def test_the_list_names_sizes_models_and_their_share_of_the_budget(config: Confi
     assert f"{parameters / 1e6:.2f} M" in one
     assert f"{2 * parameters / 1e6:.1f} MB" in one
     assert "1 x 1" in one
-    assert f"{2 * parameters / 2_000_000:.1%}" in one
     assert "3 x 2" in many
-    assert f"{6 * 2 * parameters / 2_000_000:.1%}" in many
+    # float16, but for the smallest tensors, which have 5 % of the weights and stay float32.
+    for line, models in ((one, 1), (many, 6)):
+        share = float(line.split()[-1].rstrip("%")) / 100
+        assert 2 < share * 2_000_000 / models / parameters < 2.11
     assert "2,000,000" in budget
     assert warning.startswith("many: too large to be shipped")
 

@@ -34,7 +34,7 @@ SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdSpoolDir={folder}/spool.%n
 StateSaveLocation={folder}/state
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=15
 CredType=cred/munge
 SlurmUser=root
 SelectType=select/cons_tres
