@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-evaluate kaggle-upload ui report lock schema clean
+.PHONY: demo test test-slurm fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-evaluate kaggle-upload ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -57,6 +57,10 @@ bench-train: $(INSTALLED)
 # What a test set of 4,000 videos would take: BENCH="--bundle results/kaggle/unmask --videos DIR".
 bench-predict: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/benchmark/bench_predict.py $(BENCH)
+
+# A dry run of the whole of DFDC.
+bench-dag: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_dag.py
 
 # An evaluation of tables of DFDC's size.
 bench-evaluate: $(INSTALLED)

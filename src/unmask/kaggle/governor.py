@@ -60,9 +60,9 @@ class Governor:
     """Choose the effort for each next video from what the last ones took.
 
     A video costs a worker the time to decode it and to find its faces, and this process the time of
-    the networks; both go on side by side. Of half of the frames the first is assumed to take three
-    quarters, as frames between them have to be decoded all the same, the second half. What videos
-    really took, end to end, beside that model scales it.
+    the networks; both go on side by side. Two thirds of the first are assumed to stay with fewer
+    frames, as those between them are decoded all the same (`make bench-predict`); the second
+    shrinks with them. What videos really took, end to end, beside that model scales it.
     """
 
     def __init__(
@@ -104,7 +104,9 @@ class Governor:
             return None
         if not self._answered:
             return self._effort
-        fitting = (one for one in self._steps if self.needs(one) <= _SHARE_OF_TIME * left)
+        # A video more than there are: what is late with the last one cannot be caught up with.
+        slack = 1 + 1 / self._left
+        fitting = (one for one in self._steps if self.needs(one) * slack <= _SHARE_OF_TIME * left)
         effort = next(fitting, self._steps[-1])
         if effort != self._effort:
             logger.warning(
@@ -135,15 +137,20 @@ class Governor:
         if not known:
             return 0.0
         prepared = sum(one.prepared_s for one in known)
-        prepared /= sum((1 + one.effort.share) / 2 for one in known)
+        prepared /= sum(_decoding(one.effort.share) for one in known)
         network = sum(one.network_s for one in known)
         network /= sum(one.effort.share * one.effort.members for one in known)
 
         def modelled(one: Effort) -> float:
-            waiting = prepared * (1 + one.share) / 2 / self._workers
+            waiting = prepared * _decoding(one.share) / self._workers
             return max(waiting, network * one.share * one.members)
 
         taken = (known[-1].at - self._started) / max(
             sum(modelled(one.effort) for one in known), 1e-9
         )
         return self._left * taken * modelled(effort)
+
+
+def _decoding(share: float) -> float:
+    """Return what preparing a share of a video's frames costs, beside all of them."""
+    return (2 + share) / 3
