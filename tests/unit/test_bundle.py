@@ -1,5 +1,6 @@
 """The bundle: what is shipped, how large it may be, and that it can be used where it arrives."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from unmask.evaluation.calibrate import Calibration
 from unmask.evaluation.readout import Readout
 from unmask.kaggle.bundle import Trained, check_parity, choose_experiments, models_of
 from unmask.kaggle.card import CardSources, write_card
-from unmask.kaggle.entry import add_wheels
+from unmask.kaggle.entry import add_wheels, shipped_wheels
 from unmask.kaggle.notebook import build_notebook, dataset_metadata, notebook_metadata
 from unmask.kaggle.parity import Clips, Parity, measure_parity, read_clips
 from unmask.kaggle.predict import Member
@@ -210,7 +211,7 @@ def test_only_wheels_of_what_is_not_installed_are_unpacked_for_this_python(
     write_wheel(tmp_path / "numpy-1.0-py3-none-any.whl", "numpy")
     write_wheel(tmp_path / "absent_one-1.0-py3-none-any.whl", "absent_one")
     write_wheel(tmp_path / "absent_one-1.0-cp27-cp27m-linux_x86_64.whl", "absent_one")
-    assert add_wheels(tmp_path, unpacked) == []
+    assert add_wheels(sorted(tmp_path.glob("*.whl")), unpacked) == []
     assert sorted(path.name for path in unpacked.iterdir()) == [
         *("absent_one", "absent_one-1.0.dist-info")
     ]
@@ -218,13 +219,30 @@ def test_only_wheels_of_what_is_not_installed_are_unpacked_for_this_python(
     assert sys.path[-1] == str(unpacked)
 
     write_wheel(tmp_path / "absent_two-1.0-cp27-cp27m-linux_x86_64.whl", "absent_two")
-    (missing,) = add_wheels(tmp_path, unpacked)
+    (missing,) = add_wheels(sorted(tmp_path.glob("*.whl")), unpacked)
     assert missing.startswith(
         "absent-two is not installed, and absent_two-1.0-cp27-cp27m-linux_x86"
     )
     assert missing.endswith(
         "put a wheel that is into the folder kaggle.wheelhouse, and export again"
     )
+
+
+def test_a_wheel_that_is_not_what_was_exported_is_named_before_it_is_used(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no readable manifest\.json; upload it again"):
+        shipped_wheels(tmp_path)
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    write_wheel(wheel, "thing")
+    (tmp_path / "stray-1.0-py3-none-any.whl").write_bytes(b"not of the bundle")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    write_json({"files": {wheel.name: {"sha256": digest}}}, tmp_path / "manifest.json")
+    assert shipped_wheels(tmp_path) == [wheel]
+    wheel.write_bytes(wheel.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"thing-1\.0-py3-none-any\.whl: not what manifest\.json"):
+        shipped_wheels(tmp_path)
+    wheel.unlink()
+    with pytest.raises(ValueError, match=r"thing-1\.0-py3-none-any\.whl: named in manifest\.json"):
+        shipped_wheels(tmp_path)
 
 
 def test_a_folder_of_wheels_is_shipped(tmp_path: Path) -> None:

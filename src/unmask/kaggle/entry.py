@@ -6,7 +6,9 @@ starts with the standard library and what timm brings.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -20,21 +22,40 @@ from packaging.utils import parse_wheel_filename
 _OWN = "unmask"
 
 
-def add_wheels(folder: Path, unpacked: Path) -> list[str]:
-    """Make unmask importable, and what lies beside it as a wheel and is not installed.
+def shipped_wheels(folder: Path) -> list[Path]:
+    """Return the wheels that the manifest names, after checking that they are what was exported.
+
+    Raises:
+        ValueError: one is absent or differs, or there is no manifest; the message says which.
+    """
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"{folder}: no readable manifest.json; upload it again") from None
+    wheels = [folder / name for name in sorted(files) if name.endswith(".whl")]
+    for wheel in wheels:
+        if not wheel.is_file():
+            raise ValueError(f"{wheel}: named in manifest.json but absent; upload it again")
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() != files[wheel.name]["sha256"]:
+            raise ValueError(f"{wheel}: not what manifest.json says; upload the bundle again")
+    return wheels
+
+
+def add_wheels(wheels: Iterable[Path], unpacked: Path) -> list[str]:
+    """Make unmask importable, and what is not installed.
 
     Args:
-        folder: with the wheels.
+        wheels: of unmask and of what it needs.
         unpacked: folder for those that are needed: shared libraries cannot be used inside a zip.
 
     Returns:
         A line for each package that is neither installed nor in a wheel for this Python.
     """
     usable, missing = set(sys_tags()), []
-    wheels: dict[str, list[Path]] = {}
-    for wheel in sorted(folder.glob("*.whl")):
-        wheels.setdefault(parse_wheel_filename(wheel.name)[0], []).append(wheel)
-    for name, of_package in wheels.items():
+    packages: dict[str, list[Path]] = {}
+    for wheel in wheels:
+        packages.setdefault(parse_wheel_filename(wheel.name)[0], []).append(wheel)
+    for name, of_package in packages.items():
         fitting = [one for one in of_package if usable & parse_wheel_filename(one.name)[3]]
         if name == _OWN:
             sys.path.insert(0, str(fitting[0]))
@@ -63,9 +84,12 @@ def run() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow down the decoders
     folder = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as unpacked:
-        missing = add_wheels(folder, Path(unpacked))
-        if missing:
-            print(*(f"predict.py: {line}" for line in missing), sep="\n", file=sys.stderr)
+        try:
+            problems = add_wheels(shipped_wheels(folder), Path(unpacked))
+        except ValueError as error:
+            problems = [str(error)]
+        if problems:
+            print(*(f"predict.py: {line}" for line in problems), sep="\n", file=sys.stderr)
             return 2
         from unmask.kaggle.predict import main
 
