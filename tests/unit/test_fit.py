@@ -239,7 +239,7 @@ def test_the_loader_s_workers_finish_the_step_that_a_stop_waits_for(
     job: FitJob, tmp_path: Path
 ) -> None:
     """A cluster tells all processes of a job at once that the node is taken away."""
-    with_workers = replace(job, threads=4)
+    with_workers = replace(job, threads=2)
     fit(with_workers, CONFIG, AUDITS, tmp_path / "whole")
     stop_fit("epoch 1, batch 1 of", with_workers, CONFIG, tmp_path / "stopped")
     fit(with_workers, CONFIG, AUDITS, tmp_path / "stopped")
