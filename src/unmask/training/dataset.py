@@ -9,7 +9,6 @@ the traffic between processes.
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
@@ -303,7 +302,7 @@ def _create_loader(
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=_use_one_thread,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # Its own, so that what is random in training does not depend on how often a loader starts.
@@ -311,19 +310,9 @@ def _create_loader(
     )
 
 
-def _use_one_thread() -> None:
+def _use_one_thread(worker: int = 0) -> None:
     """Keep OpenCV in a process from starting a thread for every core of the machine."""
     cv2.setNumThreads(1)
-
-
-def _start_worker(worker: int) -> None:
-    """Prepare a worker: one thread, and deaf to SIGTERM.
-
-    A cluster that takes a node away tells all processes of a job, and the parent still needs this
-    one to finish its step. It ends with its parent.
-    """
-    _use_one_thread()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def loader_workers(threads: int) -> int:
