@@ -70,7 +70,10 @@ bench-evaluate: $(INSTALLED)
 BUNDLE ?= results/kaggle/unmask
 kaggle-upload:
 	@command -v kaggle > /dev/null || { echo "pip install kaggle, and log in: kaggle auth login" >&2; exit 2; }
-	kaggle datasets create -p $(BUNDLE) || kaggle datasets version -p $(BUNDLE) -m "$$(date -u +%F)"
+	@# `create` exits with 0 where the data set is there already.
+	id=$$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["id"])' $(BUNDLE)/dataset-metadata.json) && \
+	if kaggle datasets status "$$id"; then kaggle datasets version -p $(BUNDLE) -m "$$(date -u +%F)"; \
+	else kaggle datasets create -p $(BUNDLE); fi
 	kaggle kernels push -p $(BUNDLE)
 
 ui: $(INSTALLED)

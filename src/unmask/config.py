@@ -402,6 +402,8 @@ class EvaluationConfig(Section):
 BEST, ENSEMBLE = "best", "ensemble"
 
 
+# Of stored weights.
+Precision = Literal["float32", "float16", "int8"]
 # Kaggle takes no shorter address.
 _SHORTEST_SLUG = 6
 
@@ -419,7 +421,7 @@ class KaggleConfig(Section):
     max_bytes: int = Field(
         1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
     )
-    precision: Literal["float16", "int8", "float32"] = Field(
+    precision: Precision = Field(
         "float16",
         description="of the shipped weights; int8 is half as large as float16, and changes answers "
         "by what the bundle's manifest says",

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unmask.config import KaggleConfig, TrainingConfig
+from unmask.config import KaggleConfig, Precision, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.calibrate import Calibration
 from unmask.evaluation.readout import Readout
@@ -30,7 +30,7 @@ from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.wheels import copy_wheels, repack_wheel, required
 from unmask.tables import SPLITS, write_json, write_table
 from unmask.training.backbones import create_backbone
-from unmask.training.storage import Precision, load_model, save_model
+from unmask.training.storage import load_model, save_model
 
 SMALL = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import unmask
-from unmask.config import BEST, ENSEMBLE, Config
+from unmask.config import BEST, ENSEMBLE, Config, Precision
 from unmask.errors import UnmaskError
 from unmask.evaluation.readout import Readout
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
@@ -28,7 +28,7 @@ from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
 from unmask.tables import write_json
 from unmask.tracking import register_bundle
-from unmask.training.storage import Precision, load_model, save_model
+from unmask.training.storage import load_model, save_model
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from unmask.config import KaggleConfig
+from unmask.config import KaggleConfig, Precision
 from unmask.errors import UnmaskError
-from unmask.training.storage import Precision, saved_bytes
+from unmask.training.storage import saved_bytes
 
 
 def check_plan(

@@ -12,17 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unmask.config import Precision
 from unmask.errors import UnmaskError
 from unmask.training.backbones import ModelInput, create_network, one_line
-
-Precision = Literal["float32", "float16", "int8"]
 
 _METADATA_KEY = "unmask"
 _SCALE = "::scale"
