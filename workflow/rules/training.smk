@@ -103,6 +103,7 @@ rule train:
         # Slurm starts a process for each GPU, which meet by what it tells them.
         mpi=of_several(lambda wildcards: "srun"),
         tasks=of_several(devices),
+        tasks_per_gpu=of_several(lambda wildcards: 1),
         nodes=of_several(nodes),
     params:
         launcher=launcher,
