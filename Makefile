@@ -30,7 +30,7 @@ kills: $(INSTALLED)
 
 # The demo under a real Slurm that the tests start here, and its list of jobs; needs root.
 test-slurm: $(INSTALLED)
-	command -v slurmctld munged > /dev/null || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; }
+	{ command -v slurmctld && command -v munged; } > /dev/null || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; }
 	$(BIN)/pytest -m slurm -s tests/workflow/test_slurm.py
 
 lint: $(INSTALLED)

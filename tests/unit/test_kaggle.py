@@ -358,7 +358,7 @@ def lose_the_stop(*_: Any) -> None:
         raise RuntimeError("could not determine the shape") from None
 
 
-@pytest.mark.parametrize("where", ["load_bundle", "answer_videos"])
+@pytest.mark.parametrize("where", ["_load_members", "answer_videos"])
 def test_a_stop_that_a_library_loses_is_kept(
     where: str,
     bundle: Path,

@@ -28,12 +28,3 @@ def finished(
     config = roots(challenge)
     workflow.finish(directory=output, config=config)
     return Finished(workflow, output, config, challenge)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # They start daemons: only where `-m` asks for it, as `make test-slurm` does.
-    if "slurm" in config.option.markexpr:
-        return
-    slurm = [item for item in items if item.get_closest_marker("slurm")]
-    config.hook.pytest_deselected(items=slurm)
-    items[:] = [item for item in items if item not in slurm]

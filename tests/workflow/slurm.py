@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Cluster:
             *(f"--key-file={key}", f"--pid-file={self.folder}/munged.pid"),
             *(f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munged.seed"),
         )
-        _wait(lambda: (self.folder / "munge.socket").exists(), "munged does not answer")
+        _wait(lambda: (self.folder / "munge.socket").exists(), self._logs)
         self.start_controller()
         for name in ("node1", "node2"):
             self._start(name, "slurmd", "-D", "-N", name)
@@ -120,7 +120,10 @@ class Cluster:
     def stop(self) -> None:
         """Cancel all jobs and stop what was started."""
         if "slurmctld" in self._running:
-            subprocess.run(["scancel", "--user=root"], env=self.environment, check=False)
+            self.run("scancel", "--user=root")
+            # A daemon that is gone ends no job any more.
+            ending = ("RUNNING", "COMPLETING")
+            _wait(lambda: not any(job.state in ending for job in self.jobs()), self._logs)
         for process in reversed(self._running.values()):
             process.send_signal(signal.SIGTERM)
         for process in self._running.values():
@@ -187,11 +190,11 @@ def _path() -> str:
     return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
-def _wait(ready, told, seconds: float = 60.0) -> None:  # type: ignore[no-untyped-def]
-    until = time.monotonic() + seconds
+def _wait(ready: Callable[[], bool], told: Callable[[], str]) -> None:
+    until = time.monotonic() + 60
     while not ready():
         if time.monotonic() > until:
-            raise RuntimeError(told() if callable(told) else told)
+            raise RuntimeError(told())
         time.sleep(0.2)
 
 

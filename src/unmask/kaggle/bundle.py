@@ -181,6 +181,7 @@ def _write_code(config: Config, output: Path) -> list[str]:
         repack_wheel(package, output)
     if kaggle.wheelhouse is not None:
         copy_wheels(Path(kaggle.wheelhouse), output)
+        settings["kaggle"]["wheelhouse"] = None  # a path of this machine
     wheel = build_wheel(output)
     shutil.copyfile(entry.__file__, output / SCRIPT)
     write_json(settings, output / CONFIG)

@@ -153,8 +153,13 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
     Raises:
         UnmaskError: a file is absent or is not what was exported; the message names it.
     """
-    manifest, config = read_bundle(folder)
-    device = device or choose_device()
+    return _load_members(folder, *read_bundle(folder), device or choose_device())
+
+
+def _load_members(
+    folder: Path, manifest: Mapping[str, Any], config: Config, device: torch.device
+) -> Bundle:
+    """Load the models of a bundle whose files have been checked."""
     members = []
     for described in sorted(manifest["members"], key=lambda one: -float(one["weight"])):
         network, model_input = load_model(folder / described["file"])
@@ -405,13 +410,14 @@ def predict(
     started = time.monotonic()
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
-    config = read_bundle(folder)[1]
+    manifest, config = read_bundle(folder)
     submission = _Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
     end = None if deadline_s is None else started + deadline_s
     stop = _Stop()
     try:
         with _stopped_at(end, stop):
-            _answer_all(folder, videos, submission, threads, end, deadline_s, stop)
+            bundle = _load_members(folder, manifest, config, choose_device())
+            _answer_all(folder, bundle, videos, submission, threads, end, deadline_s, stop)
     except _Stopped:
         pass
     except Exception:  # which a library may have made of it
@@ -453,6 +459,7 @@ def _stopped_at(end: float | None, stop: _Stop) -> Iterator[None]:
 
 def _answer_all(
     folder: Path,
+    bundle: Bundle,
     videos: Path,
     submission: _Submission,
     threads: int,
@@ -460,7 +467,6 @@ def _answer_all(
     deadline_s: float | None,
     stop: _Stop,
 ) -> None:
-    bundle = load_bundle(folder)
     config, on_gpu = bundle.config, bundle.device.type == "cuda"
     names = []
     for name in submission.answers:
