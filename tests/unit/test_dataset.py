@@ -82,6 +82,17 @@ def test_workers_start_though_opencv_had_threads(
     assert done.stdout.split() == ["16"], done.stderr
 
 
+def test_a_process_ends_though_it_holds_workers(
+    faces: pd.DataFrame, shards: Path, tmp_path: Path
+) -> None:
+    """As after an error, whose traceback holds the loop; SIGTERM by others does not end them."""
+    faces.to_pickle(tmp_path / "faces.pickle")
+    held = "sys.held = iter(loader)\nnext(sys.held)\nsys.exit('an error')"
+    command = [sys.executable, "-c", AFTER_THREADS + held, tmp_path / "faces.pickle", shards]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stderr == "an error\n"
+
+
 def test_each_crop_has_the_label_of_its_video(faces: pd.DataFrame, shards: Path) -> None:
     assert len(faces) == 16
     fake = faces["video"].isin(["c.mp4", "d.mp4"])

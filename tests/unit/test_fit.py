@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 
 
 class StopAt(logging.Handler):
-    """Ask this process to stop, as Slurm does, once a line of the log begins as told."""
+    """Ask all processes to stop, as Slurm does, once a line of the log begins as told."""
 
     def __init__(self, beginning: str) -> None:
         super().__init__()
@@ -153,7 +153,9 @@ class StopAt(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith(self.beginning):
-            os.kill(os.getpid(), signal.SIGTERM)
+            # Not from this process itself: PyTorch's workers tell who it is that ends them.
+            everyone = [psutil.Process(), *psutil.Process().children()]
+            subprocess.run(["kill", *(str(one.pid) for one in everyone)], check=True)
 
 
 def stop_fit(
@@ -230,6 +232,17 @@ def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
     assert len(losses(tmp_path / "whole")) < config.epochs
     stop_fit(f"epoch {len(losses(tmp_path / 'whole')) - 1}: ", job, config, tmp_path / "stopped")
     fit(job, config, AUDITS, tmp_path / "stopped")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_the_loader_s_workers_finish_the_step_that_a_stop_waits_for(
+    job: FitJob, tmp_path: Path
+) -> None:
+    """A cluster tells all processes of a job at once that the node is taken away."""
+    with_workers = replace(job, threads=2)
+    fit(with_workers, CONFIG, AUDITS, tmp_path / "whole")
+    stop_fit("epoch 1, batch 1 of", with_workers, CONFIG, tmp_path / "stopped")
+    fit(with_workers, CONFIG, AUDITS, tmp_path / "stopped")
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 

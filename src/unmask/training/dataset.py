@@ -8,9 +8,16 @@ the traffic between processes.
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import multiprocessing.sharedctypes
+import multiprocessing.util
+import os
+import signal
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
+from types import FrameType
 from typing import Literal, NamedTuple, TypedDict
 
 import cv2
@@ -302,7 +309,7 @@ def _create_loader(
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=partial(_start_worker, _told_at_the_end_of(os.getpid())),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         # Its own, so that what is random in training does not depend on how often a loader starts.
@@ -310,9 +317,36 @@ def _create_loader(
     )
 
 
-def _use_one_thread(worker: int = 0) -> None:
+def _use_one_thread() -> None:
     """Keep OpenCV in a process from starting a thread for every core of the machine."""
     cv2.setNumThreads(1)
+
+
+@cache
+def _told_at_the_end_of(process: int) -> ctypes.c_bool:
+    """Return what workers see become true before multiprocessing ends those that are left.
+
+    Args:
+        process: the own one; a fork of it tells its workers itself.
+    """
+    ending = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
+    multiprocessing.util.Finalize(None, setattr, (ending, "value", True), exitpriority=0)
+    return ending
+
+
+def _start_worker(ending: ctypes.c_bool, worker: int) -> None:
+    """Prepare a worker: one thread, and no end by SIGTERM before its parent wants it.
+
+    A cluster that takes a node away tells all processes of a job, and the parent needs its workers
+    to finish the step that it then writes down. A worker whose parent is gone ends by itself.
+    """
+    _use_one_thread()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if ending.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def loader_workers(threads: int) -> int:
