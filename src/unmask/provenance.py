@@ -48,8 +48,17 @@ def imported_modules(module: str) -> set[str]:
 
 
 def _imports(module: str) -> set[str]:
+    return _imports_of(_path(module).read_text(encoding="utf-8"))
+
+
+@cache
+def _imports_of(code: str) -> set[str]:
+    """Return the modules of this package that a source text imports.
+
+    Every start of Snakemake asks for all rules' modules, so a text is parsed once.
+    """
     found = set()
-    for source, names in _from_imports(_path(module).read_text(encoding="utf-8")):
+    for source, names in _from_imports(code):
         if source.startswith("unmask"):
             base = source.removeprefix("unmask").removeprefix(".")
             candidates = [base, *(f"{base}.{name}".lstrip(".") for name in names)]
@@ -69,10 +78,7 @@ def _columns(module: str) -> str:
 
 @cache
 def _from_imports(code: str) -> list[tuple[str, list[str]]]:
-    """Return each `from MODULE import NAMES` of a source text, those inside functions too.
-
-    Every start of Snakemake asks for all rules' modules, so a text is parsed once.
-    """
+    """Return each `from MODULE import NAMES` of a source text, those inside functions too."""
     found, waiting = [], list[ast.AST](ast.parse(code).body)
     while waiting:
         node = waiting.pop()

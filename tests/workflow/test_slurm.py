@@ -187,7 +187,6 @@ def test_two_tasks_under_srun_train_one_model(whole: Path) -> None:
     assert log.count("epoch 2: ") == 2  # each task tells
 
 
-@pytest.mark.xfail(reason="SIGTERM to all processes ends the loader's workers: docs/cluster.md")
 def test_a_training_of_two_tasks_that_is_preempted_goes_on_to_the_same_bits(
     cluster: Cluster, finished: Finished, whole: Path, tmp_path: Path
 ) -> None:
