@@ -3,7 +3,8 @@
     make bench-dag
 
 It writes 50 metadata.json of DFDC's shape, without videos, and plans `config/dfdc.yaml` on them:
-as it is, with ten times the shards, and with ten times the videos, which must make no difference.
+as it is, with ten times the videos, which must make no difference, and with ten times the shards.
+The last line is the same once all is made: a run of stand-ins for the files, and planned again.
 """
 
 from __future__ import annotations
