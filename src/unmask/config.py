@@ -503,6 +503,11 @@ class Config(Section):
     protect: bool = Field(
         False, description="write-protect trained weights, so that no rerun can replace them"
     )
+    container: str | None = Field(
+        None,
+        description="image that jobs run in with --sdm apptainer: a file, or an address such as "
+        "docker://registry/unmask:0.1.0",
+    )
     frames: FramesConfig = FramesConfig()
     audio: AudioConfig = AudioConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -48,6 +48,17 @@ def test_a_folder_without_parts_is_named(workflow: Workflow, tmp_path: Path) -> 
     assert f"no part in {tmp_path / 'data'}" in line
 
 
+def test_jobs_in_containers_need_an_image(
+    workflow: Workflow, challenge: DemoSummary, tmp_path: Path
+) -> None:
+    for image, told in (("", "container: --sdm apptainer asks"), ("no.sif", "no image no.sif")):
+        config = [*roots(challenge), f"container={image}"]
+        done = workflow.run("--sdm", "apptainer", "-n", directory=tmp_path, config=config)
+        assert done.returncode != 0
+        assert told in done.stdout
+        assert "Traceback" not in done.stdout
+
+
 def test_malformed_metadata_stops_its_part_with_the_line_and_column(
     workflow: Workflow, challenge: DemoSummary, tmp_path: Path
 ) -> None:

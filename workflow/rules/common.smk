@@ -15,7 +15,10 @@ NAMES
 import json
 import os
 import re
+import shlex
 import sys
+
+from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, str(ROOT / "src"))
 
@@ -24,12 +27,19 @@ from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
 from unmask.videos.source import find_parts
 
-# Jobs run the interpreter and the code that parsed this file, activated environment or not.
+# Jobs run the interpreter that parsed this file, activated environment or not; in a container or a
+# conda environment, the one that comes first there.
 os.environ.update(
-    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    PYTHONPATH=os.pathsep.join(
-        filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])
-    ),
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+)
+# They run the code that was digested for them, everywhere. Inside their shell, since Snakemake
+# keeps PYTHONPATH from conda environments.
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}"
+    "${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
+IN_CONTAINER = (
+    DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
 
 
@@ -47,6 +57,21 @@ def test_file(name):
             f"test_root: no {path}; it must hold test_videos/ and sample_submission.csv"
         )
     return str(path)
+
+
+def image():
+    """Return the image of jobs: an address, a file, or None where jobs run in none."""
+    name = CONFIG.container
+    if not name and IN_CONTAINER:
+        raise UnmaskError(
+            "container: --sdm apptainer asks for an image; make one (docs/cluster.md) and name it: "
+            "--config container=unmask.sif"
+        )
+    if not name or "://" in name:
+        return name
+    if IN_CONTAINER and not located(name).exists():
+        raise UnmaskError(f"container: no image {name} here or in the repository")
+    return str(located(name))
 
 
 def settings(*sections):
@@ -231,8 +256,17 @@ try:
         if CONFIG.test_root
         else []
     )
+    IMAGE = image()
 except UnmaskError as error:
     sys.exit(f"unmask: {error}")
+
+if IN_CONTAINER:
+    # Snakemake lets a container see the working directory alone.
+    roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
+    seen = [str(ROOT), *(str(located(root).resolve()) for root in roots if root)]
+    for name in ("APPTAINER_BIND", "SINGULARITY_BIND"):
+        bound = filter(None, [os.environ.get(name), *seen])
+        os.environ.update({name: ",".join(bound)})
 
 PART_OF_SHARD = shards_of(PARTS)
 SHARDS = list(PART_OF_SHARD)
