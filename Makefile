@@ -38,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/hadolint Dockerfile
 	$(BIN)/unmask demo resources/demo > /dev/null
 	$(BIN)/snakemake --configfile config/demo.yaml --lint
 
@@ -86,7 +87,7 @@ schema: $(INSTALLED)
 
 # Exact versions of everything, from the ranges in pyproject.toml.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --extra cluster-generic --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml

@@ -14,18 +14,6 @@ from unmask.demo import DemoSummary
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a clone has that a run needs; no results of the developer's own runs.
-_CLONED = (
-    "Snakefile",
-    "workflow",
-    "src",
-    "config",
-    "profiles",
-    "environment.yml",
-    "pyproject.toml",
-)
-_CLONED_FOR_WHEEL = ("README.md", "LICENSE")
-
 
 @dataclass(frozen=True)
 class Workflow:
@@ -90,10 +78,11 @@ def roots(challenge: DemoSummary, train: Path | None = None) -> list[str]:
 
 
 def clone(target: Path) -> Workflow:
-    """Copy what the repository tracks of the workflow to `target`."""
+    """Copy what an image has of the repository to `target`; no results of the developer's runs."""
     target.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in (*_CLONED, *_CLONED_FOR_WHEEL):
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in (line.removeprefix("!") for line in lines if line.startswith("!")):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=ignored)
