@@ -50,6 +50,7 @@ LABEL org.opencontainers.image.title="unmask" \
     org.opencontainers.image.revision="${REVISION}"
 
 USER 1000
-ENV HOME=/home/unmask
+# A user that the image does not know has no name otherwise, and Snakemake asks for one.
+ENV HOME=/home/unmask USER=unmask
 ENTRYPOINT ["tini", "--"]
 CMD ["snakemake", "--help"]

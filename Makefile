@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-evaluate kaggle-upload ui report lock schema clean
+.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-evaluate kaggle-upload ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -32,6 +32,12 @@ kills: $(INSTALLED)
 test-slurm: $(INSTALLED)
 	{ command -v slurmctld && command -v munged; } > /dev/null || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; }
 	$(BIN)/pytest -m slurm -s tests/workflow/test_slurm.py
+
+# The first stages under a real Grid Engine that the tests start here; needs root.
+GRID_ENGINE := gridengine-master gridengine-exec gridengine-client
+test-gridengine: $(INSTALLED)
+	command -v sge_qmaster > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(GRID_ENGINE); }
+	$(BIN)/pytest -m gridengine -s tests/workflow/test_gridengine.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

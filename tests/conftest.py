@@ -93,11 +93,14 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     return root
 
 
+# They take many minutes, or packages that few machines have.
+_ONLY_WHERE_ASKED = {"fuzz", "gridengine"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the hostile files that take many minutes, but where `-m` names them."""
+    """Leave out what runs only where `-m` names it."""
     # Not `addopts = "-m 'not fuzz'"`, which any other -m on the command line would undo.
-    if "fuzz" in config.option.markexpr:
-        return
-    left_out = [one for one in items if one.get_closest_marker("fuzz")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [one for one in items if one not in left_out]
+    left_out = {name for name in _ONLY_WHERE_ASKED if name not in config.option.markexpr}
+    deselected = [one for one in items if left_out & {mark.name for mark in one.iter_markers()}]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [one for one in items if one not in deselected]
