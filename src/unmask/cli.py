@@ -179,6 +179,12 @@ def _tracking(options: Options) -> None:
     create_tracking(options.settings.tracking, options.out)
 
 
+def _sync_tracking(options: Options) -> None:
+    from unmask.tracking import sync_tracking
+
+    sync_tracking(options.tracking)
+
+
 def _train(options: Options) -> None:
     from unmask.training.fit import FitJob, fit
 
@@ -492,6 +498,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("tracking", _tracking, "create the MLflow database and experiment")
     path(sub, "out")
     settings(sub)
+
+    sub = add("sync-tracking", _sync_tracking, "copy buffered runs to the MLflow server")
+    sub.add_argument("--tracking", type=Path, default=Path("results/tracking.json"))
 
     sub = add("check-experiments", _check_experiments, "make each experiment's model once")
     path(sub, "out")

@@ -483,6 +483,11 @@ class TrackingConfig(Section):
         description="MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins",
     )
     experiment: str = Field("unmask", min_length=1, description="MLflow experiment name")
+    on_unreachable: Literal["fail", "buffer"] = Field(
+        "fail",
+        description="a job that cannot reach the server stops, or keeps its run in "
+        "`results/tracking/` until `unmask sync-tracking` copies it",
+    )
     model: str = Field("unmask", min_length=1, description="name in MLflow's model registry")
 
 

@@ -27,7 +27,7 @@ rule tracking:
         mem_mb=growing(1000),
         runtime=growing(5),
     params:
-        settings=settings("tracking"),
+        settings=tracking_settings(),
     shell:
         r"""
         python -m unmask tracking \

@@ -193,6 +193,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "run_id": run.id,
         "tracking_uri": run.uri,
         "tracking_experiment": run.experiment,
+        "tracking": str(job.tracking),
         "prior_shift": shift,
         # What the shifted logits assume.
         "assumed_prior": data.prior if 0 < data.prior < 1 else HALF,
