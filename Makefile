@@ -69,6 +69,10 @@ bench-predict: $(INSTALLED)
 bench-dag: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_dag.py
 
+# How long DFDC would take on 1, 16 and 128 cores.
+bench-makespan: $(INSTALLED)
+	$(BIN)/python tests/benchmark/bench_makespan.py
+
 # An evaluation of tables of DFDC's size.
 bench-evaluate: $(INSTALLED)
 	$(BIN)/python tests/benchmark/bench_evaluate.py
