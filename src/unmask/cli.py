@@ -17,6 +17,7 @@ from pathlib import Path
 
 from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
+from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging
 
 logger = logging.getLogger("unmask")
@@ -611,6 +612,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     configure_logging(options.log)
     try:
+        end_with_snakemake()
         if "settings" in options:
             options.settings = _settings(options.settings)
         start = time.monotonic()

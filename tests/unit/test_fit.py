@@ -305,6 +305,23 @@ def test_a_fit_whose_process_was_killed_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
+def test_a_fit_beside_one_of_the_same_model_is_refused_and_does_no_harm(
+    whole: Path, job: FitJob, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(command(job, CONFIG, tmp_path))
+    wait_for((tmp_path / "checkpoints/last.ckpt").exists, 120)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(UnmaskError, match="checkpoints: another process trains this model"):
+            fit(job, CONFIG, AUDITS, tmp_path)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        status = process.wait(300)
+    assert status == 0
+    assert losses(tmp_path) == losses(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "batch_size"), [(2, 4), (3, 6)])
 def test_several_devices_see_what_one_sees(
     devices: int, batch_size: int, job: FitJob, tmp_path: Path

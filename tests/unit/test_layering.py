@@ -9,7 +9,10 @@ import unmask
 
 PACKAGE = Path(unmask.__file__).parent
 STAGES = ["videos", "faces", "splits", "training", "evaluation", "kaggle"]
-GROUND_FLOOR = {"errors", "config", "tables", "progress", "provenance", "tracking", "buffer"}
+GROUND_FLOOR = {
+    *("errors", "config", "tables", "progress", "orphans"),
+    *("provenance", "tracking", "buffer"),
+}
 FRONT_DOORS = {"cli", "__main__", "plan"}
 MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")

@@ -14,6 +14,7 @@ NAMES
 
 import json
 import os
+import platform
 import re
 import shlex
 import sys
@@ -30,7 +31,9 @@ from unmask.videos.source import find_parts
 # Jobs run the interpreter that parsed this file, activated environment or not; in a container or a
 # conda environment, the one that comes first there.
 os.environ.update(
-    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    # Whom jobs end with.
+    UNMASK_SNAKEMAKE=f"{platform.node()}:{os.getpid()}",
 )
 # They run the code that was digested for them, everywhere. Inside their shell, since Snakemake
 # keeps PYTHONPATH from conda environments.

@@ -41,6 +41,7 @@ from unmask.faces.crops import Crop, crop_faces, decode_jpeg
 from unmask.faces.detectors import Detector, create_detector
 from unmask.faces.search import find_faces
 from unmask.kaggle.governor import Effort, Governor, efforts
+from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging, track
 from unmask.tables import atomic_path
 from unmask.training.backbones import ModelInput
@@ -581,6 +582,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configure_logging(options.log)
     try:
+        end_with_snakemake()
         predict(
             options.bundle,
             options.videos,

@@ -48,7 +48,7 @@ from unmask.training.dataset import (
 )
 from unmask.training.module import DeepfakeClassifier
 from unmask.training.optim import prior_shift
-from unmask.training.resume import Position, ResumeCheckpoint, find_checkpoint
+from unmask.training.resume import Position, ResumeCheckpoint, claim, find_checkpoint
 from unmask.training.storage import save_model
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     one that was not.
 
     Raises:
-        UnmaskError: a role lacks a label, the weights cannot be had, MLflow does not answer, or the
-            job was asked to stop.
+        UnmaskError: a role lacks a label, the weights cannot be had, MLflow does not answer,
+            another process trains this model, or the job was asked to stop.
     """
     # 1. Seed
     torch.set_num_threads(max(1, job.threads // config.devices))
@@ -130,7 +130,6 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     checkpoints = output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     digest = _digest_of(job, config, data)
-    position = find_checkpoint(checkpoints / "last.ckpt", digest)
     best = ModelCheckpoint(
         checkpoints, "best", "val/log_loss", save_weights_only=True, enable_version_counter=False
     )
@@ -140,6 +139,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
 
     # 5. Trainer, loaders, model
     trainer = create_trainer(config, [best, stop, progress, resume])
+    claimed = claim(checkpoints) if trainer.is_global_zero else None
+    position = find_checkpoint(checkpoints / "last.ckpt", digest)
     rank, world_size = trainer.global_rank, trainer.world_size
     workers = loader_workers(job.threads // config.devices)
     train_loader = create_train_loader(
@@ -183,7 +184,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         last = checkpoints / "last.ckpt" if position is not None else None
         trainer.fit(model, train_loader, select_loader, ckpt_path=last, weights_only=True)
 
-    if run is None:
+    if run is None or claimed is None:
         return
     chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(chosen["state_dict"], strict=True)
@@ -203,6 +204,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "seconds": round(progress.seconds, 1),
     }
     write_json(summary, output / "run.json")
+    claimed.close()
     shutil.rmtree(checkpoints)
     logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
 

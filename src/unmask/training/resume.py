@@ -6,13 +6,14 @@ outputs in a folder of their own, and are deleted when the job is done.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import pytorch_lightning as pl
 import torch
@@ -60,6 +61,27 @@ def find_checkpoint(path: Path, digest: str) -> Position | None:
         return None
     logger.info("going on from epoch %d, batch %d", position.epoch, position.batch)
     return position
+
+
+def claim(folder: Path) -> IO[str]:
+    """Take a folder of checkpoints for this process alone, until the returned file is closed.
+
+    Two that train the same model, as when the scheduler still runs a job of a Snakemake that was
+    killed, would write the same checkpoints, and the first to be done would delete them.
+
+    Raises:
+        UnmaskError: another process has it.
+    """
+    file = (folder / "lock").open("a", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise UnmaskError(
+            f"{folder}: another process trains this model; let it end or end it, and rerun"
+        ) from None
+    except OSError as error:
+        logger.warning("%s: cannot be locked (%s)", folder, error.strerror)
+    return file
 
 
 class ResumeCheckpoint(Checkpoint):
