@@ -8,7 +8,7 @@ DETECTORS := .venv/.detectors
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-evaluate kaggle-upload ui report lock schema clean
+.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -24,9 +24,11 @@ SEEDS ?= 0
 fuzz: $(INSTALLED)
 	UNMASK_FUZZ_SEEDS="$(SEEDS)" $(BIN)/pytest -m fuzz tests/hostile
 
-# The faces stage, killed at twenty random moments and finished.
+# The faces stage killed at so many random moments, each time anew, and a run of the whole DAG that is
+# killed as often on its way; -s shows what was hit.
+KILLS ?= 12
 kills: $(INSTALLED)
-	UNMASK_KILLS=20 $(BIN)/pytest tests/workflow/test_interrupted.py
+	UNMASK_KILLS=$(KILLS) $(BIN)/pytest -s tests/workflow/test_interrupted.py
 
 # The demo under a real Slurm that the tests start here, and its list of jobs; needs root.
 test-slurm: $(INSTALLED)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from unmask.demo import DemoSummary
 
@@ -21,15 +23,16 @@ class Workflow:
 
     repository: Path
 
-    def run(
+    def start(
         self,
         *arguments: str | Path,
         directory: Path | None = None,
         cores: int | str = 2,
         config: Sequence[str] = (),
         configfile: str | None = "config/demo.yaml",
-    ) -> subprocess.CompletedProcess[str]:
-        """Run snakemake in the repository and return what it printed, both streams in stdout."""
+        output: int | IO[str] = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        """Start snakemake in the repository, in a process group of its own; both streams in one."""
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
         command += [str(argument) for argument in arguments]
         if directory is not None:
@@ -40,19 +43,29 @@ class Workflow:
             command += ["--config", *config]
         # Not the developer's tracking server.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
-        return subprocess.run(
+        return subprocess.Popen(
             command,
             cwd=self.repository,
             env=environment,
             text=True,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=1500,
+            start_new_session=True,
         )
 
-    def finish(self, *arguments: str | Path, **options: object) -> str:
+    def run(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run snakemake as `start` does and return what it printed, both streams in stdout."""
+        process = self.start(*arguments, **options)
+        try:
+            printed, _ = process.communicate(timeout=1500)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, printed)
+
+    def finish(self, *arguments: str | Path, **options: Any) -> str:
         """Run snakemake, insist on success, and return what it printed."""
-        done = self.run(*arguments, **options)  # type: ignore[arg-type]
+        done = self.run(*arguments, **options)
         assert done.returncode == 0, done.stdout[-6000:]
         return done.stdout
 
