@@ -5,6 +5,7 @@ BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 INSTALLED := .venv/.installed
 DETECTORS := .venv/.detectors
+S3 := .venv/.s3
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -16,7 +17,7 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
 	$(BIN)/unmask summary
 
-test: lint $(DETECTORS)
+test: lint $(DETECTORS) $(S3)
 	$(BIN)/pytest
 
 # Every hostile file; SEEDS="0 1 2" runs that many parts, each with other damage.
@@ -111,6 +112,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 # The packages of the optional detectors.
 $(DETECTORS): $(INSTALLED) requirements-detectors.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-detectors.txt
+	touch $@
+
+# Snakemake's plugin for buckets, and a local S3 server.
+$(S3): $(INSTALLED) requirements-s3.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-s3.txt
 	touch $@
 
 clean:

@@ -393,8 +393,8 @@ class EvaluationConfig(Section):
     )
     sets: dict[Name, str] = Field(
         {},
-        description="name to a folder of parts as data_root: further data that every model "
-        "answers, and that nothing is trained or chosen on",
+        description="name to a folder or a URL of parts as data_root: further data that every "
+        "model answers, and that nothing is trained or chosen on",
     )
 
 
@@ -496,7 +496,8 @@ class Config(Section):
 
     data_root: str = Field(
         "resources/dfdc",
-        description="folder of parts, each a folder with a metadata.json and its videos",
+        description="folder of parts, each a folder with a metadata.json and its videos or a zip "
+        "of one; or zips in a bucket, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER",
     )
     test_root: str | None = Field(
         None, description="folder with test_videos/ and sample_submission.csv to answer"

@@ -66,6 +66,11 @@ def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -
         plan_faces(config_of(tmp_path), 1, 4)
 
 
+def test_a_bucket_is_left_to_the_workflow(tmp_path: Path) -> None:
+    with pytest.raises(UnmaskError, match="data_root: only the workflow reads a bucket; copy a"):
+        plan_faces(config_of(Path("s3://dfdc/train")), 1, 4)
+
+
 def test_the_command_reads_configuration_files_in_order(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,7 @@ rule report_labels:
 rule compare_detectors:
     input:
         ledger="results/videos.parquet",
-        parts=[str(part) for part in PARTS.values()],
+        parts=PARTS_TO_SHOW,
     output:
         table=report(
             "results/detectors/comparison.csv",

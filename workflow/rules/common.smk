@@ -3,7 +3,6 @@
 INPUTS
     config        validated by unmask.config before any job starts
     data_root     listed for its parts (50 folders), never for its videos
-
     sets          folders of evaluation.sets, listed alike
 
 NAMES
@@ -19,13 +18,14 @@ import re
 import shlex
 import sys
 
-from snakemake.settings.types import DeploymentMethod
+from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 sys.path.insert(0, str(ROOT / "src"))
 
 from unmask.config import load_config
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
+from unmask.videos.buckets import find_stored_parts, is_url
 from unmask.videos.source import find_parts
 
 # Jobs run the interpreter that parsed this file, activated environment or not; in a container or a
@@ -50,6 +50,20 @@ def located(path):
     """Return a data path: from the working directory, else from the repository."""
     here = Path(path).expanduser()
     return here if here.exists() or not (ROOT / here).exists() else ROOT / here
+
+
+def parts_of(root, key="data_root"):
+    """Return the parts below a path or a URL by name, as inputs of rules.
+
+    Those of a bucket are fetched by Snakemake for the jobs that name them.
+    """
+    if is_url(root):
+        # Of nodes that fetch for themselves, Snakemake 9.27 would await the copies that it would
+        # have made here.
+        shared = workflow.storage_settings.shared_fs_usage
+        retrieve = workflow.remote_exec or SharedFSUsage.STORAGE_LOCAL_COPIES in shared
+        return find_stored_parts(root, storage, key, retrieve)
+    return {name: str(path) for name, path in find_parts(located(root), key).items()}
 
 
 def test_file(name):
@@ -174,14 +188,14 @@ def launcher(wildcards):
 
 
 def part_of(wildcards):
-    """Return the folder of a shard's part."""
-    return str(PART_OF_SHARD[wildcards.shard])
+    """Return the folder or the archive of a shard's part."""
+    return PART_OF_SHARD[wildcards.shard]
 
 
 def metadata_of(wildcards):
-    """Return the metadata.json of a shard's part, or the archive that holds it."""
+    """Return the metadata.json of a shard's part; nothing of an archive, which holds it."""
     part = part_of(wildcards)
-    return f"{part}/metadata.json" if Path(part).is_dir() else part
+    return f"{part}/metadata.json" if Path(part).is_dir() else []
 
 
 def chunk_of(wildcards):
@@ -259,9 +273,9 @@ def of_set(pattern):
 
 try:
     CONFIG = load_config(config, ROOT)
-    PARTS = find_parts(located(CONFIG.data_root))
+    PARTS = parts_of(CONFIG.data_root)
     PARTS_OF_SETS = {
-        name: find_parts(located(path), f"evaluation.sets.{name}")
+        name: parts_of(path, f"evaluation.sets.{name}")
         for name, path in CONFIG.evaluation.sets.items()
     }
     TEST = (
@@ -276,11 +290,16 @@ except UnmaskError as error:
 if IN_CONTAINER:
     # Snakemake lets a container see the working directory alone.
     roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
-    seen = [str(ROOT), *(str(located(root).resolve()) for root in roots if root)]
+    folders = [located(root).resolve() for root in roots if root and not is_url(root)]
+    seen = [str(path) for path in (ROOT, *folders)]
     for name in ("APPTAINER_BIND", "SINGULARITY_BIND"):
         bound = filter(None, [os.environ.get(name), *seen])
         os.environ.update({name: ",".join(bound)})
 
+# Of parts that are fetched, one is done with before the next comes.
+FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
+# What shows a few videos of all parts is content with one that is fetched.
+PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
 PART_OF_SHARD = shards_of(PARTS)
 SHARDS = list(PART_OF_SHARD)
 SETS = {}

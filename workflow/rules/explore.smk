@@ -192,6 +192,7 @@ rule explore_augmentations:
 rule explore_pairs:
     input:
         ledger="results/videos.parquet",
+        parts=PARTS_TO_SHOW,
     output:
         pairs=report(
             "results/explore/pairs.html",
@@ -210,7 +211,6 @@ rule explore_pairs:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        parts=[str(part) for part in PARTS.values()],
         settings=settings("limits"),
         code=source_digest("evaluation.explore"),
     shell:
@@ -218,7 +218,7 @@ rule explore_pairs:
         python -m unmask explore-pairs \
             --log {log:q} \
             --ledger {input.ledger:q} \
-            --parts {params.parts:q} \
+            --parts {input.parts:q} \
             --settings {params.settings:q} \
             --out {output:q}
         """

@@ -14,13 +14,15 @@ OUTPUTS
 
 rule extract_frames:
     input:
-        "results/probe/{shard}.parquet",
+        probe="results/probe/{shard}.parquet",
+        part=part_of,
     output:
         frame_stream("results/frames/{shard}.tar"),
     log:
         "logs/extract_frames/{shard}.log",
     benchmark:
         "benchmarks/extract_frames/{shard}.tsv"
+    priority: int(FETCHED)
     conda:
         "../../environment.yml"
     threads: 1
@@ -31,15 +33,14 @@ rule extract_frames:
         # other --cores nothing has to be made anew.
         decoders=2 if is_piped() else 1,
     params:
-        part=part_of,
         settings=settings("frames", "limits"),
         code=source_digest("videos.stream"),
     shell:
         r"""
         exec python -m unmask extract-frames \
             --log {log:q} \
-            --part {params.part:q} \
-            --probe {input:q} \
+            --part {input.part:q} \
+            --probe {input.probe:q} \
             --settings {params.settings:q} \
             --decoders {resources.decoders} \
             --out {output:q}
@@ -58,6 +59,7 @@ rule crop_faces:
         "logs/crop_faces/{shard}.log",
     benchmark:
         "benchmarks/crop_faces/{shard}.tsv"
+    priority: int(FETCHED)
     conda:
         "../../environment.yml"
     threads: 1

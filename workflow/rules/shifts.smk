@@ -50,6 +50,7 @@ rule shift_faces:
     input:
         sample="results/shifts/sample.parquet",
         probe="results/probe/{shard}.parquet",
+        part=part_of,
     output:
         shard="results/shifts/faces/{shard}.tar",
         index="results/shifts/faces/{shard}.parquet",
@@ -65,14 +66,13 @@ rule shift_faces:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        part=part_of,
         settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
         code=source_digest("evaluation.shifting"),
     shell:
         r"""
         python -m unmask shift-faces \
             --log {log:q} \
-            --part {params.part:q} \
+            --part {input.part:q} \
             --probe {input.probe:q} \
             --sample {input.sample:q} \
             --workers {threads:q} \

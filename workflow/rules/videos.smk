@@ -15,8 +15,8 @@ OUTPUTS
 rule probe:
     input:
         metadata=metadata_of,
-        # Its time changes when videos come or go.
-        folder=part_of,
+        # A folder's time changes when videos come or go.
+        part=part_of,
     output:
         ensure("results/probe/{shard}.parquet", non_empty=True),
     log:
@@ -24,10 +24,11 @@ rule probe:
     benchmark:
         "benchmarks/probe/{shard}.tsv"
     # Before any frames: side by side they fill the cores that a pair of jobs would leave idle.
-    priority: 1
+    priority: int(not FETCHED)
     conda:
         "../../environment.yml"
-    threads: 1
+    # As a pair: else the single cores that a pair waits for go to further parts, one by one.
+    threads: 2 if FETCHED else 1
     resources:
         mem_mb=growing(1000),
         runtime=growing(60),
@@ -40,7 +41,7 @@ rule probe:
         r"""
         python -m unmask probe \
             --log {log:q} \
-            --part {input.folder:q} \
+            --part {input.part:q} \
             --chunk {params.chunk:q} \
             --chunks {params.chunks:q} \
             --settings {params.settings:q} \
@@ -50,7 +51,8 @@ rule probe:
 
 rule extract_audio:
     input:
-        "results/probe/{shard}.parquet",
+        probe="results/probe/{shard}.parquet",
+        part=part_of,
     output:
         shard="results/audio/{shard}.tar",
         index="results/audio/{shard}.parquet",
@@ -58,6 +60,7 @@ rule extract_audio:
         "logs/extract_audio/{shard}.log",
     benchmark:
         "benchmarks/extract_audio/{shard}.tsv"
+    priority: int(FETCHED)
     conda:
         "../../environment.yml"
     threads: 1
@@ -65,15 +68,14 @@ rule extract_audio:
         mem_mb=growing(1500),
         runtime=growing(120),
     params:
-        part=part_of,
         settings=settings("audio", "limits"),
         code=source_digest("videos.audio"),
     shell:
         r"""
         python -m unmask extract-audio \
             --log {log:q} \
-            --part {params.part:q} \
-            --probe {input:q} \
+            --part {input.part:q} \
+            --probe {input.probe:q} \
             --settings {params.settings:q} \
             --shard {output.shard:q} \
             --index {output.index:q}

@@ -73,7 +73,7 @@ def compare_detectors(
 
     Args:
         ledger: `results/videos.parquet`.
-        parts: folders or archives of the parts.
+        parts: folders or archives of the parts that frames are taken from.
         audits: which detectors, on how many frames.
         faces: sizes and limits of detections, as cropping has them.
         output: the folder.
@@ -126,7 +126,9 @@ def _sample(
     """Yield frames of videos spread evenly over the ledger, and what they are called."""
     folders = {part_name(part): part for part in parts}
     # Videos without a face count most here: another detector might have found one.
-    decoded = videos[videos["status"].isin([Status.OK, Status.NO_FACE])]
+    decoded = videos[
+        videos["status"].isin([Status.OK, Status.NO_FACE]) & videos["part"].isin(list(folders))
+    ]
     count = min(len(decoded), -(-frames // _FRAMES_PER_VIDEO))
     chosen = decoded.iloc[np.linspace(0, max(0, len(decoded) - 1), count).astype(int)]
     per_video = -(-frames // max(1, count))

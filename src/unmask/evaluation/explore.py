@@ -230,13 +230,13 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
 
     Args:
         ledger: `results/videos.parquet`.
-        parts: folders or archives of all parts.
+        parts: folders or archives of the parts that pairs are taken from.
         limits: of each video's decoder; one that breaks them is left out with its pair.
         output: the page; the videos are in it.
     """
     folders = {part_name(part): part for part in parts}
     videos = read_table(ledger, VIDEOS)
-    usable = videos[videos["status"] == Status.OK]
+    usable = videos[(videos["status"] == Status.OK) & videos["part"].isin(list(folders))]
     chosen = choose_pairs(usable, _PAIRS)
     files = [
         VideoFile(folders[row[f"part{side}"]], row[f"video{side}"])
