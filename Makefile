@@ -100,7 +100,8 @@ schema: $(INSTALLED)
 
 # Exact versions of everything, from the ranges in pyproject.toml.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --extra cluster-generic --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --extra cluster-generic --extra postgres \
+		--python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
