@@ -73,7 +73,7 @@ def submit(
     )
 
 
-def done(process: subprocess.Popen[str], directory: Path, seconds: float = 900) -> None:
+def done(process: subprocess.Popen[str], directory: Path, seconds: float = 2400) -> None:
     """Insist that snakemake ends well."""
     status = process.wait(seconds)
     assert status == 0, (directory / "snakemake.log").read_text()[-6000:]
