@@ -10,9 +10,7 @@ fails, and nothing waits for a disk, a network or a queue.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
-import io
 import itertools
 import tempfile
 from collections.abc import Callable, Iterable
@@ -20,11 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snakemake.api import SnakemakeApi
-from snakemake.settings.enums import Quietness
-from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
-
-from bench_dag import PARTS, REAL, ROOT, VIDEOS, write_metadata
+from bench_dag import PARTS, REAL, VIDEOS, planned, write_metadata
 
 # Cores and GPUs.
 MACHINES = ((1, 1), (16, 4), (128, 8))
@@ -140,19 +134,7 @@ class Work:
 
 def plan(data: Path, directory: Path, cores: int, shards_per_part: int) -> list[Work]:
     """Let Snakemake plan, and return what there is to do."""
-    quiet = OutputSettings(quiet={Quietness.ALL})
-    config = {"data_root": str(data), "shards_per_part": shards_per_part}
-    with SnakemakeApi(quiet) as api:
-        workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=cores),
-            config_settings=ConfigSettings(config, [ROOT / "config/dfdc.yaml"]),
-            snakefile=ROOT / "Snakefile",
-            workdir=directory,
-        )
-        # Drawing is what the API has that makes the graph and runs nothing.
-        with contextlib.redirect_stdout(io.StringIO()):
-            workflow.dag().printrulegraph()
-        dag = workflow._workflow.dag
+    with planned(data, directory, cores, shards_per_part=shards_per_part) as dag:
         dag.handle_pipes_and_services()
         together: dict[Any, list[Any]] = {}
         for job in dag.jobs:
