@@ -182,6 +182,7 @@ def digests(results: Path) -> dict[str, str]:
         str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in RESULTS
         for path in sorted(results.glob(pattern))
+        if not path.name.startswith(".")  # what a killed job was writing
     }
 
 
