@@ -93,8 +93,8 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     return root
 
 
-# They take many minutes, or packages that few machines have.
-_ONLY_WHERE_ASKED = {"fuzz", "gridengine"}
+# They take many minutes, or packages that few machines have; Slurm starts Snakemake for each job.
+_ONLY_WHERE_ASKED = {"fuzz", "gridengine", "slurm"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
