@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import unmask
+from unmask.provenance import _from_imports
 
 PACKAGE = Path(unmask.__file__).parent
 STAGES = ["videos", "faces", "splits", "training", "evaluation", "kaggle"]
@@ -55,10 +56,14 @@ def test_imports_run_only_backwards(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_are_written_so_that_provenance_follows_them(module: str) -> None:
-    tree = ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text())
-    for node in ast.walk(tree):
+    code = PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()
+    followed = _from_imports(code)
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative import"
+            names = {alias.name for alias in node.names}
+            found = [names <= set(seen) for source, seen in followed if source == node.module]
+            assert any(found), f"line {node.lineno}: not in the formatter's form"
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.startswith("unmask.")]
             assert not names, f"line {node.lineno}: write `from unmask import …`"

@@ -12,9 +12,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from daemons import free_ports, search_path, wait
 
 NEEDED = ("sge_qmaster", "sge_execd", "qconf", "qsub", "qstat", "qacct", "qdel")
 _SHARE = Path("/usr/share/gridengine")
@@ -56,9 +56,9 @@ class GridEngine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        master, node = _free_ports(2)
+        master, node = free_ports(2)
         self.environment = os.environ | {
-            "PATH": _path(),
+            "PATH": search_path(),
             "SGE_ROOT": str(self.folder),
             "SGE_CELL": "default",
             "SGE_QMASTER_PORT": str(master),
@@ -84,7 +84,7 @@ class GridEngine:
         (common / "bootstrap").write_text(_BOOTSTRAP.lstrip().format(folder=self.folder))
         self._spool()
         self.run("sge_qmaster")
-        _wait(lambda: host in self.run("qconf", "-sh"))
+        wait(lambda: host in self.run("qconf", "-sh"), _late)
         self._pids.append(int((self.folder / "spool/master/qmaster.pid").read_text()))
         self.run("qconf", "-as", host)
         self._add("-Ap", _SLOTS)
@@ -102,7 +102,7 @@ class GridEngine:
             queue = "\n".join([*lines, f"{key} {value}", ""])
         self._add("-Aq", queue)
         self.run("sge_execd")
-        _wait(lambda: "lx-" in self.run("qstat", "-f"))
+        wait(lambda: "lx-" in self.run("qstat", "-f"), _late)
         self._pids.append(int(next(self.folder.glob("spool/node/*/execd.pid")).read_text()))
 
     def stop(self) -> None:
@@ -110,7 +110,7 @@ class GridEngine:
         self.run("qdel", "-f", "-u", "*")
         for pid in reversed(self._pids):
             os.kill(pid, signal.SIGTERM)
-            _wait(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+            wait(lambda pid=pid: not Path(f"/proc/{pid}").exists(), _late)
 
     def run(self, *command: str, directory: Path | None = None, told: str | None = None) -> str:
         """Run a command and return what it printed; `told` is its standard input."""
@@ -147,28 +147,10 @@ def missing() -> str:
     """Say why no Grid Engine can be started here; empty where one can."""
     if os.geteuid() != 0:
         return "needs root"
-    absent = [name for name in NEEDED if shutil.which(name, path=_path()) is None]
+    absent = [name for name in NEEDED if shutil.which(name, path=search_path()) is None]
     packages = "gridengine-master gridengine-exec gridengine-client"
     return f"needs {', '.join(absent)}: apt-get install {packages}" if absent else ""
 
 
-def _path() -> str:
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
-def _wait(ready: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not ready():
-        if time.monotonic() > until:
-            raise RuntimeError("Grid Engine does not come up, or does not stop")
-        time.sleep(0.2)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def _late() -> str:
+    return "Grid Engine does not come up, or does not stop"

@@ -16,10 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from daemons import free_ports, search_path, wait
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 
@@ -74,7 +75,7 @@ class Cluster:
         self.folder = folder.resolve()
         self.environment = os.environ | {
             "SLURM_CONF": str(self.folder / "slurm.conf"),
-            "PATH": f"{self.folder}/bin:{_path()}",
+            "PATH": f"{self.folder}/bin:{search_path()}",
             # No name server knows the nodes' names; tasks look for the first one's.
             "MASTER_ADDR": "127.0.0.1",
         }
@@ -100,16 +101,16 @@ class Cluster:
             *(f"--key-file={key}", f"--pid-file={self.folder}/munged.pid"),
             *(f"--log-file={self.folder}/munged.log", f"--seed-file={self.folder}/munged.seed"),
         )
-        _wait(lambda: (self.folder / "munge.socket").exists(), self._logs)
+        wait(lambda: (self.folder / "munge.socket").exists(), self._logs)
         self.start_controller()
         for name in ("node1", "node2"):
             self._start(name, "slurmd", "-D", "-N", name)
-        _wait(lambda: self.run("sinfo", "-h", "-o", "%T").split() == ["idle"], self._logs)
+        wait(lambda: self.run("sinfo", "-h", "-o", "%T").split() == ["idle"], self._logs)
 
     def start_controller(self) -> None:
         """Start the controller, anew after `kill_controller`, from the state that it saved."""
         self._start("slurmctld", "slurmctld", "-D")
-        _wait(lambda: "UP" in self.run("scontrol", "ping"), self._logs)
+        wait(lambda: "UP" in self.run("scontrol", "ping"), self._logs)
 
     def kill_controller(self) -> None:
         """Kill the controller as a failing machine would."""
@@ -123,7 +124,7 @@ class Cluster:
             self.run("scancel", "--user=root")
             # A daemon that is gone ends no job any more.
             ending = ("RUNNING", "COMPLETING")
-            _wait(lambda: not any(job.state in ending for job in self.jobs()), self._logs)
+            wait(lambda: not any(job.state in ending for job in self.jobs()), self._logs)
         for process in reversed(self._running.values()):
             process.send_signal(signal.SIGTERM)
         for process in self._running.values():
@@ -148,7 +149,7 @@ class Cluster:
     def _configuration(self) -> str:
         cores = os.cpu_count() or 1
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-        ports = _free_ports(3)
+        ports = free_ports(3)
         nodes = "\n".join(
             f"NodeName=node{number} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 "
             f"Port={port} CPUs={cores} RealMemory={memory // 2} State=UNKNOWN"
@@ -161,7 +162,7 @@ class Cluster:
         """Let `srun` find its configuration where Snakemake's plugin drops SLURM_ variables."""
         wrapper = self.folder / "bin" / "srun"
         wrapper.parent.mkdir(exist_ok=True)
-        srun = shutil.which("srun", path=_path())
+        srun = shutil.which("srun", path=search_path())
         wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {srun} "$@"\n')
         wrapper.chmod(0o755)
 
@@ -182,37 +183,15 @@ def missing() -> str:
     """Say why no cluster can be started here; empty where one can."""
     if os.geteuid() != 0:
         return "needs root"
-    absent = [name for name in NEEDED if shutil.which(name, path=_path()) is None]
+    absent = [name for name in NEEDED if shutil.which(name, path=search_path()) is None]
     return f"needs {', '.join(absent)}: apt-get install slurm-wlm munge" if absent else ""
-
-
-def _path() -> str:
-    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
-def _wait(ready: Callable[[], bool], told: Callable[[], str]) -> None:
-    until = time.monotonic() + 60
-    while not ready():
-        if time.monotonic() > until:
-            raise RuntimeError(told())
-        time.sleep(0.2)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def main(arguments: Sequence[str]) -> None:
     """Start a cluster and stop it when interrupted."""
     if reason := missing():
         sys.exit(reason)
-    os.environ["PATH"] = _path()
+    os.environ["PATH"] = search_path()
     cluster = Cluster(Path(arguments[0]))
     try:
         cluster.start()
