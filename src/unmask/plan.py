@@ -8,6 +8,7 @@ because size is what cost varies with most.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -37,6 +38,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Writing planes into a pipe and reading them, which the sample does not: measured once.
 _STREAM = 1.05
+# Snakemake's start and end, and the seconds that a shard's pair of jobs leaves its cores idle while
+# they start, while one decodes the last video, and until Snakemake, which looks once a second,
+# sees that both have ended.
+_SNAKEMAKE_SECONDS = 5.0
+_PAIR_SECONDS = 2.5
 # What the face index takes beside the crops, and tar's headers and padding, per crop.
 _BYTES_PER_CROP = 512 + 256 + 100
 _STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
@@ -141,11 +147,13 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         peak += frames / shards
     # A pair of jobs keeps two cores busy; fewer shards than pairs leave some idle.
     busy = min(cores, max(1, 2 * shards))
+    rounds = math.ceil(shards / max(1, cores // 2))
+    idle = _SNAKEMAKE_SECONDS + rounds * _PAIR_SECONDS
     return Plan(
         videos=len(candidates),
         sampled=len(own_costs) + len(fake_costs),
         cpu_hours=cpu / 3600,
-        wall_hours=cpu / busy / 3600,
+        wall_hours=(cpu / busy + idle) / 3600,
         cores=cores,
         final_gb=final / 1e9,
         peak_gb=peak / 1e9,

@@ -56,8 +56,13 @@ def test_frames_are_a_file_for_a_while_with_one_core_and_never_with_two(root: Pa
     two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
     assert two.peak_gb == two.final_gb
     assert one.peak_gb > one.final_gb
-    assert two.wall_hours < two.cpu_hours
-    assert one.wall_hours == one.cpu_hours
+
+
+def test_the_wall_time_has_what_cores_share_and_what_snakemake_adds(root: Path) -> None:
+    two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
+    added = (one.wall_hours - one.cpu_hours) * 3600
+    assert 5 < added < 10  # one shard
+    assert two.wall_hours * 3600 == pytest.approx(two.cpu_hours * 3600 / 2 + added)
 
 
 def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def perceptual_hash(frames: Sequence[Frame]) -> str | None:
         return None
     bits = []
     for frame in (frames[0], frames[len(frames) // 2], frames[-1]):
-        small = cv2.resize(frame.planes[0], (9, 8), interpolation=cv2.INTER_AREA)
+        # Halved first: averaging areas of no whole number of pixels takes OpenCV ten times as long.
+        luma = _resize(frame.planes[0], 72, 64)
+        small = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA)
         bits.append(small[:, :-1] < small[:, 1:])
     return np.packbits(np.stack(bits)).tobytes().hex()
 
