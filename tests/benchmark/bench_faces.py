@@ -3,9 +3,8 @@
 CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a part's files
 right before and after the rules work on that part, so that both see the same machine; shares of one
 run are what counts, not seconds. Everything is measured twice: with the clips in the five small
-parts that they come in, and with all of them in one part, which is still forty times smaller than
-DFDC's: what a part costs by itself is then what it costs there, or more. The tables go to
-docs/benchmarks.md.
+parts that they come in, and with all of them in one, where what a part costs by itself weighs less,
+as it does with DFDC's, which are forty times larger still. The tables go to docs/benchmarks.md.
 """
 
 from __future__ import annotations

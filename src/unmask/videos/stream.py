@@ -210,16 +210,18 @@ def _forward(buffer: int, size: int, sink: FileIO) -> None:
 
 
 def _widen(sink: FileIO) -> None:
-    if stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
+    if _is_pipe(sink):
         # A user who has a thousand pipes gets no more memory for them: it is slower then, no worse.
         with suppress(PermissionError):
             fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _pipe_size(sink: FileIO) -> int:
-    if not stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode):
-        return 0
-    return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ)
+    return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ) if _is_pipe(sink) else 0
+
+
+def _is_pipe(sink: FileIO) -> bool:
+    return stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode)
 
 
 def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
