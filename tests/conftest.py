@@ -80,8 +80,8 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     encode_video(part / "nobody.mp4", people=0)
     (part / "broken.mp4").write_bytes(b"not a video")
     config = Config.model_validate({"frames": {"per_video": 4}})
-    probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
-    write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
+    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
+    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         root / "probe.parquet",

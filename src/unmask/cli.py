@@ -53,19 +53,19 @@ def _probe(options: Options) -> None:
     from unmask.videos.probe import probe_shard
 
     limits = options.settings.limits
-    probe_shard(options.part, options.chunk, options.chunks, limits, options.out)
+    probe_shard(options.parts, options.chunk, options.chunks, limits, options.out)
 
 
 def _extract_frames(options: Options) -> None:
     from unmask.videos.stream import write_stream
 
-    write_stream(options.part, options.probe, options.settings, options.decoders, options.out)
+    write_stream(options.parts, options.probe, options.settings, options.decoders, options.out)
 
 
 def _extract_audio(options: Options) -> None:
     from unmask.videos.audio import extract_audio
 
-    extract_audio(options.part, options.probe, options.settings, options.shard, options.index)
+    extract_audio(options.parts, options.probe, options.settings, options.shard, options.index)
 
 
 def _crop_faces(options: Options) -> None:
@@ -247,7 +247,7 @@ def _shift_faces(options: Options) -> None:
     from unmask.evaluation.shifting import shift_shard
 
     shift_shard(
-        options.part,
+        options.parts,
         options.probe,
         options.sample,
         options.settings,
@@ -444,18 +444,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--config", type=Path, nargs="*", default=[], help="as --configfile")
 
     sub = add("probe", _probe, "read the containers of one shard's videos")
-    path(sub, "part", "out")
+    paths(sub, "parts")
+    path(sub, "out")
     sub.add_argument("--chunk", type=int, default=0)
     sub.add_argument("--chunks", type=int, default=1)
     settings(sub)
 
     sub = add("extract-frames", _extract_frames, "write the frame stream of one shard")
-    path(sub, "part", "probe", "out")
+    paths(sub, "parts")
+    path(sub, "probe", "out")
     sub.add_argument("--decoders", type=int, default=1, help="decoding processes")
     settings(sub)
 
     sub = add("extract-audio", _extract_audio, "write the sound tracks of one shard")
-    path(sub, "part", "probe", "shard", "index")
+    paths(sub, "parts")
+    path(sub, "probe", "shard", "index")
     settings(sub)
 
     sub = add("crop-faces", _crop_faces, "crop the faces of one shard's frame stream")
@@ -534,7 +537,8 @@ def _parser() -> argparse.ArgumentParser:
     settings(sub)
 
     sub = add("shift-faces", _shift_faces, "shift one shard's chosen videos and crop their faces")
-    path(sub, "part", "probe", "sample", "shard", "index", "videos")
+    paths(sub, "parts")
+    path(sub, "probe", "sample", "shard", "index", "videos")
     sub.add_argument("--workers", type=int, default=1, help="processes")
     settings(sub)
 

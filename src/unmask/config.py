@@ -506,6 +506,9 @@ class Config(Section):
     shards_per_part: int = Field(
         1, ge=1, le=1000, description="pieces each part is worked on in, by family"
     )
+    parts_per_shard: int = Field(
+        1, ge=1, le=100_000, description="parts that are worked on together, where they are small"
+    )
     protect: bool = Field(
         False, description="write-protect trained weights, so that no rerun can replace them"
     )
@@ -568,6 +571,11 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
     """
     config = load_settings(_with_recipes(load_settings(values), values, folders))
     _check_faces(config.faces)
+    if config.shards_per_part > 1 and config.parts_per_shard > 1:
+        raise UnmaskError(
+            "config: parts_per_shard: joins small parts, and shards_per_part cuts large ones; "
+            "set one of them to 1"
+        )
     for name in config.experiments:
         _check_experiment(name, config)
     taken = {BEST, ENSEMBLE} & set(config.experiments)

@@ -43,6 +43,10 @@ _STREAM = 1.05
 # sees that both have ended.
 _SNAKEMAKE_SECONDS = 5.0
 _PAIR_SECONDS = 2.5
+# CPU seconds that a killed job may cost where small parts are joined, and the share of the wall
+# time that joining them must spare to be worth a line.
+_SHARD_SECONDS = 600.0
+_WORTH_SAYING = 0.1
 # What the face index takes beside the crops, and tar's headers and padding, per crop.
 _BYTES_PER_CROP = 512 + 256 + 100
 _STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
@@ -60,6 +64,7 @@ class Plan:
         cores: that many.
         final_gb: disk that the face shards take.
         peak_gb: the most that is on the disk at any time.
+        advice: what would make it cheaper; empty where nothing would.
     """
 
     videos: int
@@ -69,17 +74,18 @@ class Plan:
     cores: int
     final_gb: float
     peak_gb: float
+    advice: str = ""
 
     def describe(self) -> str:
         """Return the prediction in a few lines."""
-        return "\n".join(
-            [
-                f"{self.videos:,} videos, {self.sampled} of them measured",
-                f"CPU time    {_hours(self.cpu_hours)} (probe, extract_frames, crop_faces)",
-                f"wall time   {_hours(self.wall_hours)} on {self.cores} cores",
-                f"disk        {self.final_gb:.2f} GB of faces, {self.peak_gb:.2f} GB at the peak",
-            ]
-        )
+        lines = [
+            f"{self.videos:,} videos, {self.sampled} of them measured",
+            f"CPU time    {_hours(self.cpu_hours)} (probe, extract_frames, crop_faces)",
+            f"wall time   {_hours(self.wall_hours)} on {self.cores} cores",
+            f"disk        {self.final_gb:.2f} GB of faces, {self.peak_gb:.2f} GB at the peak",
+            self.advice,
+        ]
+        return "\n".join(filter(None, lines))
 
 
 @dataclass(frozen=True)
@@ -137,9 +143,10 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         reference = _work(original, config, detector, None)[1]
         fake_costs.append(_work(one, config, detector, reference)[0])
 
-    shards = len(parts) * config.shards_per_part
+    shards = math.ceil(len(parts) / config.parts_per_shard) * config.shards_per_part
     measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
-    cpu = measured * _STREAM + shards * _start_seconds()
+    start = _start_seconds()
+    cpu = measured * _STREAM + shards * start
     peak = final
     if config.frames.keep:
         peak += frames
@@ -157,6 +164,30 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         cores=cores,
         final_gb=final / 1e9,
         peak_gb=peak / 1e9,
+        advice=_advice(config, len(parts), measured * _STREAM, start, cores),
+    )
+
+
+def _advice(config: Config, parts: int, work: float, start: float, cores: int) -> str:
+    """Say how many parts should be one shard, where a shard's own cost is much beside its work.
+
+    Args:
+        config: the whole configuration.
+        parts: their number.
+        work: CPU seconds of all videos.
+        start: CPU seconds in which the jobs of one shard start.
+        cores: that Snakemake will be given.
+    """
+    pairs = max(1, cores // 2)
+    # As many as keep all cores busy, but no more than a killed job may cost.
+    joined = min(math.ceil(parts / pairs), max(1, int(_SHARD_SECONDS / (work / parts))))
+    before, after = (math.ceil(parts / each) for each in (config.parts_per_shard, joined))
+    spared = (math.ceil(before / pairs) - math.ceil(after / pairs)) * (start / 2 + _PAIR_SECONDS)
+    if config.shards_per_part > 1 or spared < _WORTH_SAYING * work / (2 * pairs):
+        return ""
+    return (
+        f"The parts are small: parts_per_shard: {joined} would spare "
+        f"{_hours(spared / 3600)} of wall time"
     )
 
 

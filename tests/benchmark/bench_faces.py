@@ -1,10 +1,11 @@
 """What videos to faces costs and gives, beside a plain decode of the same: `make bench-faces`.
 
-CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a part's files
-right before and after the rules work on that part, so that both see the same machine; shares of one
-run are what counts, not seconds. Everything is measured twice: with the clips in the five small
-parts that they come in, and with all of them in one, where what a part costs by itself weighs less,
-as it does with DFDC's, which are forty times larger still. The tables go to docs/benchmarks.md.
+CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a shard's files
+right before and after the rules work on that shard, so that both see the same machine; shares of
+one run are what counts, not seconds. The clips come in five small parts. Everything is measured
+twice: with all of them one shard (`parts_per_shard`), as `unmask plan` advises for them, and with
+each a shard by itself, where what a shard costs at all weighs more than it does with DFDC's parts,
+which are two hundred times larger. The tables go to docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def decode(path: Path) -> float:
     return cpu_of(subprocess.Popen(command))
 
 
-def work_part(part: Path, folder: Path, usage: Usage) -> None:
-    """Run the commands of the three rules on a part, as the workflow does.
+def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
+    """Run the commands of the three rules on a shard, as the workflow does.
 
     But for the second decoder, which shares caches and memory with the first: FFmpeg, too, decodes
     one file at a time here. The wall time is that of the workflow itself.
@@ -81,10 +82,10 @@ def work_part(part: Path, folder: Path, usage: Usage) -> None:
     folder.mkdir(parents=True)
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
     watch = MemoryWatch()
-    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--part", part, "--out", probe]
+    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts, "--out", probe]
     usage.add("probe", cpu_of(watch.start(start)))
     os.mkfifo(stream)
-    extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--part", part]
+    extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--parts", *parts]
     extract += ["--probe", probe, "--decoders", "1", "--out", stream]
     crop = [*UNMASK, "crop-faces", "--log", folder / "crop.log", "--stream", stream]
     crop += ["--probe", probe, "--shard", folder / "faces.tar", "--index", folder / "faces.parquet"]
@@ -134,23 +135,29 @@ def _job_megabytes(job: psutil.Process) -> float:
     return held / 1e6
 
 
-def wall_of_workflow(root: Path, folder: Path) -> float:
+def wall_of_workflow(root: Path, joined: int, folder: Path) -> float:
     """Return the seconds that the three rules take with `snakemake --cores 2`."""
-    targets = [f"results/faces/{part.name}-00.videos.parquet" for part in sorted(root.iterdir())]
+    names = sorted(part.name for part in root.iterdir())
+    groups = [names[start : start + joined] for start in range(0, len(names), joined)]
+    shards = [f"{one[0]}+{len(one) - 1}" if joined > 1 else one[0] for one in groups]
+    targets = [f"results/faces/{shard}-00.videos.parquet" for shard in shards]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "--quiet"]
-    command += ["--snakefile", REPOSITORY / "Snakefile", *targets, "--config", f"data_root={root}"]
+    command += ["--snakefile", REPOSITORY / "Snakefile", *targets]
+    command += ["--config", f"data_root={root}", f"parts_per_shard={joined}"]
     start = time.monotonic()
     subprocess.run(command, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - start
 
 
-def planned(root: Path) -> str:
-    """Return what `unmask plan` says of CPU time and wall time."""
-    command = [*UNMASK, "plan", "--config", REPOSITORY / "config/config.yaml", "--cores", "2"]
+def planned(root: Path, joined: int, work: Path) -> str:
+    """Return what `unmask plan` says of CPU time and wall time, and what it advises."""
+    own = work / "plan.yaml"
+    own.write_text(f"parts_per_shard: {joined}\n")
+    command = [*UNMASK, "plan", "--config", REPOSITORY / "config/config.yaml", own, "--cores", "2"]
     command += ["--data-root", root]
     done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     said = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    return "; ".join(line for line in said if line.startswith(("CPU time", "wall time")))
+    return "; ".join(line for line in said if line.startswith(("CPU time", "wall time", "The")))
 
 
 def wall_of_decoding(files: Iterable[Path]) -> float:
@@ -219,17 +226,6 @@ def link_data(real: Path, root: Path) -> None:
         (dfdc / name).symlink_to(real / "test/test_videos" / name)
 
 
-def join_parts(root: Path, part: Path) -> None:
-    """Make one part of the videos of several."""
-    part.mkdir(parents=True)
-    entries: dict[str, object] = {}
-    for folder in sorted(root.iterdir()):
-        entries |= json.loads((folder / "metadata.json").read_text())
-        for file in sorted(folder.glob("*.mp4")):
-            (part / file.name).symlink_to(file.resolve())
-    (part / "metadata.json").write_text(json.dumps(entries))
-
-
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -271,32 +267,34 @@ class Costs:
         print(f"| peak memory of one job, MB | {self.usage.megabytes:.0f} | |\n")
 
 
-def costs_of(root: Path, work: Path) -> Costs:
-    """Work on all parts of a folder."""
+def costs_of(root: Path, joined: int, work: Path) -> Costs:
+    """Work on all parts of a folder, some joined to a shard."""
     usage, full = Usage(), 0.0
-    for part in sorted(root.iterdir()):
-        files = sorted(part.glob("*.mp4"))
+    parts = sorted(root.iterdir())
+    for start in range(0, len(parts), joined):
+        shard = parts[start : start + joined]
+        files = sorted(file for part in shard for file in part.glob("*.mp4"))
         full += sum(map(decode, files[::2]))
-        work_part(part, work / "out" / part.name, usage)
+        work_shard(shard, work / "out" / shard[0].name, usage)
         full += sum(map(decode, files[1::2]))
     decoding = wall_of_decoding(sorted(root.glob("*/*.mp4")))
-    rules = wall_of_workflow(root, work / "workflow")
-    return Costs(usage, full, rules, decoding, planned(root))
+    rules = wall_of_workflow(root, joined, work / "workflow")
+    return Costs(usage, full, rules, decoding, planned(root, joined, work))
 
 
 def measure(real: Path, work: Path) -> None:
     """Measure in a temporary folder and print the tables."""
-    root, joined = work / "data", work / "joined"
+    root = work / "data"
     root.mkdir()
     link_data(real, root)
-    join_parts(root, joined / "all")
-    costs_of(joined, work / "one").print("one part")
-    costs_of(root, work / "five").print("five parts")
+    parts = len(list(root.iterdir()))
+    costs_of(root, parts, work / "joined").print(f"{parts} parts, `parts_per_shard: {parts}`")
+    costs_of(root, 1, work / "apart").print(f"{parts} parts, each a shard")
     large = Usage()
-    work_part(write_4k_part(work / "4k"), work / "out4k", large)
+    work_shard([write_4k_part(work / "4k")], work / "out4k", large)
 
-    videos = _tables(work / "five/out", "videos.parquet")
-    faces = _tables(work / "five/out", "faces.parquet")
+    videos = _tables(work / "joined/out", "videos.parquet")
+    faces = _tables(work / "joined/out", "faces.parquet")
     overlap = reuse_overlap(root, videos, faces)
     reused = videos[videos["reused"]]
     found = videos["frames_with_face"] / videos["frames"]

@@ -54,8 +54,8 @@ def archive(folder: Path, root: Path, inside: str = "", method: int = zipfile.ZI
 def preprocess(part: Path, root: Path, workers: int = 1) -> dict[str, bytes]:
     """Take a part through the first three stages; return every file they write."""
     root.mkdir(parents=True)
-    probe_shard(part, 0, 1, CONFIG.limits, root / "probe.parquet")
-    write_stream(part, root / "probe.parquet", CONFIG, workers, root / "frames.tar")
+    probe_shard([part], 0, 1, CONFIG.limits, root / "probe.parquet")
+    write_stream([part], root / "probe.parquet", CONFIG, workers, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         root / "probe.parquet",
@@ -95,7 +95,7 @@ def test_an_archive_gives_the_bytes_that_its_folder_gives(
 
 def statuses(part: Path, limits: LimitsConfig | None = None) -> dict[str, tuple[str, str]]:
     table = part.parent / "probe.parquet"
-    probe_shard(part, 0, 1, limits or CONFIG.limits, table)
+    probe_shard([part], 0, 1, limits or CONFIG.limits, table)
     return {row["video"]: (row["status"], row["detail"]) for row in read_rows(table, PROBE)}
 
 

@@ -29,7 +29,7 @@ def part(
     options = {"movflags": "+faststart"}
     clip = make_video(folder / "cut.mp4", (64, 48), 48, sound=True, options=options)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 2 // 3])
-    probe_shard(folder, 0, 1, Config().limits, root / "probe.parquet")
+    probe_shard([folder], 0, 1, Config().limits, root / "probe.parquet")
     return folder
 
 
@@ -39,14 +39,14 @@ def test_each_video_has_a_row_and_those_with_sound_a_file(
 ) -> None:
     config = Config.model_validate({"audio": {"extract": kind}})
     shard, index = tmp_path / "part.tar", tmp_path / "part.parquet"
-    extract_audio(part, part.parent / "probe.parquet", config, shard, index)
+    extract_audio([part], part.parent / "probe.parquet", config, shard, index)
     rows = read_table(index, AUDIO).set_index("video")
     assert list(rows.index) == ["cut.mp4", "loud.mp4", "silent.mp4"]
     assert rows.loc["silent.mp4", "detail"] == "no audio stream"
     assert rows.loc["loud.mp4", "sample_rate"] == 44100
     assert rows.loc["loud.mp4", "duration"] == pytest.approx(2, abs=0.1)
     with tarfile.open(shard) as tar:
-        assert f"loud.mp4.{kind}" in tar.getnames()
+        assert f"part/loud.mp4.{kind}" in tar.getnames()
         assert "silent.mp4." not in " ".join(tar.getnames())
         member = tar.extractfile(rows.loc["loud.mp4", "key"])
         assert member is not None

@@ -41,7 +41,7 @@ def test_a_message_is_in_the_log_and_on_the_terminal(make_part: MakePart, tmp_pa
     part = make_part(tmp_path / "part", {})
     (part / "metadata.json").write_text("{")
     log = tmp_path / "logs/probe.log"
-    done = run("probe", "--part", part, "--out", tmp_path / "probe.parquet", "--log", log)
+    done = run("probe", "--parts", part, "--out", tmp_path / "probe.parquet", "--log", log)
     assert done.returncode == 2
     assert done.stderr.startswith(f"unmask: {part}/metadata.json: is no valid JSON at line 1")
     assert done.stderr.count("\n") == 1
@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
 ) -> None:
     part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
     (tmp_path / "file").touch()
-    done = run("probe", "--part", part, "--out", tmp_path / "file/probe.parquet")
+    done = run("probe", "--parts", part, "--out", tmp_path / "file/probe.parquet")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr.splitlines()[-1]
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
 def test_a_command_does_its_work_and_logs_it(make_part: MakePart, tmp_path: Path) -> None:
     part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
     log = tmp_path / "probe.log"
-    done = run("probe", "--part", part, "--out", tmp_path / "probe.parquet", "--log", log)
+    done = run("probe", "--parts", part, "--out", tmp_path / "probe.parquet", "--log", log)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len(read_table(tmp_path / "probe.parquet", PROBE)) == 1
     assert "statuses: {'missing': 1}" in log.read_text()

@@ -110,6 +110,10 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
             "kaggle.experiment: 'b4' is neither 'best', 'ensemble' nor",
         ),
         ({"experiments": {"best": {}}}, "experiments.best: kaggle.experiment knows this name"),
+        (
+            {"shards_per_part": 2, "parts_per_shard": 2},
+            "parts_per_shard: joins small parts, and shards_per_part cuts large ones",
+        ),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(

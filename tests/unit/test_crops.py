@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
@@ -21,7 +22,8 @@ from unmask.faces.crops import (
 )
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import detect_faces, find_faces
-from unmask.tables import CROPPED, FACES, Status, read_rows, read_table
+from unmask.faces.shards import ShardReader
+from unmask.tables import CROPPED, FACES, PROBE, Status, read_rows, read_table
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_shard
@@ -200,7 +202,8 @@ def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
     assert pointed == members
     assert len(index) == 16  # four clips of four frames
     assert set(index["shard"]) == {"part-00.tar"}
-    assert {name.partition("_")[0] for name in members} == {"a-mp4", "b-mp4", "c-mp4", "d-mp4"}
+    videos = {name.partition("_")[0] for name in members}
+    assert videos == {f"part/{name}-mp4" for name in "abcd"}
 
 
 def test_a_shard_holds_the_crops_that_the_kaggle_bundle_would_make(
@@ -253,14 +256,71 @@ def test_a_damaged_stream_leaves_no_shard_behind(
     assert list(out.iterdir()) == []
 
 
+def test_parts_that_are_joined_give_what_each_gives_alone(
+    make_video: MakeVideo,
+    make_part: Callable[..., Path],
+    faces_config: FacesConfig,
+    tmp_path: Path,
+) -> None:
+    """Also where both parts have a family of the same name, as numbered clips do."""
+    parts = [tmp_path / name for name in ("left", "right")]
+    for at, part in zip((0.35, 0.6), parts, strict=True):
+        make_part(part, {"0.mp4": "REAL", "1.mp4": "0.mp4", "absent.mp4": "REAL"})
+        for name in ("0.mp4", "1.mp4"):
+            make_video(part / name, (200, 160), 12, at=(at, 0.5))
+    work(parts, tmp_path / "both", faces_config)
+    for part in parts:
+        work([part], tmp_path / part.name / "out", faces_config)
+        for leaf, table in (("probe", PROBE), ("faces", FACES), ("cropped", CROPPED)):
+            own, joined = (
+                pd.DataFrame(read_rows(folder / f"{leaf}.parquet", table))
+                for folder in (part / "out", tmp_path / "both")
+            )
+            joined = joined[joined["part"] == part.name].reset_index(drop=True)
+            assert len(joined) == len(own) > 1
+            # Where in its shard a crop lies.
+            placed = [name for name in ("offset",) if name in own]
+            pd.testing.assert_frame_equal(joined.drop(columns=placed), own.drop(columns=placed))
+        assert crops_of(tmp_path / "both", part.name) == crops_of(part / "out", part.name)
+
+
+def work(parts: list[Path], out: Path, config: FacesConfig) -> None:
+    probe, stream = out / "probe.parquet", out / "frames.tar"
+    out.mkdir()
+    probe_shard(parts, 0, 1, LimitsConfig(), probe)
+    write_stream(parts, probe, Config(frames=FramesConfig(per_video=4)), 2, stream)
+    outputs = [out / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
+    crop_shard(stream, probe, config, *outputs)
+
+
+def crops_of(out: Path, part: str) -> dict[str, bytes]:
+    reader, rows = ShardReader(out), read_rows(out / "faces.parquet", FACES)
+    return {
+        row["key"]: reader.read(row["shard"], row["offset"], row["size"])
+        for row in rows
+        if row["part"] == part
+    }
+
+
+def test_a_part_that_was_probed_and_is_not_given_is_named(
+    make_video: MakeVideo, make_part: Callable[..., Path], tmp_path: Path
+) -> None:
+    parts = [make_part(tmp_path / name, {"0.mp4": "REAL"}) for name in ("left", "right")]
+    for part in parts:
+        make_video(part / "0.mp4", (48, 32), 3)
+    probe_shard(parts, 0, 1, LimitsConfig(), tmp_path / "probe.parquet")
+    with pytest.raises(UnmaskError, match=r"right: .* not among --parts \(left\); name it as well"):
+        write_stream(parts[:1], tmp_path / "probe.parquet", Config(), 1, tmp_path / "frames.tar")
+
+
 def reused(
     make_part: Callable[..., Path], root: Path, entries: dict[str, str], config: FacesConfig
 ) -> dict[str, tuple[bool, int]]:
     """Crop a part whose clips are there; return of each whether it reused tracks, and its looks."""
     part = make_part(root / "part", entries)
-    probe_shard(part, 0, 1, LimitsConfig(), root / "probe.parquet")
+    probe_shard([part], 0, 1, LimitsConfig(), root / "probe.parquet")
     settings = Config(frames=FramesConfig(per_video=16))
-    write_stream(part, root / "probe.parquet", settings, 1, root / "frames.tar")
+    write_stream([part], root / "probe.parquet", settings, 1, root / "frames.tar")
     outputs = [root / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
     crop_shard(root / "frames.tar", root / "probe.parquet", config, *outputs)
     rows = read_rows(outputs[2], CROPPED)

@@ -75,8 +75,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
         change = redden if name.startswith("fake") else None
         encode_video(part / name, at=(0.45 + 0.03 * int(name[4]), 0.5), change=change)
     config = Config.model_validate({"frames": {"per_video": 8}})
-    probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
-    write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
+    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
+    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         root / "probe.parquet",

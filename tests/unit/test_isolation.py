@@ -226,13 +226,13 @@ def part(
     make_part(folder, {"a.mp4": "REAL", "b.mp4": "REAL", "c.mp4": "REAL", "d.mp4": "c.mp4"})
     for name in "abcd":
         make_video(folder / f"{name}.mp4", frames=12)
-    probe.probe_shard(folder, 0, 1, LimitsConfig(), folder.parent / "probe.parquet")
+    probe.probe_shard([folder], 0, 1, LimitsConfig(), folder.parent / "probe.parquet")
     return folder
 
 
 def crop(part: Path, root: Path, workers: int) -> dict[str, dict[str, Any]]:
     """Decode and crop a part; return what became of each video."""
-    stream.write_stream(part, part.parent / "probe.parquet", CONFIG, workers, root / "frames.tar")
+    stream.write_stream([part], part.parent / "probe.parquet", CONFIG, workers, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         part.parent / "probe.parquet",
@@ -303,7 +303,7 @@ def test_a_video_that_loses_its_probe_is_lost_alone(
         return frames.open_container(source)
 
     monkeypatch.setattr(probe, "open_container", open_container)
-    probe.probe_shard(part, 0, 1, QUICK, tmp_path / "probe.parquet")
+    probe.probe_shard([part], 0, 1, QUICK, tmp_path / "probe.parquet")
     before = {row["video"]: row for row in read_rows(part.parent / "probe.parquet", PROBE)}
     after = {row["video"]: row for row in read_rows(tmp_path / "probe.parquet", PROBE)}
     lost = after.pop("b.mp4")
@@ -327,10 +327,10 @@ def test_an_enormous_picture_is_too_large(make_part: MakePart, tmp_path: Path) -
     table = tmp_path / "probe.parquet"
     for megabytes, expected in [(100, Status.TOO_LARGE), (1000, Status.OK)]:
         limits = LimitsConfig(memory_mb=megabytes)
-        probe.probe_shard(part, 0, 1, limits, table)
+        probe.probe_shard([part], 0, 1, limits, table)
         assert [row["status"] for row in read_rows(table, PROBE)] == [expected]
     for megabytes, expected in [(100, Status.TOO_LARGE), (1000, Status.OK)]:
         limits = LimitsConfig(memory_mb=megabytes)
         config = CONFIG.model_copy(update={"limits": limits})
-        stream.write_stream(part, table, config, 1, tmp_path / "frames.tar")
+        stream.write_stream([part], table, config, 1, tmp_path / "frames.tar")
         assert [one.status for one, _ in stream.read_stream(tmp_path / "frames.tar")] == [expected]

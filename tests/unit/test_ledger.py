@@ -119,8 +119,8 @@ def test_chunks_of_a_part_make_the_ledger_of_the_whole(make_part: MakePart, tmp_
     part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(9)})
     tables = [tmp_path / f"{chunk}.parquet" for chunk in range(3)]
     for chunk, table in enumerate(tables):
-        probe_shard(part, chunk, 3, LimitsConfig(), table)
-    probe_shard(part, 0, 1, LimitsConfig(), tmp_path / "whole.parquet")
+        probe_shard([part], chunk, 3, LimitsConfig(), table)
+    probe_shard([part], 0, 1, LimitsConfig(), tmp_path / "whole.parquet")
     nothing = cropped("part")
     pieces = join_ledger(pd.concat(read_table(t, PROBE) for t in tables), nothing)
     whole = join_ledger(read_table(tmp_path / "whole.parquet", PROBE), nothing)

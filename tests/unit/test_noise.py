@@ -71,8 +71,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory, make_part: Callable[..., P
     encode_video(part / "orphan.mp4")
     encode_video(part / "cut.mp4", size=(144, 120))
     config = Config.model_validate({"frames": {"per_video": 8}})
-    probe_shard(part, 0, 1, config.limits, root / "probe.parquet")
-    write_stream(part, root / "probe.parquet", config, 1, root / "frames.tar")
+    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
+    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
     crop_shard(
         root / "frames.tar",
         root / "probe.parquet",

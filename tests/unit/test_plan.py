@@ -42,8 +42,8 @@ def test_the_disk_that_faces_take_is_predicted_from_half_of_the_videos(
     assert (plan.videos, plan.sampled) == (8, 4)
     config = config_of(root)
     probe, stream = tmp_path / "probe.parquet", tmp_path / "frames.tar"
-    probe_shard(root / "part", 0, 1, config.limits, probe)
-    write_stream(root / "part", probe, config, 1, stream)
+    probe_shard([root / "part"], 0, 1, config.limits, probe)
+    write_stream([root / "part"], probe, config, 1, stream)
     shard, index = tmp_path / "faces.tar", tmp_path / "faces.parquet"
     crop_shard(stream, probe, config.faces, shard, index, tmp_path / "videos.parquet")
     written = shard.stat().st_size + index.stat().st_size
@@ -63,6 +63,25 @@ def test_the_wall_time_has_what_cores_share_and_what_snakemake_adds(root: Path) 
     added = (one.wall_hours - one.cpu_hours) * 3600
     assert 5 < added < 10  # one shard
     assert two.wall_hours * 3600 == pytest.approx(two.cpu_hours * 3600 / 2 + added)
+
+
+def test_small_parts_are_said_to_be_better_joined(
+    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "clip.mp4", (160, 120), 12)
+    for name in "abcdef":
+        (make_part(tmp_path / "data" / name, {"clip.mp4": "REAL"}) / "clip.mp4").symlink_to(clip)
+    apart = plan_faces(config_of(tmp_path / "data"), 4, 2)
+    assert "parts_per_shard: 3 would spare" in apart.describe()  # a shard for each pair of cores
+    joined = plan_faces(config_of(tmp_path / "data", parts_per_shard=3), 4, 2)
+    assert joined.advice == ""
+    # Two rounds of three fewer, and the starts of four shards.
+    assert joined.cpu_hours < apart.cpu_hours
+    assert (apart.wall_hours - joined.wall_hours) * 3600 > 5
+
+
+def test_one_part_is_not_told_to_be_joined(root: Path) -> None:
+    assert plan_faces(config_of(root), 2, 2).advice == ""
 
 
 def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ MakePart = Callable[..., Path]
 
 def probe(part: Path) -> dict[str, dict[str, Any]]:
     output = part.parent / f"{part.name}.parquet"
-    probe_shard(part, 0, 1, LimitsConfig(), output)
+    probe_shard([part], 0, 1, LimitsConfig(), output)
     return {row["video"]: row for row in read_table(output, PROBE).to_dict("records")}
 
 
@@ -153,7 +153,7 @@ def test_shards_of_a_part_hold_each_video_once(make_part: MakePart, tmp_path: Pa
     part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(20)})
     found: list[str] = []
     for chunk in range(3):
-        probe_shard(part, chunk, 3, LimitsConfig(), tmp_path / f"{chunk}.parquet")
+        probe_shard([part], chunk, 3, LimitsConfig(), tmp_path / f"{chunk}.parquet")
         found += read_table(tmp_path / f"{chunk}.parquet", PROBE)["video"].to_list()
     assert sorted(found) == sorted(f"{i}.mp4" for i in range(20))
 

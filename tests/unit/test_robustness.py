@@ -79,8 +79,8 @@ def recolour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def work_part(part: Path, out: Path) -> None:
     """Write the first three stages' tables and the face shard of one part."""
-    probe_shard(part, 0, 1, CONFIG.limits, out / "probe.parquet")
-    write_stream(part, out / "probe.parquet", CONFIG, 1, out / "frames.tar")
+    probe_shard([part], 0, 1, CONFIG.limits, out / "probe.parquet")
+    write_stream([part], out / "probe.parquet", CONFIG, 1, out / "frames.tar")
     crop_shard(
         out / "frames.tar",
         out / "probe.parquet",
@@ -143,7 +143,7 @@ def shifts(trained: Path) -> Path:
         folder / f"faces/part-00{suffix}" for suffix in (".tar", ".parquet", ".videos.parquet")
     ]
     probe, sample = trained / "probe.parquet", folder / "sample.parquet"
-    shift_shard(trained / "part", probe, sample, CONFIG, 2, *files)
+    shift_shard([trained / "part"], probe, sample, CONFIG, 2, *files)
     index = read_table(files[1], SHIFTED_FACES)
     hidden = (index["shift"] == "noise") & (index["video"] == "real3.mp4")
     assert hidden.any()

@@ -237,7 +237,7 @@ def shift_worked_part(worked_part: Path, folder: Path, config: Config) -> None:
         "evaluation": {"shift_seconds": 0.5},
     }
     shift_shard(
-        worked_part / "part",
+        [worked_part / "part"],
         worked_part / "probe.parquet",
         folder / "sample",
         Config.model_validate(small | config.model_dump(include={"limits"})),

@@ -104,8 +104,8 @@ def test_every_status_comes_to_pass(
     monkeypatch.setattr(cropping, "read_stream", read)
     for part in parts:
         table = tmp_path / f"{part.name}.probe"
-        probe.probe_shard(part, 0, 1, CONFIG.limits, table)
-        stream.write_stream(part, table, CONFIG, 2, tmp_path / "frames.tar")
+        probe.probe_shard([part], 0, 1, CONFIG.limits, table)
+        stream.write_stream([part], table, CONFIG, 2, tmp_path / "frames.tar")
         outputs = (tmp_path / f"{part.name}.{leaf}" for leaf in ("tar", "faces", "cropped"))
         cropping.crop_shard(tmp_path / "frames.tar", table, CONFIG.faces, *outputs)
     write_ledger(
@@ -139,7 +139,7 @@ def test_what_the_probe_does_not_know_has_failed_alone(
         return frames.open_container(source)
 
     monkeypatch.setattr(probe, "open_container", open_container)
-    probe.probe_shard(parts[0], 0, 1, CONFIG.limits, tmp_path / "x.probe")
+    probe.probe_shard([parts[0]], 0, 1, CONFIG.limits, tmp_path / "x.probe")
     rows = {row["video"]: row for row in read_rows(tmp_path / "x.probe", probe.PROBE)}
     assert rows["failed.mp4"]["status"] == Status.FAILED
     assert "ZeroDivisionError" in rows["failed.mp4"]["detail"]

@@ -34,12 +34,12 @@ THREE = Config(frames=FramesConfig(per_video=3))
 
 
 def probe(part: Path) -> None:
-    probe_shard(part, 0, 1, LimitsConfig(), part.parent / "probe.parquet")
+    probe_shard([part], 0, 1, LimitsConfig(), part.parent / "probe.parquet")
 
 
 def stream_of(part: Path, config: Config = THREE, workers: int = 1) -> Path:
     stream = part.parent / "frames.tar"
-    write_stream(part, part.parent / "probe.parquet", config, workers, stream)
+    write_stream([part], part.parent / "probe.parquet", config, workers, stream)
     return stream
 
 
@@ -73,8 +73,8 @@ def test_a_stream_carries_each_frame_as_it_was_sampled(part: Path) -> None:
 def test_a_stream_is_a_tar_of_raw_planes(part: Path) -> None:
     with tarfile.open(stream_of(part)) as tar:
         sizes = {member.name: member.size for member in tar}
-    assert sizes["a.mp4/0000.yuv420p"] == 64 * 48 * 3 // 2
-    assert sizes["b.mp4/0002.yuv444p"] == 64 * 48 * 3
+    assert sizes["part/a.mp4/0000.yuv420p"] == 64 * 48 * 3 // 2
+    assert sizes["part/b.mp4/0002.yuv444p"] == 64 * 48 * 3
 
 
 def test_a_broken_video_does_not_stop_the_others(
@@ -86,7 +86,7 @@ def test_a_broken_video_does_not_stop_the_others(
     assert [video.status for video in outcomes] == [Status.OK, Status.DECODE_ERROR, Status.OK]
     assert [len(of_video) for of_video in frames] == [3, 0, 3]
     assert "decoding stopped after 0 frames" in outcomes[1].detail
-    assert "'b.mp4': decode_error" in caplog.text
+    assert "'part/b.mp4': decode_error" in caplog.text
 
 
 def test_a_video_of_which_no_frame_can_be_decoded_says_so(
@@ -134,7 +134,7 @@ def test_a_stream_that_ends_early_is_refused(share: float, part: Path) -> None:
 def test_a_stream_that_ends_between_two_videos_is_refused(part: Path) -> None:
     stream = stream_of(part)
     with tarfile.open(stream) as tar:
-        stop = tar.getmember("b.mp4/end.json").offset
+        stop = tar.getmember("part/b.mp4/end.json").offset
     stream.write_bytes(stream.read_bytes()[: stop + 1536])
     with pytest.raises(UnmaskError, match=r"the frame stream .* log of extract"):
         list(read_stream(stream))
@@ -169,7 +169,7 @@ def test_a_name_as_long_as_names_get_arrives_whole(
     stream = stream_of(folder)
     assert {video.video for video, _ in read_stream(stream)} == {name, "z.mp4"}
     with tarfile.open(stream) as tar:
-        assert f"{name}/0002.yuv420p" in tar.getnames()
+        assert f"part/{name}/0002.yuv420p" in tar.getnames()
     crops = [tmp_path / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
     crop_shard(stream, tmp_path / "probe.parquet", FacesConfig(size=64), *crops)
     rows = read_rows(crops[1], FACES)
@@ -219,7 +219,7 @@ def test_a_stream_that_lacks_a_video_is_refused(part: Path) -> None:
     stream = stream_of(part)
     whole = stream.read_bytes()
     with tarfile.open(stream) as tar:
-        first, after = (tar.getmember(f"{name}/0000.{fmt}").offset for name, fmt in BETWEEN)
+        first, after = (tar.getmember(f"part/{name}/0000.{fmt}").offset for name, fmt in BETWEEN)
     stream.write_bytes(whole[:first] + whole[after:])
     with pytest.raises(UnmaskError, match=r"frames\.tar: the frame stream ended early"):
         list(read_stream(stream))
@@ -287,7 +287,7 @@ def test_a_pipe_carries_to_a_slow_reader_what_a_file_holds(
     fifo = tmp_path / "pipe.tar"
     os.mkfifo(fifo)
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write_stream, folder, tmp_path / "probe.parquet", THREE, 2, fifo)
+        writing = pool.submit(write_stream, [folder], tmp_path / "probe.parquet", THREE, 2, fifo)
         with fifo.open("rb", buffering=0) as source:
             piped = bytearray()
             while data := source.read(5000):
@@ -300,7 +300,7 @@ def test_a_pipe_carries_to_a_slow_reader_what_a_file_holds(
 def test_a_reader_that_stops_is_told_in_one_line(part: Path) -> None:
     fifo = part.parent / "pipe.tar"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "unmask", "extract-frames", "--part", part]
+    command = [sys.executable, "-m", "unmask", "extract-frames", "--parts", part]
     command += ["--probe", part.parent / "probe.parquet", "--out", fifo, "--decoders", "2"]
     with subprocess.Popen(["head", "-c", "600", fifo], stdout=subprocess.DEVNULL):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -277,3 +277,13 @@ def test_the_number_of_jobs_depends_on_the_shards_alone(
     assert counts["embed_faces"] == counts["audit_labels"] == "6"
     assert counts["shift_faces"] == "6"
     assert counts["total"] == "60"
+
+
+def test_parts_that_are_one_shard_give_the_same_ledger_from_fewer_jobs(
+    workflow: Workflow, challenge: DemoSummary, finished: Finished, tmp_path: Path
+) -> None:
+    ledger = "results/videos.parquet"
+    config = [*roots(challenge), "parts_per_shard=2"]
+    printed = workflow.finish(ledger, directory=tmp_path, config=config)
+    assert re.search(r"^crop_faces +1$", printed, flags=re.MULTILINE)
+    assert (tmp_path / ledger).read_bytes() == (finished.output / ledger).read_bytes()

@@ -6,8 +6,8 @@ INPUTS
     sets          folders of evaluation.sets, listed alike
 
 NAMES
-    SHARDS        every PART-CHUNK of the data
-    SETS          sets/SET/PART-CHUNK of each external set: in no ledger, split or training
+    SHARDS        every PART-CHUNK of the data; FIRST+OTHERS-CHUNK where several parts are one shard
+    SETS          sets/SET/SHARD of each external set: in no ledger, split or training
     MODELS        foldFOLD-seedSEED of every model of each experiment
 """
 
@@ -187,15 +187,15 @@ def launcher(wildcards):
     return f"${{SLURM_JOB_ID:+srun --nodes={on} --ntasks={tasks} --ntasks-per-node={tasks // on}}}"
 
 
-def part_of(wildcards):
-    """Return the folder or the archive of a shard's part."""
-    return PART_OF_SHARD[wildcards.shard]
+def parts_of_shard(wildcards):
+    """Return the folders and the archives of a shard's parts."""
+    return PARTS_OF_SHARD[wildcards.shard]
 
 
 def metadata_of(wildcards):
-    """Return the metadata.json of a shard's part; nothing of an archive, which holds it."""
-    part = part_of(wildcards)
-    return f"{part}/metadata.json" if Path(part).is_dir() else []
+    """Return the metadata.json of a shard's folders; archives hold theirs."""
+    folders = [part for part in parts_of_shard(wildcards) if Path(part).is_dir()]
+    return [f"{part}/metadata.json" for part in folders]
 
 
 def chunk_of(wildcards):
@@ -258,12 +258,16 @@ def of_all_models(pattern):
 
 
 def shards_of(parts, folder=""):
-    """Return the shards of some parts by name, each with its part's path."""
-    return {
-        f"{folder}{part}-{chunk:02d}": path
-        for part, path in sorted(parts.items())
-        for chunk in range(CONFIG.shards_per_part)
-    }
+    """Return the shards of some parts by name, each with its parts' paths."""
+    names, several = sorted(parts), CONFIG.parts_per_shard
+    shards = {}
+    for start in range(0, len(names), several):
+        first, *others = names[start : start + several]
+        # Of a lone part among joined ones as well: one named "a+1" is not "a" and another.
+        name = first if several == 1 else f"{first}+{len(others)}"
+        for chunk in range(CONFIG.shards_per_part):
+            shards[f"{folder}{name}-{chunk:02d}"] = [parts[one] for one in (first, *others)]
+    return shards
 
 
 def of_set(pattern):
@@ -300,13 +304,13 @@ if IN_CONTAINER:
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # What shows a few videos of all parts is content with one that is fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
-PART_OF_SHARD = shards_of(PARTS)
-SHARDS = list(PART_OF_SHARD)
+PARTS_OF_SHARD = shards_of(PARTS)
+SHARDS = list(PARTS_OF_SHARD)
 SETS = {}
 for name, parts in PARTS_OF_SETS.items():
     # A folder of their own, so that no part of a set is taken for one of the data.
     of_this_set = shards_of(parts, f"sets/{name}/")
-    PART_OF_SHARD |= of_this_set
+    PARTS_OF_SHARD |= of_this_set
     SETS[name] = list(of_this_set)
 MODELS = {
     name: [f"fold{fold}-seed{seed}" for fold, seed in CONFIG.models(name)]
@@ -346,7 +350,7 @@ SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
 
 
 wildcard_constraints:
-    shard="|".join(map(re.escape, PART_OF_SHARD)),
+    shard="|".join(map(re.escape, PARTS_OF_SHARD)),
     set="|".join(map(re.escape, SETS)) or "none",
     experiment="|".join(map(re.escape, MODELS)),
     fold=r"\d+",

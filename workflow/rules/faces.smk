@@ -1,7 +1,7 @@
 """Faces: sampled frames flow through a pipe into the cropper; only crops reach the disk.
 
 INPUTS
-    the videos of a part, results/probe/SHARD.parquet
+    the videos of parts, results/probe/SHARD.parquet
 
 OUTPUTS
     results/frames/SHARD.tar              the frame stream: a pipe; a file with frames.keep
@@ -15,7 +15,7 @@ OUTPUTS
 rule extract_frames:
     input:
         probe="results/probe/{shard}.parquet",
-        part=part_of,
+        parts=parts_of_shard,
     output:
         frame_stream("results/frames/{shard}.tar"),
     log:
@@ -39,7 +39,7 @@ rule extract_frames:
         r"""
         exec python -m unmask extract-frames \
             --log {log:q} \
-            --part {input.part:q} \
+            --parts {input.parts:q} \
             --probe {input.probe:q} \
             --settings {params.settings:q} \
             --decoders {resources.decoders} \

@@ -1,6 +1,6 @@
 """External sets: further data that every model answers, and that nothing is trained or chosen on.
 
-The parts of a set go through the rules of videos.smk and faces.smk, as shards sets/SET/PART-CHUNK.
+The parts of a set go through the rules of videos.smk and faces.smk, as shards sets/SET/SHARD.
 
 INPUTS
     the folders of evaluation.sets, results/train/, results/evaluation/EXPERIMENT/calibration.json

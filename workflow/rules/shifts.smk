@@ -1,7 +1,7 @@
 """Shifts: some videos made smaller, slower, noisier …, and what that costs each model.
 
 INPUTS
-    the videos of a part, results/probe/SHARD.parquet, results/videos.parquet, results/splits.parquet
+    the videos of parts, results/probe/SHARD.parquet, results/videos.parquet, results/splits.parquet
     results/train/EXPERIMENT/, results/evaluation/EXPERIMENT/calibration.json
 
 OUTPUTS
@@ -50,7 +50,7 @@ rule shift_faces:
     input:
         sample="results/shifts/sample.parquet",
         probe="results/probe/{shard}.parquet",
-        part=part_of,
+        parts=parts_of_shard,
     output:
         shard="results/shifts/faces/{shard}.tar",
         index="results/shifts/faces/{shard}.parquet",
@@ -72,7 +72,7 @@ rule shift_faces:
         r"""
         python -m unmask shift-faces \
             --log {log:q} \
-            --part {input.part:q} \
+            --parts {input.parts:q} \
             --probe {input.probe:q} \
             --sample {input.sample:q} \
             --workers {threads:q} \

@@ -1,7 +1,7 @@
 """Videos: what the containers say, and the ledger of what became of each.
 
 INPUTS
-    metadata.json and videos of a part
+    metadata.json and videos of parts
 
 OUTPUTS
     results/probe/SHARD.parquet   one row per video, ffprobe's values
@@ -16,7 +16,7 @@ rule probe:
     input:
         metadata=metadata_of,
         # A folder's time changes when videos come or go.
-        part=part_of,
+        parts=parts_of_shard,
     output:
         ensure("results/probe/{shard}.parquet", non_empty=True),
     log:
@@ -41,7 +41,7 @@ rule probe:
         r"""
         python -m unmask probe \
             --log {log:q} \
-            --part {input.part:q} \
+            --parts {input.parts:q} \
             --chunk {params.chunk:q} \
             --chunks {params.chunks:q} \
             --settings {params.settings:q} \
@@ -52,7 +52,7 @@ rule probe:
 rule extract_audio:
     input:
         probe="results/probe/{shard}.parquet",
-        part=part_of,
+        parts=parts_of_shard,
     output:
         shard="results/audio/{shard}.tar",
         index="results/audio/{shard}.parquet",
@@ -74,7 +74,7 @@ rule extract_audio:
         r"""
         python -m unmask extract-audio \
             --log {log:q} \
-            --part {input.part:q} \
+            --parts {input.parts:q} \
             --probe {input.probe:q} \
             --settings {params.settings:q} \
             --shard {output.shard:q} \

@@ -46,7 +46,7 @@ from unmask.tables import (
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import first_frames, sample_frames
 from unmask.videos.isolation import Lost, Task, run_isolated
-from unmask.videos.source import VideoFile
+from unmask.videos.source import VideoFile, video_files
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class ShiftedClip:
 
 
 def shift_shard(
-    part: Path,
+    parts: Sequence[Path],
     probe: Path,
     sample: Path,
     config: Config,
@@ -150,7 +150,7 @@ def shift_shard(
     """Shift those videos of a shard that are in the sample, and crop their faces.
 
     Args:
-        part: folder or archive with the videos.
+        parts: folders or archives with the videos.
         probe: the shard's probe table.
         sample: the videos to shift.
         config: the sections `frames`, `faces`, `limits` and `evaluation`.
@@ -167,7 +167,7 @@ def shift_shard(
         for row in read_rows(probe, PROBE)
         if (row["part"], row["video"]) in wanted
     ]
-    tasks = [Task(shift_video, (VideoFile(part, name["video"]), config)) for name in names]
+    tasks = [Task(shift_video, (video, config)) for video in video_files(parts, names)]
     memory = config.limits.memory_mb + _ENCODERS_MB
     limits = config.limits.model_copy(update={"memory_mb": memory})
     results = track(run_isolated(tasks, limits, workers), "videos", len(tasks))
@@ -179,7 +179,7 @@ def shift_shard(
                 if clip.detail:
                     logger.warning("%s: %s, %s", name["video"], clip.shift, clip.detail)
                 of_clip = {"shift": clip.shift, **name}
-                member = f"{name['video']}_{clip.shift}"
+                member = f"{name['part']}/{name['video']}_{clip.shift}"
                 rows += [of_clip | index_row(crop, writer, member) for crop in clip.crops]
                 outcomes.append(of_clip | _outcome(clip))
     write_rows(rows, SHIFTED_FACES, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,26 @@ def crop_shard(
 
     Args:
         stream: the frame stream, a FIFO or a file.
-        probe: the shard's probe table, for the part and the family of each video.
+        probe: the shard's probe table, for the family of each video.
         config: the `faces` section.
         shard: the tar of crops to write.
         index: the face index to write, see `unmask.tables.FACES`.
         videos: the table of what became of each video, see `unmask.tables.CROPPED`.
     """
     cv2.setNumThreads(1)
-    probed = {row["video"]: row for row in read_rows(probe, PROBE) if row["status"] == Status.OK}
+    probed = {
+        (row["part"], row["video"]): row
+        for row in read_rows(probe, PROBE)
+        if row["status"] == Status.OK
+    }
     rows: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     with write_shard(shard) as writer:
         cropped = _crop_stream(stream, probed, config)
         for outcome, crops in track(cropped, "videos", len(probed)):
             names = {"part": outcome["part"], "video": outcome["video"]}
-            rows += [names | index_row(crop, writer, outcome["video"]) for crop in crops]
+            member = f"{outcome['part']}/{outcome['video']}"
+            rows += [names | index_row(crop, writer, member) for crop in crops]
             outcomes.append(outcome)
     write_rows(rows, FACES, index)
     write_rows(outcomes, CROPPED, videos)
@@ -52,27 +58,28 @@ def crop_shard(
 
 
 def _crop_stream(
-    stream: Path, probed: Mapping[str, Mapping[str, Any]], config: FacesConfig
+    stream: Path, probed: Mapping[tuple[str, str], Mapping[str, Any]], config: FacesConfig
 ) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
     """Yield each video's row for the table of outcomes, and its crops."""
     detector, landmarker = create_detector(config), create_landmarker(config)
-    family, reference = "", None
+    family, reference = ("", ""), None
     for sampled, frames in read_stream(stream):
-        row = probed[sampled.video]
-        if row["family"] != family:
-            family, reference = row["family"], None
+        # Of the same part: what a fake is given does not depend on which parts a shard has.
+        own = sampled.part, probed[sampled.part, sampled.video]["family"]
+        if own != family:
+            family, reference = own, None
         search, crops = None, []
         try:
             search = find_faces(frames, detector, config, reference)
             crops = crop_faces(frames, search, config, landmarker)
         except Exception as error:  # one odd video must not cost its whole shard
-            logger.exception("%r", sampled.video)
-            sampled = SampledVideo(sampled.video, Status.FAILED, type(error).__name__)
+            logger.exception("%r of %s", sampled.video, sampled.part)
+            sampled = replace(sampled, status=Status.FAILED, detail=type(error).__name__)
         # The stream brings an original before its fakes; without it, a fake serves the others.
         if crops and reference is None:
             reference = search
         outcome = _outcome(sampled, len(frames), search, crops)
-        yield {"part": row["part"], "phash": perceptual_hash(frames), **outcome}, crops
+        yield outcome | {"phash": perceptual_hash(frames)}, crops
         # The next video's frames need the room.
         del frames
 
@@ -120,6 +127,7 @@ def _outcome(
     if status == Status.OK and not crops:
         status, detail = Status.NO_FACE, f"no face in {frames} frames"
     return {
+        "part": sampled.part,
         "video": sampled.video,
         "status": status,
         "detail": detail,

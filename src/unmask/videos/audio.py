@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,20 @@ from unmask.progress import track
 from unmask.tables import AUDIO, PROBE, Status, atomic_path, read_rows, write_rows
 from unmask.videos.frames import open_container
 from unmask.videos.isolation import Lost, Task, run_isolated
-from unmask.videos.source import VideoFile
+from unmask.videos.source import VideoFile, video_files
 
 logger = logging.getLogger(__name__)
 
 _MUXERS = {"wav": "wav", "aac": "adts"}
 
 
-def extract_audio(part: Path, probe: Path, config: Config, shard: Path, index: Path) -> None:
+def extract_audio(
+    parts: Sequence[Path], probe: Path, config: Config, shard: Path, index: Path
+) -> None:
     """Write the sound tracks of one shard's videos.
 
     Args:
-        part: folder or archive with the videos.
+        parts: folders or archives with the videos.
         probe: the shard's probe table; only its videos with status `ok` are opened.
         config: the sections `audio` and `limits`.
         shard: the tar of sound files to write, one for each video that has sound.
@@ -41,7 +44,7 @@ def extract_audio(part: Path, probe: Path, config: Config, shard: Path, index: P
     """
     readable = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
     kind = config.audio.extract
-    tasks = [Task(encode_audio, (VideoFile(part, row["video"]), kind)) for row in readable]
+    tasks = [Task(encode_audio, (video, kind)) for video in video_files(parts, readable)]
     outcomes = track(run_isolated(tasks, config.limits, workers=1), "videos", len(tasks))
     rows: list[dict[str, Any]] = []
     with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:
@@ -53,7 +56,7 @@ def extract_audio(part: Path, probe: Path, config: Config, shard: Path, index: P
             if values["detail"]:
                 logger.info("%s: %s", row["video"], values["detail"])
             else:
-                member = tarfile.TarInfo(f"{row['video']}.{kind}")
+                member = tarfile.TarInfo(f"{row['part']}/{row['video']}.{kind}")
                 member.size = len(sound)
                 tar.addfile(member, io.BytesIO(sound))
                 values["key"] = member.name

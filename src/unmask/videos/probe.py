@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -35,27 +36,30 @@ logger = logging.getLogger(__name__)
 _VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 
 
-def probe_shard(part: Path, chunk: int, chunks: int, limits: LimitsConfig, output: Path) -> None:
+def probe_shard(
+    parts: Sequence[Path], chunk: int, chunks: int, limits: LimitsConfig, output: Path
+) -> None:
     """Write the probe table of one shard.
 
     Args:
-        part: folder or archive with the `metadata.json` and the videos.
-        chunk: which piece of the part.
-        chunks: pieces the part is worked on in.
+        parts: folders or archives, each with a `metadata.json` and its videos.
+        chunk: which piece of each part.
+        chunks: pieces that a part is worked on in.
         limits: of each video.
         output: the table, see `unmask.tables.PROBE`.
 
     Raises:
-        UnmaskError: the `metadata.json` cannot be used.
+        UnmaskError: a `metadata.json` cannot be used.
     """
-    entries = shard_entries(part, chunk, chunks)
-    tasks = [Task(probe_entry, (part, entry)) for entry in entries]
+    entries = [(part, entry) for part in parts for entry in shard_entries(part, chunk, chunks)]
+    tasks = [Task(probe_entry, entry) for entry in entries]
     values = track(run_isolated(tasks, limits, workers=1), "videos", len(entries))
-    rows = [_row(part, *pair) for pair in zip(entries, values, strict=True)]
+    rows = [_row(*entry, found) for entry, found in zip(entries, values, strict=True)]
     write_rows(rows, PROBE, output)
     logger.info("statuses: %s", dict(Counter(str(row["status"]) for row in rows)))
     if chunk == 0:
-        _warn_unlisted(part)
+        for part in parts:
+            _warn_unlisted(part)
 
 
 def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, Any]:
@@ -188,4 +192,6 @@ def _warn_unlisted(part: Path) -> None:
     unlisted = sorted(found - listed)
     if unlisted:
         some = ", ".join(unlisted[:5])
-        logger.warning("%d videos are not named in %s: %s …", len(unlisted), METADATA, some)
+        logger.warning(
+            "%s: %d videos are not named in %s: %s …", part, len(unlisted), METADATA, some
+        )

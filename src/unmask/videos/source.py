@@ -14,7 +14,7 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -207,6 +207,28 @@ def _read_member(part: Path, name: str) -> bytes:
         raise UnmaskError(f"{part}: {name} is damaged in the archive ({error})") from None
 
 
+def video_files(parts: Iterable[Path], rows: Iterable[Mapping[str, Any]]) -> list[VideoFile]:
+    """Return the file of each row's video.
+
+    Args:
+        parts: folders or archives.
+        rows: of a table, with `part` and `video`.
+
+    Raises:
+        UnmaskError: a row's part is not among them.
+    """
+    places = {part_name(part): part for part in parts}
+    files = []
+    for row in rows:
+        if row["part"] not in places:
+            raise UnmaskError(
+                f"{row['part']}: a part of this name is in the probe table and not among --parts "
+                f"({', '.join(places)}); name it as well"
+            )
+        files.append(VideoFile(places[row["part"]], row["video"]))
+    return files
+
+
 def video_names(part: Path) -> list[str]:
     """Return the names of the files of a part, its `metadata.json` included."""
     if part.is_dir():
@@ -300,5 +322,5 @@ def chunk_of(family: str, chunks: int) -> int:
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
-    """Return the entries of one shard: the families of the part that hash to `chunk`."""
+    """Return what one shard has of a part: its families that hash to `chunk`."""
     return [entry for entry in read_metadata(part) if chunk_of(entry.family, chunks) == chunk]

@@ -1,11 +1,11 @@
 """The frame stream: sampled frames on their way from `extract_frames` to `crop_faces`.
 
 It is a tar archive, written to a pipe that `crop_faces` reads, or to a file. A frame is a member
-`VIDEO/INDEX.PIXFMT` of raw planes; after a video's frames comes `VIDEO/end.json` with what became
-of the video and what its frames are; the stream ends with `end.json`, so that a producer that died
-is noticed. Raw planes are many: nothing here copies them more often than once on each side, and
-the memory that they lie in serves one video after the other, because getting memory from the system
-costs as much as filling it.
+`PART/VIDEO/INDEX.PIXFMT` of raw planes; after a video's frames comes `PART/VIDEO/end.json` with
+what became of the video and what its frames are; the stream ends with `end.json`, so that a
+producer that died is noticed. Raw planes are many: nothing here copies them more often than once on
+each side, and the memory that they lie in serves one video after the other, because getting memory
+from the system costs as much as filling it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -34,7 +34,7 @@ from unmask.progress import track
 from unmask.tables import PROBE, Label, Status, naming_full_disk, read_rows
 from unmask.videos.frames import YUV420, Frame, plane_shapes, sample_frames
 from unmask.videos.isolation import Lost, Task, run_isolated
-from unmask.videos.source import VideoFile
+from unmask.videos.source import VideoFile, video_files
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +53,21 @@ _KEPT_BYTES = 128_000_000
 class SampledVideo:
     """What became of one video's sampling: `ok`, or why there is no frame."""
 
+    part: str
     video: str
     status: Status
     detail: str
 
 
-def write_stream(part: Path, probe: Path, config: Config, workers: int, output: Path) -> None:
+def write_stream(
+    parts: Sequence[Path], probe: Path, config: Config, workers: int, output: Path
+) -> None:
     """Sample every readable video of a shard and write the frame stream.
 
     A family's original comes first, so that its fakes can use what was found in it.
 
     Args:
-        part: folder or archive with the videos.
+        parts: folders or archives with the videos.
         probe: the shard's probe table; only its videos with status `ok` are opened.
         config: the sections `frames` and `limits`.
         workers: decoding processes.
@@ -74,17 +77,20 @@ def write_stream(part: Path, probe: Path, config: Config, workers: int, output: 
         UnmaskError: the reader of the FIFO stopped.
     """
     rows = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
-    rows.sort(key=lambda row: (row["family"], row["label"] != Label.REAL, row["video"]))
+    rows.sort(
+        key=lambda row: (row["part"], row["family"], row["label"] != Label.REAL, row["video"])
+    )
+    members = [f"{row['part']}/{row['video']}" for row in rows]
     # One file in memory for each video on its way: it needs no room on a disk, and a pipe takes
     # its pages without copying them.
     buffers = [_memory_file() for _ in range(workers + 1)]
     tasks = [
         Task(
             _sample_into,
-            (buffers[index % len(buffers)], VideoFile(part, row["video"]), config.frames),
-            _megabytes(row, config.frames),
+            (buffers[index % len(buffers)], members[index], video, config.frames),
+            _megabytes(rows[index], config.frames),
         )
-        for index, row in enumerate(rows)
+        for index, video in enumerate(video_files(parts, rows))
     ]
     outcomes = run_isolated(tasks, config.limits, workers, _BUFFER_MB)
     frames = 0
@@ -94,11 +100,10 @@ def write_stream(part: Path, probe: Path, config: Config, workers: int, output: 
             for index, outcome in enumerate(track(outcomes, "videos", len(rows))):
                 if isinstance(outcome, Lost):
                     outcome = _Sampled(0, outcome.status, outcome.detail, [])
-                video = rows[index]["video"]
                 if outcome.detail:
-                    logger.warning("%r: %s, %s", video, outcome.status, outcome.detail)
+                    logger.warning("%r: %s, %s", members[index], outcome.status, outcome.detail)
                 _forward(buffers[index % len(buffers)], outcome.size, sink)
-                _write_member(sink, f"{video}/{_END}", _json(outcome.end()))
+                _write_member(sink, f"{members[index]}/{_END}", _json(outcome.end()))
                 frames += len(outcome.frames)
             _write_member(sink, _END, _json({"videos": len(rows)}))
             sink.write(bytes(2 * _BLOCK))
@@ -140,8 +145,15 @@ def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
     return float(pixels * bytes_per_pixel * frames / 1e6)
 
 
-def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sampled:
-    """Write a video's frames into a file in memory; whatever is wrong becomes its status."""
+def _sample_into(buffer: int, name: str, video: VideoFile, config: FramesConfig) -> _Sampled:
+    """Write a video's frames into a file in memory; whatever is wrong becomes its status.
+
+    Args:
+        buffer: descriptor of the file.
+        name: of the video in the stream.
+        video: the video.
+        config: the section `frames`.
+    """
     os.lseek(buffer, 0, os.SEEK_SET)
     frames: list[dict[str, Any]] = []
     status = Status.OK
@@ -150,14 +162,14 @@ def _sample_into(buffer: int, video: VideoFile, config: FramesConfig) -> _Sample
         try:
             with video.opened() as source:
                 for frame in sample_frames(source, config, problems):
-                    member = f"{video.name}/{frame.index:04d}.{frame.pix_fmt}"
+                    member = f"{name}/{frame.index:04d}.{frame.pix_fmt}"
                     _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
                     frames.append(_properties(frame))
         except MemoryError:
             raise
         except Exception as error:  # one odd video must not cost its whole shard
             if not isinstance(error, (av.FFmpegError, UnmaskError)):
-                logger.exception("%r", video.name)
+                logger.exception("%r", name)
             status = Status.OK if frames else Status.DECODE_ERROR
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             problems.append(f"decoding stopped after {len(frames)} frames: {reason}")
@@ -237,12 +249,12 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
         videos = 0
         arena = _Arena()
         for name, payload in _members(source, stream, arena):
-            video, _, leaf = name.rpartition("/")
+            path, _, leaf = name.rpartition("/")
             if leaf != _END:
                 planes.append((leaf, payload))
                 continue
             end = json.loads(payload.tobytes())
-            if not video:
+            if not path:
                 if end["videos"] != videos:
                     break
                 # To the last byte: a pipe closed early would break the writer.
@@ -255,7 +267,8 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
             ]
             planes = []
             videos += 1
-            yield SampledVideo(video, Status(end["status"]), end["detail"]), frames
+            part, _, video = path.partition("/")
+            yield SampledVideo(part, video, Status(end["status"]), end["detail"]), frames
             arena.clear()
     raise UnmaskError(f"{stream}: the frame stream ended early; see the log of extract_frames")
 
