@@ -266,7 +266,9 @@ def shards_of(parts, folder=""):
         # Of a lone part among joined ones as well: one named "a+1" is not "a" and another.
         name = first if several == 1 else f"{first}+{len(others)}"
         for chunk in range(CONFIG.shards_per_part):
-            shards[f"{folder}{name}-{chunk:02d}"] = [parts[one] for one in (first, *others)]
+            shards[f"{folder}{name}-{chunk:02d}"] = [
+                parts[one] for one in (first, *others)
+            ]
     return shards
 
 
