@@ -8,6 +8,7 @@ albumentations' functions, which keep no state; this is the only module that use
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -110,8 +111,11 @@ class Augmentation:
         chance = self._chances[name]
         if chance <= 0:
             return None
-        rng = np.random.Generator(np.random.PCG64((seed, zlib.crc32(name.encode()))))
-        return rng if rng.random() < chance else None
+        # Ten times as fast as seeding a generator, of which most would be made for nothing.
+        turn = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+        if int.from_bytes(turn, "big") >= chance * 2**64:
+            return None
+        return np.random.Generator(np.random.PCG64((seed, zlib.crc32(name.encode()))))
 
 
 def cut_out(picture: Picture, face: Face, rng: np.random.Generator) -> Picture:
@@ -127,9 +131,10 @@ def cut_out(picture: Picture, face: Face, rng: np.random.Generator) -> Picture:
     weights = np.array((0.35, 0.175, 0.0875, 0.06)) if five is not None else np.array((0, 0, 0, 1))
     kind = rng.choice(kinds, p=weights / weights.sum())
     horizontal, first = rng.random(2) < 0.5
-    mask = np.zeros(picture.shape[:2], np.uint8)
+    cut = picture.copy()
     if kind == "half" or five is None:
-        mask = _half_of(face.hull(), mask.shape, bool(horizontal), bool(first))
+        half = _half_of(face.hull(), picture.shape[:2], bool(horizontal), bool(first))
+        cut[half > 0] = 0
     else:
         right_eye, left_eye, nose, right_mouth, left_mouth = five
         start, end, radius = {
@@ -138,9 +143,7 @@ def cut_out(picture: Picture, face: Face, rng: np.random.Generator) -> Picture:
             "nose": ((right_eye + left_eye) / 2, nose, np.linalg.norm(left_eye - right_eye) / 4),
         }[str(kind)]
         thickness = max(1, 2 * round(float(radius)) + 2)
-        cv2.line(mask, _pixel(start), _pixel(end), 1, thickness)
-    cut = picture.copy()
-    cut[mask > 0] = 0
+        cv2.line(cut, _pixel(start), _pixel(end), (0, 0, 0), thickness)
     return cut
 
 
@@ -271,10 +274,9 @@ def _affine(picture: Picture, rng: np.random.Generator, config: AugmentConfig) -
     scale = 1 + rng.uniform(-1, 1) * config.affine_scale
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
     shift = rng.uniform(-1, 1, 2) * config.affine_shift * (width, height)
-    matrix = matrix + np.stack([np.zeros(2), np.zeros(2), shift], axis=1)
-    square = np.concatenate([matrix, [[0, 0, 1]]])
-    linear, black, shape = cv2.INTER_LINEAR, cv2.BORDER_CONSTANT, picture.shape[:2]
-    return np.asarray(fgeometric.warp_affine(picture, square, linear, 0, black, shape), np.uint8)
+    matrix[:, 2] += shift
+    # The library's warp_affine does the same in 1.4 times the time.
+    return np.asarray(cv2.warpAffine(picture, matrix, (width, height)), np.uint8)
 
 
 # The winner's order; what comes after the resize has fewer pixels to change.

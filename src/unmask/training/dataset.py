@@ -109,8 +109,8 @@ class FaceDataset(Dataset[Sample]):
         target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
         self.targets = np.asarray(target, np.float32)
         self._keys = pa.array(faces["key"])
-        shard, self._shard_names = pd.factorize(faces["shard"])
-        self._shards = shard.astype(np.int32)
+        shard, names = pd.factorize(faces["shard"])
+        self._shards, self._shard_names = shard.astype(np.int32), list(names)
         self._offsets = faces["offset"].to_numpy()
         self._sizes = faces["size"].to_numpy()
         self._people = faces.groupby(["part", "video", "track"], sort=False).ngroup().to_numpy()
@@ -173,6 +173,8 @@ class FaceDataset(Dataset[Sample]):
 
     def _around(self, row: int, reach: int) -> NDArray[np.int64]:
         """Return a row and those before and after it of the same track, its ends repeated."""
+        if not reach:
+            return np.array([row])
         rows = np.clip(np.arange(row - reach, row + reach + 1), 0, len(self) - 1)
         same = rows[self._people[rows] == self._people[row]]
         return np.clip(rows, same[0], same[-1])
