@@ -507,7 +507,10 @@ class Config(Section):
         1, ge=1, le=1000, description="pieces each part is worked on in, by family"
     )
     parts_per_shard: int = Field(
-        1, ge=1, le=100_000, description="parts that are worked on together, where they are small"
+        1,
+        ge=1,
+        le=10_000,
+        description="parts that are worked on together, where they are small; of sets as well",
     )
     protect: bool = Field(
         False, description="write-protect trained weights, so that no rerun can replace them"

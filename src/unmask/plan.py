@@ -44,7 +44,7 @@ _STREAM = 1.05
 _SNAKEMAKE_SECONDS = 5.0
 _PAIR_SECONDS = 2.5
 # CPU seconds that a killed job may cost where small parts are joined, and the share of the wall
-# time that joining them must spare to be worth a line.
+# time that joining them must spare to be advised.
 _SHARD_SECONDS = 600.0
 _WORTH_SAYING = 0.1
 # What the face index takes beside the crops, and tar's headers and padding, per crop.
@@ -145,49 +145,67 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
 
     shards = math.ceil(len(parts) / config.parts_per_shard) * config.shards_per_part
     measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
-    start = _start_seconds()
-    cpu = measured * _STREAM + shards * start
+    work, start = measured * _STREAM, _start_seconds()
     peak = final
     if config.frames.keep:
         peak += frames
     elif cores == 1:  # a pipe needs two cores: one shard's frames are a file at a time
         peak += frames / shards
-    # A pair of jobs keeps two cores busy; fewer shards than pairs leave some idle.
-    busy = min(cores, max(1, 2 * shards))
-    rounds = math.ceil(shards / max(1, cores // 2))
-    idle = _SNAKEMAKE_SECONDS + rounds * _PAIR_SECONDS
     return Plan(
         videos=len(candidates),
         sampled=len(own_costs) + len(fake_costs),
-        cpu_hours=cpu / 3600,
-        wall_hours=(cpu / busy + idle) / 3600,
+        cpu_hours=(work + shards * start) / 3600,
+        wall_hours=wall_seconds(shards, work, start, cores) / 3600,
         cores=cores,
         final_gb=final / 1e9,
         peak_gb=peak / 1e9,
-        advice=_advice(config, len(parts), measured * _STREAM, start, cores),
+        advice=advise_joining(config, len(parts), work, start, cores),
     )
 
 
-def _advice(config: Config, parts: int, work: float, start: float, cores: int) -> str:
-    """Say how many parts should be one shard, where a shard's own cost is much beside its work.
+def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
+    """Return how long the stages take.
 
     Args:
-        config: the whole configuration.
+        shards: their number.
+        work: CPU seconds of all videos.
+        start: CPU seconds in which the jobs of one shard start.
+        cores: that Snakemake is given.
+    """
+    # A pair of jobs keeps two cores busy; fewer shards than pairs leave some idle.
+    busy = min(cores, max(1, 2 * shards))
+    rounds = math.ceil(shards / max(1, cores // 2))
+    return (work + shards * start) / busy + _SNAKEMAKE_SECONDS + rounds * _PAIR_SECONDS
+
+
+def advise_joining(config: Config, parts: int, work: float, start: float, cores: int) -> str:
+    """Say how many parts should be one shard, where that spares much of the wall time.
+
+    Args:
+        config: how many are now.
         parts: their number.
         work: CPU seconds of all videos.
         start: CPU seconds in which the jobs of one shard start.
-        cores: that Snakemake will be given.
+        cores: that Snakemake is given.
+
+    Returns:
+        A line; empty where nothing should change.
     """
-    pairs = max(1, cores // 2)
-    # As many as keep all cores busy, but no more than a killed job may cost.
-    joined = min(math.ceil(parts / pairs), max(1, int(_SHARD_SECONDS / (work / parts))))
-    before, after = (math.ceil(parts / each) for each in (config.parts_per_shard, joined))
-    spared = (math.ceil(before / pairs) - math.ceil(after / pairs)) * (start / 2 + _PAIR_SECONDS)
-    if config.shards_per_part > 1 or spared < _WORTH_SAYING * work / (2 * pairs):
+    if config.shards_per_part > 1:
+        return ""
+    # No more than a killed job may cost.
+    most = min(parts, max(1, int(_SHARD_SECONDS * parts / work)))
+
+    def wall(joined: int) -> float:
+        return wall_seconds(math.ceil(parts / joined), work, start, cores)
+
+    now = wall(config.parts_per_shard)
+    best = min(range(1, most + 1), key=wall)
+    if now - wall(best) < _WORTH_SAYING * now:
         return ""
     return (
-        f"The parts are small: parts_per_shard: {joined} would spare "
-        f"{_hours(spared / 3600)} of wall time"
+        f"The parts are small: parts_per_shard: {best} would spare "
+        f"{_hours((now - wall(best)) / 3600)} of wall time"
     )
 
 

@@ -37,6 +37,7 @@ from unmask.faces.detectors import create_detector
 from unmask.faces.search import detect_faces
 from unmask.faces.tracks import prominent_faces
 from unmask.videos.frames import sample_frames
+from unmask.videos.source import find_parts, shards_of
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
@@ -137,10 +138,8 @@ def _job_megabytes(job: psutil.Process) -> float:
 
 def wall_of_workflow(root: Path, joined: int, folder: Path) -> float:
     """Return the seconds that the three rules take with `snakemake --cores 2`."""
-    names = sorted(part.name for part in root.iterdir())
-    groups = [names[start : start + joined] for start in range(0, len(names), joined)]
-    shards = [f"{one[0]}+{len(one) - 1}" if joined > 1 else one[0] for one in groups]
-    targets = [f"results/faces/{shard}-00.videos.parquet" for shard in shards]
+    shards = shards_of(find_parts(root), joined, 1)
+    targets = [f"results/faces/{shard}.videos.parquet" for shard in shards]
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--directory", folder, "--quiet"]
     command += ["--snakefile", REPOSITORY / "Snakefile", *targets]
     command += ["--config", f"data_root={root}", f"parts_per_shard={joined}"]
@@ -270,9 +269,7 @@ class Costs:
 def costs_of(root: Path, joined: int, work: Path) -> Costs:
     """Work on all parts of a folder, some joined to a shard."""
     usage, full = Usage(), 0.0
-    parts = sorted(root.iterdir())
-    for start in range(0, len(parts), joined):
-        shard = parts[start : start + joined]
+    for shard in shards_of(find_parts(root), joined, 1).values():
         files = sorted(file for part in shard for file in part.glob("*.mp4"))
         full += sum(map(decode, files[::2]))
         work_shard(shard, work / "out" / shard[0].name, usage)

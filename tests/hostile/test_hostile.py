@@ -193,11 +193,12 @@ def run_stages(root: Path, part: Path, seconds: float, memory: int) -> list[Job]
     limits = json.dumps({"limits": SETTINGS["limits"]})
     frames = json.dumps({key: SETTINGS[key] for key in ("frames", "limits")})
     faces = json.dumps({"faces": SETTINGS["faces"]})
+    decoding = ["--probe", probe, "--settings", frames]
     outputs = ["--shard", shard, "--index", index, "--videos", videos]
     tables = ["--out", root / "videos.parquet", "--summary", root / "ledger.json"]
     stages: list[list[str | Path]] = [
-        ["probe", "--part", part, "--settings", limits, "--out", probe],
-        ["extract-frames", "--part", part, "--probe", probe, "--settings", frames, "--out", stream],
+        ["probe", "--parts", part, "--settings", limits, "--out", probe],
+        ["extract-frames", "--parts", part, "--out", stream, *decoding],
         ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *outputs],
         ["ledger", "--probes", probe, "--cropped", videos, *tables],
     ]
@@ -304,7 +305,7 @@ def test_a_heavy_file_is_bounded(name: str, tmp_path: Path) -> None:
 def test_names_are_no_urls_where_the_part_is_the_working_folder(tmp_path: Path) -> None:
     part = write_hostile_part(tmp_path / "part", 0, ODD_NAMES)
     out = tmp_path / "probe.parquet"
-    arguments = ["probe", "--part", ".", "--out", str(out)]
+    arguments = ["probe", "--parts", ".", "--out", str(out)]
     assert run_unmask(arguments, 120, 2 * MEMORY, part).code == 0
     table = pd.read_parquet(out)
     assert set(table["video"]) == set(ODD_NAMES)

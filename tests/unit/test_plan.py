@@ -1,6 +1,8 @@
 """The plan says beforehand what the stages will leave and cost."""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from unmask.cli import main
 from unmask.config import Config
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.plan import Plan, load_yaml, plan_faces
+from unmask.plan import Plan, advise_joining, load_yaml, plan_faces, wall_seconds
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 
@@ -78,6 +80,29 @@ def test_small_parts_are_said_to_be_better_joined(
     # Two rounds of three fewer, and the starts of four shards.
     assert joined.cpu_hours < apart.cpu_hours
     assert (apart.wall_hours - joined.wall_hours) * 3600 > 5
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 64])
+@pytest.mark.parametrize("parts", [1, 5, 7, 50, 1000])
+@pytest.mark.parametrize("work", [0.5, 20.0, 2400.0])  # CPU seconds of a part
+def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
+    work: float, parts: int, cores: int
+) -> None:
+    advice = advise_joining(Config(), parts, parts * work, 3.0, cores)
+    if not advice:
+        return
+    joined = int(re.search(r"parts_per_shard: (\d+)", advice)[1])
+    before, after = (
+        wall_seconds(math.ceil(parts / each), parts * work, 3.0, cores) for each in (1, joined)
+    )
+    assert after < 0.91 * before
+    assert joined * work <= max(600, work)
+    assert advise_joining(Config(parts_per_shard=joined), parts, parts * work, 3.0, cores) == ""
+    assert advise_joining(Config(shards_per_part=2), parts, parts * work, 3.0, cores) == ""
+
+
+def test_parts_of_the_size_of_dfdc_are_left_alone() -> None:
+    assert advise_joining(Config(), 50, 50 * 3600.0, 3.0, 64) == ""
 
 
 def test_one_part_is_not_told_to_be_joined(root: Path) -> None:

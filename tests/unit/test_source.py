@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from unmask.errors import UnmaskError
 from unmask.tables import Label, Status
-from unmask.videos.source import chunk_of, find_parts, read_metadata, shard_entries
+from unmask.videos.source import chunk_of, find_parts, read_metadata, shard_entries, shards_of
 
 MakePart = Callable[..., Path]
 
@@ -175,3 +176,21 @@ def test_metadata_of_other_tools_is_understood(tmp_path: Path) -> None:
     real, fake = read_metadata(tmp_path)
     assert (real.status, real.original, real.family) == (Status.OK, None, "a.mp4")
     assert (fake.status, fake.original, fake.family) == (Status.OK, None, "b.mp4")
+
+
+def test_a_part_is_a_shard_or_several_pieces_of_one() -> None:
+    parts = {"b": 2, "a": 1}
+    assert shards_of(parts, 1, 1) == {"a-00": [1], "b-00": [2]}
+    assert shards_of(parts, 1, 2) == {"a-00": [1], "a-01": [1], "b-00": [2], "b-01": [2]}
+
+
+def test_a_shard_of_other_parts_has_another_name() -> None:
+    names = ["a", "a!", "a+1", "b", "c"]
+    seen: dict[str, tuple[str, ...]] = {}
+    for count in range(1, len(names) + 1):
+        for kept in combinations(names, count):
+            shards = shards_of({name: name for name in kept}, 2, 1)
+            assert sorted(chain(*shards.values())) == sorted(kept)
+            for shard, parts in shards.items():
+                assert seen.setdefault(shard, tuple(parts)) == tuple(parts)
+    assert {shard.partition("-")[0] for shard in seen} > {"a+0", "a+1", "a+1+0"}

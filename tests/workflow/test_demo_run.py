@@ -279,11 +279,15 @@ def test_the_number_of_jobs_depends_on_the_shards_alone(
     assert counts["total"] == "60"
 
 
-def test_parts_that_are_one_shard_give_the_same_ledger_from_fewer_jobs(
+def test_parts_that_are_one_shard_give_the_same_tables_from_fewer_jobs(
     workflow: Workflow, challenge: DemoSummary, finished: Finished, tmp_path: Path
 ) -> None:
-    ledger = "results/videos.parquet"
+    tables = ("results/videos.parquet", "results/splits.parquet")
     config = [*roots(challenge), "parts_per_shard=2"]
-    printed = workflow.finish(ledger, directory=tmp_path, config=config)
+    printed = workflow.finish(*tables, directory=tmp_path, config=config)
     assert re.search(r"^crop_faces +1$", printed, flags=re.MULTILINE)
-    assert (tmp_path / ledger).read_bytes() == (finished.output / ledger).read_bytes()
+    for table in tables:
+        assert (tmp_path / table).read_bytes() == (finished.output / table).read_bytes()
+    # With another part in it a shard is another file, so nothing old is taken for it.
+    (shard,) = (tmp_path / "results/faces").glob("*.tar")
+    assert re.fullmatch(r"dfdc_train_part_0\+1-[0-9a-f]{6}-00\.tar", shard.name)

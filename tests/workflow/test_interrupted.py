@@ -249,7 +249,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_file(
         command = [sys.executable, "-m", "unmask", *map(str, arguments)]
         return subprocess.run(command, env=environment, text=True, capture_output=True)
 
-    frames = ["extract-frames", "--part", part, "--probe", probe]
+    frames = ["extract-frames", "--parts", part, "--probe", probe]
     full = unmask(*frames, "--out", full_disk / "frames.tar")
     assert full.returncode == 2
     assert f"{full_disk / 'frames.tar'}: no space left on the disk" in full.stderr

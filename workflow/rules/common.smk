@@ -6,7 +6,7 @@ INPUTS
     sets          folders of evaluation.sets, listed alike
 
 NAMES
-    SHARDS        every PART-CHUNK of the data; FIRST+OTHERS-CHUNK where several parts are one shard
+    SHARDS        every PART-CHUNK of the data, or what several parts are called as one shard
     SETS          sets/SET/SHARD of each external set: in no ledger, split or training
     MODELS        foldFOLD-seedSEED of every model of each experiment
 """
@@ -26,7 +26,7 @@ from unmask.config import load_config
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
-from unmask.videos.source import find_parts
+from unmask.videos.source import find_parts, shards_of
 
 # Jobs run the interpreter that parsed this file, activated environment or not; in a container or a
 # conda environment, the one that comes first there.
@@ -257,19 +257,10 @@ def of_all_models(pattern):
     ]
 
 
-def shards_of(parts, folder=""):
+def shards_in(parts, folder=""):
     """Return the shards of some parts by name, each with its parts' paths."""
-    names, several = sorted(parts), CONFIG.parts_per_shard
-    shards = {}
-    for start in range(0, len(names), several):
-        first, *others = names[start : start + several]
-        # Of a lone part among joined ones as well: one named "a+1" is not "a" and another.
-        name = first if several == 1 else f"{first}+{len(others)}"
-        for chunk in range(CONFIG.shards_per_part):
-            shards[f"{folder}{name}-{chunk:02d}"] = [
-                parts[one] for one in (first, *others)
-            ]
-    return shards
+    named = shards_of(parts, CONFIG.parts_per_shard, CONFIG.shards_per_part)
+    return {f"{folder}{name}": paths for name, paths in named.items()}
 
 
 def of_set(pattern):
@@ -306,12 +297,12 @@ if IN_CONTAINER:
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # What shows a few videos of all parts is content with one that is fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
-PARTS_OF_SHARD = shards_of(PARTS)
+PARTS_OF_SHARD = shards_in(PARTS)
 SHARDS = list(PARTS_OF_SHARD)
 SETS = {}
 for name, parts in PARTS_OF_SETS.items():
     # A folder of their own, so that no part of a set is taken for one of the data.
-    of_this_set = shards_of(parts, f"sets/{name}/")
+    of_this_set = shards_in(parts, f"sets/{name}/")
     PARTS_OF_SHARD |= of_this_set
     SETS[name] = list(of_this_set)
 MODELS = {

@@ -176,10 +176,10 @@ def shift_shard(
     with write_shard(shard) as writer:
         for name, clips in zip(names, results, strict=True):
             for clip in _lost(clips) if isinstance(clips, Lost) else clips:
-                if clip.detail:
-                    logger.warning("%s: %s, %s", name["video"], clip.shift, clip.detail)
-                of_clip = {"shift": clip.shift, **name}
                 member = f"{name['part']}/{name['video']}_{clip.shift}"
+                if clip.detail:
+                    logger.warning("%s: %s", member, clip.detail)
+                of_clip = {"shift": clip.shift, **name}
                 rows += [of_clip | index_row(crop, writer, member) for crop in clip.crops]
                 outcomes.append(of_clip | _outcome(clip))
     write_rows(rows, SHIFTED_FACES, index)

@@ -90,10 +90,11 @@ def index_row(crop: Crop, writer: ShardWriter, name: str) -> dict[str, Any]:
     Args:
         crop: the crop.
         writer: of the shard.
-        name: what members of the same video are called in it.
+        name: `PART/VIDEO`, what members of the same video are called in it.
     """
-    # WebDataset takes what follows the first dot for the suffix.
-    key = f"{name.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
+    # WebDataset takes what follows the first dot of a file's name for the suffix.
+    part, _, video = name.rpartition("/")
+    key = f"{part}/{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
     return {

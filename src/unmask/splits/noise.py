@@ -83,15 +83,18 @@ def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
         output: one row per FAKE track, see `unmask.tables.NOISE`.
     """
     cv2.setNumThreads(1)
-    videos = {row["video"]: row for row in read_rows(probe, PROBE)}
+    videos = {_name_of(row): row for row in read_rows(probe, PROBE)}
     faces = _tracks_by_video(read_rows(index, FACES))
     reader = ShardReader(shards)
     rows: list[Row] = []
     fakes = [name for name in faces if videos[name]["label"] == Label.FAKE]
     for name in track(fakes, "fakes", len(fakes)):
-        original = videos.get(videos[name]["original"])
+        part, _ = name
+        # Of the same part, whichever others the shard has.
+        original_name = part, videos[name]["original"]
+        original, of_original = videos.get(original_name), faces.get(original_name, {})
         compared = [
-            _compare_track(videos[name], of_person, original, faces, reader)
+            _compare_track(videos[name], of_person, original, of_original, reader)
             for of_person in faces[name].values()
         ]
         rows += with_verdicts(compared)
@@ -100,10 +103,14 @@ def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
     logger.info("%d tracks of %d FAKE videos: %s", len(rows), len(fakes), counts)
 
 
-def _tracks_by_video(faces: Sequence[Row]) -> dict[str, dict[int, list[Row]]]:
-    tracks: dict[str, dict[int, list[Row]]] = {}
+def _name_of(row: Row) -> tuple[str, str]:
+    return row["part"], row["video"]
+
+
+def _tracks_by_video(faces: Sequence[Row]) -> dict[tuple[str, str], dict[int, list[Row]]]:
+    tracks: dict[tuple[str, str], dict[int, list[Row]]] = {}
     for face in faces:
-        tracks.setdefault(face["video"], {}).setdefault(face["track"], []).append(face)
+        tracks.setdefault(_name_of(face), {}).setdefault(face["track"], []).append(face)
     return tracks
 
 
@@ -111,14 +118,14 @@ def _compare_track(
     video: Row,
     faces: list[Row],
     original: Row | None,
-    tracks: dict[str, dict[int, list[Row]]],
+    tracks: dict[int, list[Row]],
     reader: ShardReader,
 ) -> Row:
     names = {key: faces[0][key] for key in ("part", "video", "track")}
     row: Row = {**names, "original": video["original"], "frames": 0}
     if original is None or not _same_size(video, original):
         return row
-    matched = match_original(faces, tracks.get(original["video"], {}), original["video_fps"])
+    matched = match_original(faces, tracks, original["video_fps"])
     if not matched:
         return row
     chosen = np.unique(np.linspace(0, len(matched) - 1, _MAX_FRAMES).astype(int))

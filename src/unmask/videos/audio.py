@@ -54,7 +54,7 @@ def extract_audio(
                 outcome = b"", {"detail": f"{outcome.status}: {outcome.detail}"}
             sound, values = outcome
             if values["detail"]:
-                logger.info("%s: %s", row["video"], values["detail"])
+                logger.info("%s/%s: %s", row["part"], row["video"], values["detail"])
             else:
                 member = tarfile.TarInfo(f"{row['part']}/{row['video']}.{kind}")
                 member.size = len(sound)

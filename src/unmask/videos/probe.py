@@ -98,7 +98,7 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     except (av.FFmpegError, UnmaskError, OSError) as error:
         return values | {"status": Status.UNREADABLE, "detail": _reason(error)}
     except Exception as error:  # one odd file must not cost its whole shard
-        logger.exception("%r", entry.name)
+        logger.exception("%r of %s", entry.name, part)
         return values | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
 
 

@@ -17,12 +17,14 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from unmask.errors import UnmaskError
 from unmask.tables import Label, Status
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +250,8 @@ def read_metadata(part: Path) -> list[Entry]:
     path = part / METADATA
     try:
         data = path.read_bytes() if part.is_dir() else _read_member(part, METADATA)
-        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique_names)
+        unique_names = partial(_unique_names, path)
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique_names)
     except OSError as error:
         raise UnmaskError(
             f"{path}: cannot be read ({error.strerror}); copy the part again"
@@ -267,11 +270,12 @@ def read_metadata(part: Path) -> list[Entry]:
     return [_entry(name, value) for name, value in sorted(content.items())]
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
-        logger.warning("%s: named more than once, the last entry counts", ", ".join(repeated))
+        named = ", ".join(repeated)
+        logger.warning("%s: %s: named more than once, the last entry counts", path, named)
     return dict(pairs)
 
 
@@ -319,6 +323,30 @@ def chunk_of(family: str, chunks: int) -> int:
     """Return the chunk of a family: stable over machines and over added videos."""
     digest = hashlib.blake2b(family.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % chunks
+
+
+def shards_of(parts: Mapping[str, T], several: int, chunks: int) -> dict[str, list[T]]:
+    """Return shards by name, each with its parts, in the order of their names.
+
+    Args:
+        parts: by name.
+        several: how many of them are one shard; with more than 1, a shard's name holds its first
+            part's, the number of the others, and a digest of all names: other parts, another file.
+        chunks: pieces that a part is worked on in.
+    """
+    names = sorted(parts)
+    shards = {}
+    for start in range(0, len(names), several):
+        joined = names[start : start + several]
+        name = joined[0]
+        if several > 1:
+            digest = hashlib.blake2b(
+                "/".join(joined).encode(errors="surrogateescape"), digest_size=3
+            )
+            name = f"{joined[0]}+{len(joined) - 1}-{digest.hexdigest()}"
+        for chunk in range(chunks):
+            shards[f"{name}-{chunk:02d}"] = [parts[one] for one in joined]
+    return shards
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
