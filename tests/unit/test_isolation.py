@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -121,6 +122,26 @@ def test_memory_below_the_limit_may_be_used_by_every_call() -> None:
 
 def use_memory(_: Any = None) -> int:
     return int(np.ones(150_000_000, np.uint8).nbytes)
+
+
+def tidy_and_use_memory(_: Any = None) -> int:
+    gc.collect()
+    return use_memory()
+
+
+def test_what_the_parent_has_left_lying_is_no_room_for_a_worker() -> None:
+    """A worker whose collector frees it would have more memory than its limit says."""
+    gc.disable()
+    try:
+        left: list[Any] = [np.ones(300_000_000, np.uint8)]
+        left.append(left)
+        del left
+        (outcome,) = run_isolated([Task(tidy_and_use_memory, ())], LimitsConfig(memory_mb=100), 1)
+    finally:
+        gc.enable()
+        gc.collect()
+    assert isinstance(outcome, Lost)
+    assert outcome.status == Status.TOO_LARGE
 
 
 def test_any_other_exception_is_raised() -> None:

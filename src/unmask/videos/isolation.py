@@ -7,6 +7,7 @@ time and of memory; where the worker dies, its video gets a status and the next 
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import resource
 import signal
@@ -122,6 +123,8 @@ def out_of_memory(limits: LimitsConfig) -> Lost:
 
 def _limit_memory(megabytes: int) -> None:
     """Prepare a worker: no more memory than this, no core file, no life after its parent's."""
+    # What the parent has left lying is mapped: freed here, it would be room beyond the limit.
+    gc.freeze()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on it is not for workers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
