@@ -64,7 +64,7 @@ class Plan:
         cores: that many.
         final_gb: disk that the face shards take.
         peak_gb: the most that is on the disk at any time.
-        advice: what would make it cheaper; empty where nothing would.
+        advice: what would make it faster; empty where nothing would.
     """
 
     videos: int
@@ -83,7 +83,7 @@ class Plan:
             f"CPU time    {_hours(self.cpu_hours)} (probe, extract_frames, crop_faces)",
             f"wall time   {_hours(self.wall_hours)} on {self.cores} cores",
             f"disk        {self.final_gb:.2f} GB of faces, {self.peak_gb:.2f} GB at the peak",
-            self.advice,
+            f"advice      {self.advice}" if self.advice else "",
         ]
         return "\n".join(filter(None, lines))
 
@@ -179,7 +179,7 @@ def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
 
 
 def advise_joining(config: Config, parts: int, work: float, start: float, cores: int) -> str:
-    """Say how many parts should be one shard, where that spares much of the wall time.
+    """Say how many parts should be one shard, where another number spares much of the wall time.
 
     Args:
         config: how many are now.
@@ -201,12 +201,10 @@ def advise_joining(config: Config, parts: int, work: float, start: float, cores:
 
     now = wall(config.parts_per_shard)
     best = min(range(1, most + 1), key=wall)
-    if now - wall(best) < _WORTH_SAYING * now:
+    spared = now - wall(best)
+    if spared < _WORTH_SAYING * now:
         return ""
-    return (
-        f"The parts are small: parts_per_shard: {best} would spare "
-        f"{_hours((now - wall(best)) / 3600)} of wall time"
-    )
+    return f"parts_per_shard: {best} would spare {_hours(spared / 3600)} of wall time"
 
 
 def _candidates(parts: Sequence[Path]) -> list[_Candidate]:

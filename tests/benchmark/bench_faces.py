@@ -158,7 +158,7 @@ def planned(root: Path, joined: int, work: Path) -> str:
     command += ["--data-root", root]
     done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     said = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    return "; ".join(line for line in said if line.startswith(("CPU time", "wall time", "The")))
+    return "; ".join(line for line in said if line.startswith(("CPU time", "wall time", "advice")))
 
 
 def wall_of_decoding(files: Iterable[Path]) -> float:

@@ -101,6 +101,11 @@ def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
     assert advise_joining(Config(shards_per_part=2), parts, parts * work, 3.0, cores) == ""
 
 
+def test_parts_that_leave_cores_idle_are_said_to_be_better_apart() -> None:
+    joined = Config(parts_per_shard=50)
+    assert advise_joining(joined, 50, 50 * 3600.0, 3.0, 100).startswith("parts_per_shard: 1 would")
+
+
 def test_parts_of_the_size_of_dfdc_are_left_alone() -> None:
     assert advise_joining(Config(), 50, 50 * 3600.0, 3.0, 64) == ""
 

@@ -176,11 +176,11 @@ def shift_shard(
     with write_shard(shard) as writer:
         for name, clips in zip(names, results, strict=True):
             for clip in _lost(clips) if isinstance(clips, Lost) else clips:
-                member = f"{name['part']}/{name['video']}_{clip.shift}"
+                part, called = name["part"], f"{name['video']}_{clip.shift}"
                 if clip.detail:
-                    logger.warning("%s: %s", member, clip.detail)
+                    logger.warning("%s/%s: %s", part, called, clip.detail)
                 of_clip = {"shift": clip.shift, **name}
-                rows += [of_clip | index_row(crop, writer, member) for crop in clip.crops]
+                rows += [of_clip | index_row(crop, writer, part, called) for crop in clip.crops]
                 outcomes.append(of_clip | _outcome(clip))
     write_rows(rows, SHIFTED_FACES, index)
     write_rows(outcomes, SHIFTED_VIDEOS, videos)

@@ -49,8 +49,7 @@ def crop_shard(
         cropped = _crop_stream(stream, probed, config)
         for outcome, crops in track(cropped, "videos", len(probed)):
             names = {"part": outcome["part"], "video": outcome["video"]}
-            member = f"{outcome['part']}/{outcome['video']}"
-            rows += [names | index_row(crop, writer, member) for crop in crops]
+            rows += [names | index_row(crop, writer, **names) for crop in crops]
             outcomes.append(outcome)
     write_rows(rows, FACES, index)
     write_rows(outcomes, CROPPED, videos)
@@ -84,16 +83,16 @@ def _crop_stream(
         del frames
 
 
-def index_row(crop: Crop, writer: ShardWriter, name: str) -> dict[str, Any]:
+def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[str, Any]:
     """Append a crop to a shard; return its row for the face index, but for whose it is.
 
     Args:
         crop: the crop.
         writer: of the shard.
-        name: `PART/VIDEO`, what members of the same video are called in it.
+        part: the folder that the members of the same video lie in there.
+        video: what they are called.
     """
     # WebDataset takes what follows the first dot of a file's name for the suffix.
-    part, _, video = name.rpartition("/")
     key = f"{part}/{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
