@@ -5,6 +5,7 @@ import http.server
 import io
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from unmask.config import FramesConfig
 from unmask.errors import UnmaskError
+from unmask.videos import frames as frames_module
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, plan_times, sample_frames
 from unmask.videos.source import VideoFile
@@ -346,14 +348,29 @@ def test_leaving_frames_out_changes_no_bit_of_the_others(
             )
 
 
-def with_noise(clip: Path, copy: Path, spoil: Callable[[float], bool]) -> Path:
-    """Copy a clip; of packets at times that `spoil` tells, noise takes the place."""
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if "codec" not in ENCODINGS[name]])
+def test_a_decoder_asked_early_gives_the_same_samples(
+    encoding: str, make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_video(tmp_path / "a.mp4", (96, 64), 60, **ENCODINGS[encoding])
+    counts = (2, 5, 7, 11, 16, 23, 59)
+    early = [sample(clip, count) for count in counts]
+    monkeypatch.setattr(frames_module, "_last_needed", lambda *_: set())
+    for frames, in_turn in zip(early, (sample(clip, count) for count in counts), strict=True):
+        assert [frame.time for frame in frames] == [frame.time for frame in in_turn]
+        for one, other in zip(frames, in_turn, strict=True):
+            np.testing.assert_array_equal(packed(one), packed(other))
+
+
+def with_noise(clip: Path, copy: Path, spoil: Callable[[float], bool], kept: int = 0) -> Path:
+    """Copy a clip; of packets at times that `spoil` tells, all but `kept` bytes become noise."""
     noise = np.random.default_rng(0)
     data = bytearray(clip.read_bytes())
     with av.open(str(clip)) as source:
         for packet in source.demux(video=0):
             if packet.size and spoil(float(packet.pts * packet.time_base)):
-                data[packet.pos : packet.pos + packet.size] = noise.bytes(packet.size)
+                start, end = packet.pos + kept, packet.pos + packet.size
+                data[start:end] = noise.bytes(end - start)
     copy.write_bytes(data)
     return copy
 
@@ -374,6 +391,31 @@ def test_what_no_sample_needs_is_not_even_read_by_the_decoder(
         decode_all(spoilt)
     for one, other in zip(sample(spoilt, 5), sample(clip, 5), strict=True):
         assert one.time == pytest.approx(other.time)
+        np.testing.assert_array_equal(packed(one), packed(other))
+
+
+def test_a_group_is_read_no_further_than_to_its_last_sample(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4", (64, 48), 120, keyint=20, b_frames=3)
+    frames = sample(clip, 9)
+    sampled = {round(frame.time * 24) for frame in frames}
+    with av.open(str(clip)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    order = [round(float(packet.pts * packet.time_base) * 24) for packet in packets]
+    keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+    unread: set[int] = set()
+    for start, end in pairwise([*keys, len(packets)]):
+        last = max(number for number in range(start, end) if order[number] in sampled)
+        unread.update(order[last + 1 : end])
+    assert len(unread) > 20
+    # The length of a unit and its header, which says whether others refer to it, stay.
+    spoilt = with_noise(clip, tmp_path / "b.mp4", lambda time: round(time * 24) in unread, kept=5)
+    problems: list[str] = []
+    again = list(sample_frames(f"file:{spoilt}", FramesConfig(per_video=9), problems))
+    assert problems == []
+    for one, other in zip(again, frames, strict=True):
+        assert one.time == other.time
         np.testing.assert_array_equal(packed(one), packed(other))
 
 

@@ -2,19 +2,21 @@
 
 A clip is decoded once, in order. Frames that no other frame is predicted from are left out
 (`skip_frame=NONREF`), and so is everything from a group of pictures' last sampled frame to the next
-key frame, so that every decoded picture is bit-exact at about half of a full decode's CPU. Skipping
-every B-frame (`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a
-pyramid, and the error grows through the clip (docs/architecture.md has the figures).
+key frame, so that every decoded picture is bit-exact at about half of a full decode's CPU. Of H.264
+it is known beforehand which frame that is: the decoder is asked for it as soon as it has it,
+instead of with the one or two after it that would tell that it is its turn. Skipping every B-frame
+(`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a pyramid, and the
+error grows through the clip (docs/architecture.md has the figures).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
-from typing import BinaryIO, Literal
+from itertools import count, pairwise
+from typing import BinaryIO, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -77,13 +79,37 @@ def plane_shapes(width: int, height: int, pix_fmt: str) -> list[tuple[int, int]]
     return [(height, width), chroma, chroma]
 
 
+class _Picture(NamedTuple):
+    """What a packet says of its picture.
+
+    Attributes:
+        pts: presentation time in ticks; None where it has none.
+        starts_anew: whether decoding can begin at it.
+        is_reference: whether others are predicted from it; None where only the decoder knows.
+    """
+
+    pts: int | None
+    starts_anew: bool
+    is_reference: bool | None
+
+
 @dataclass(frozen=True)
 class _Timeline:
-    """What the packets say, in seconds: all presentation times, and those of key frames."""
+    """What the packets say.
+
+    Attributes:
+        times: all presentation times in seconds, ascending.
+        keys: those of pictures at which decoding can begin.
+        has_clock: whether the times are the packets' own; else they are counted.
+        pictures: in the order of decoding.
+        base: seconds of a tick.
+    """
 
     times: NDArray[np.float64]
     keys: NDArray[np.float64]
     has_clock: bool
+    pictures: list[_Picture]
+    base: float
 
 
 def open_container(source: str | BinaryIO) -> InputContainer:
@@ -152,7 +178,8 @@ def sample_frames(
         # Where no frame comes that others are predicted from, those that none is will do.
         for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
             with _again(source, container, stream, packets) as (decoded_stream, every):
-                decoder = _Decoder(every, decoded_stream, timeline, skipped)
+                needed = _last_needed(timeline, wanted) if skipped == "NONREF" else set()
+                decoder = _Decoder(every, decoded_stream, timeline, skipped, needed)
                 for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
                     yield _upright(index, time, frame)
             if index >= 0:
@@ -206,12 +233,12 @@ def _read_packets(
 ) -> tuple[_Timeline, list[Packet[VideoStream]] | None]:
     """Read all packets for the exact times, even where the rate varies, and keep them if few."""
     packets: list[Packet[VideoStream]] = []
-    times: list[tuple[int | None, bool]] = []
+    pictures: list[_Picture] = []
     held = 0
     try:
         for packet in container.demux(stream):
             if packet.size:
-                times.append((packet.pts, _starts_anew(packet)))
+                pictures.append(_picture_of(packet))
             held += packet.size
             if held <= _MAX_HELD:
                 packets.append(packet)
@@ -219,39 +246,76 @@ def _read_packets(
                 packets.clear()
     except av.FFmpegError:
         # A file may be cut short; what came before can be used.
-        if not times:
+        if not pictures:
             raise
     base = float(stream.time_base or 1)
-    ticks = sorted({pts for pts, _ in times if pts is not None})
-    keys = sorted({pts for pts, is_key in times if pts is not None and is_key})
-    if ticks:
-        timeline = _Timeline(np.array(ticks) * base, np.array(keys) * base, has_clock=True)
-    else:
+    ticks = sorted({one.pts for one in pictures if one.pts is not None})
+    keys = sorted({one.pts for one in pictures if one.pts is not None and one.starts_anew})
+    times = np.array(ticks) * base
+    if not ticks:
         # A bare stream of pictures, as .h264 is, carries no clock.
-        seconds = np.arange(len(times)) / float(stream.average_rate or 25)
-        timeline = _Timeline(seconds, seconds[:0], has_clock=False)
+        times = np.arange(len(pictures)) / float(stream.average_rate or 25)
+    timeline = _Timeline(times, np.array(keys) * base, bool(ticks), pictures, base)
     return timeline, packets if held <= _MAX_HELD else None
 
 
-def _starts_anew(packet: Packet[VideoStream]) -> bool:
-    """Tell whether decoding can begin at a packet.
+def _picture_of(packet: Packet[VideoStream]) -> _Picture:
+    """Read what a packet says of its picture; of H.264, from its units (ITU-T H.264, 7.3.1).
 
-    Of H.264, containers also mark where an intra refresh begins, at whose end the picture is whole;
-    only an IDR picture (network abstraction layer unit of type 5, ITU-T H.264, 7.3.1) is at once.
+    Containers also mark where an intra refresh begins, at whose end the picture is whole; only an
+    IDR picture (slices of type 5) is at once.
     """
     context = packet.stream.codec_context
-    if not packet.is_keyframe or context.name != "h264":
-        return bool(packet.is_keyframe)
-    data, extradata = bytes(packet), context.extradata or b""
+    if context.name != "h264":
+        return _Picture(packet.pts, bool(packet.is_keyframe), None)
+    extradata = context.extradata or b""
     if extradata[:1] != b"\x01":  # units after start codes instead of lengths (annex B)
-        return any(unit[0] & 31 == 5 for unit in data.split(b"\0\0\1")[1:] if unit)
-    length, position = (extradata[4] & 3) + 1, 0
-    while position + length < len(data):
-        start = position + length
-        if data[start] & 31 == 5:
-            return True
+        units = bytes(packet).split(b"\0\0\1")[1:] if packet.is_keyframe else []
+        return _Picture(packet.pts, any(unit[0] & 31 == 5 for unit in units if unit), None)
+    headers = _unit_headers(memoryview(packet), (extradata[4] & 3) + 1)
+    slices = [header for header in headers if 1 <= header & 31 <= 5]
+    starts_anew = packet.is_keyframe and any(header & 31 == 5 for header in slices)
+    return _Picture(packet.pts, starts_anew, any(header & 0x60 for header in slices))
+
+
+def _unit_headers(data: memoryview, width: int) -> Iterator[int]:
+    """Yield the first byte of each unit, which stands behind its length of `width` bytes."""
+    position = 0
+    while position + width < len(data):
+        start = position + width
+        yield data[start]
         position = start + int.from_bytes(data[position:start], "big")
-    return False
+
+
+def _last_needed(timeline: _Timeline, wanted: NDArray[np.float64]) -> set[int]:
+    """Return after which pictures, by number in the order of decoding, their group is done with.
+
+    Of a group of pictures, the references nearest to wanted times are needed, as `_nearest` will
+    choose them: after the last of these, the decoder can be asked for what it holds. Groups whose
+    references are not known, or end before the last such time, have none.
+    """
+    ticks = [math.nan if one.pts is None else one.pts for one in timeline.pictures]
+    times = np.array(ticks) * timeline.base
+    is_reference = np.array([bool(one.is_reference) for one in timeline.pictures])
+    is_reference &= np.isfinite(times)
+    starts = [number for number, one in enumerate(timeline.pictures) if one.starts_anew]
+    last_needed = set()
+    for start, end in pairwise([*starts, len(times)]):
+        until = times[end] if end < len(times) else math.inf
+        own = wanted[(wanted >= times[start]) & (wanted < until)]
+        references = start + np.flatnonzero(is_reference[start:end])
+        references = references[np.argsort(times[references])]
+        after = np.searchsorted(times[references], own)
+        if not len(own) or after[-1] == len(references):
+            continue
+        around = references[[np.maximum(after - 1, 0), after]]
+        distances = np.abs(times[around] - own)
+        # Of two that are equally near, both.
+        is_needed = distances < distances.min(axis=0) + timeline.base / 2
+        is_needed[0, own == wanted[-1]] = False
+        is_needed[1, own == wanted[-1]] = True
+        last_needed.add(int(around[is_needed].max()))
+    return last_needed
 
 
 @contextmanager
@@ -281,6 +345,13 @@ def _again(
 class _Decoder:
     """Decodes a stream forwards, leaving out what it is told is not wanted.
 
+    Args:
+        packets: of the stream, all from the start.
+        stream: which they are of.
+        timeline: of the stream.
+        skipped: which pictures are not decoded.
+        last_needed: pictures, by number, after which none is wanted before the next key frame.
+
     Attributes:
         damaged: packets that could not be decoded, and frames that the decoder says are broken.
     """
@@ -291,21 +362,25 @@ class _Decoder:
         stream: VideoStream,
         timeline: _Timeline,
         skipped: Literal["NONREF", "DEFAULT"],
+        last_needed: Set[int] = frozenset(),
     ) -> None:
         self.damaged = 0
         self._packets = packets
+        self._stream = stream
         self._context = stream.codec_context
         self._context.skip_frame = skipped
         self._timeline = timeline
-        self._base = float(stream.time_base or 1)
+        self._last_needed = last_needed
         self._resume = -math.inf
         self._read_to = -math.inf
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield presentation times in seconds and pictures."""
         position = count()
+        number = -1
         for packet in self._packets:
-            time = -math.inf if packet.pts is None else packet.pts * self._base
+            number += packet.size > 0
+            time = -math.inf if packet.pts is None else packet.pts * self._timeline.base
             if self._resume > self._read_to:
                 if not packet.is_keyframe or time < self._resume:
                     continue
@@ -317,12 +392,23 @@ class _Decoder:
             except av.error.InvalidDataError:  # the next packets may be whole
                 self.damaged += 1
                 continue
+            if number in self._last_needed:
+                frames += self._drain()
             for frame in frames:
                 self.damaged += frame.is_corrupt
                 if not self._timeline.has_clock:
                     yield float(self._timeline.times[min(next(position), self._last)]), frame
                 elif frame.time is not None:
                     yield frame.time, frame
+
+    def _drain(self) -> list[VideoFrame]:
+        """Return what the decoder still holds; it can go on at the next key frame only."""
+        keys = self._timeline.keys
+        self._resume = min(keys[keys > self._read_to], default=math.inf)
+        frames = self._context.decode(None)
+        for frame in frames:
+            frame.time_base = self._stream.time_base  # which is a packet's to say
+        return frames
 
     @property
     def _last(self) -> int:
@@ -332,7 +418,7 @@ class _Decoder:
         """Leave out what is before the last key frame that is not after `time`."""
         position = int(np.searchsorted(self._timeline.keys, time, side="right")) - 1
         if position >= 0:
-            self._resume = float(self._timeline.keys[position])
+            self._resume = max(self._resume, self._timeline.keys[position])
 
 
 def _nearest(decoder: _Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[float, VideoFrame]]:
