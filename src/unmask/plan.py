@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -132,15 +133,19 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
     if not candidates:
         raise UnmaskError(f"data_root: no video file in the parts of {config.data_root}")
     detector = create_detector(config.faces)
+
+    @cache
+    def by_itself(one: _Candidate) -> tuple[_Cost, Search | None]:
+        return _work(one, config, detector, None)
+
     share = len(reusing) / len(candidates)
     own_costs = [
-        _work(one, config, detector, None)[0]
+        by_itself(one)[0]
         for one in track(_spread(own, max(1, round(samples * (1 - share)))), "originals")
     ]
     fake_costs = []
     for one in track(_spread(reusing, round(samples * share)), "fakes"):
-        original = names[one.part, one.entry.family]
-        reference = _work(original, config, detector, None)[1]
+        reference = by_itself(names[one.part, one.entry.family])[1]
         fake_costs.append(_work(one, config, detector, reference)[0])
 
     shards = math.ceil(len(parts) / config.parts_per_shard) * config.shards_per_part
