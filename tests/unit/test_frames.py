@@ -348,18 +348,67 @@ def test_leaving_frames_out_changes_no_bit_of_the_others(
             )
 
 
-@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if "codec" not in ENCODINGS[name]])
+@pytest.mark.parametrize(
+    ("frames", "fps", "values"),
+    [
+        *((60, 24, values) for values in ENCODINGS.values() if "codec" not in values),
+        (150, 25, {"keyint": 12}),  # whose times are no binary fractions
+    ],
+)
 def test_a_decoder_asked_early_gives_the_same_samples(
-    encoding: str, make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frames: int,
+    fps: int,
+    values: dict[str, Any],
+    make_video: MakeVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clip = make_video(tmp_path / "a.mp4", (96, 64), 60, **ENCODINGS[encoding])
-    counts = (2, 5, 7, 11, 16, 23, 59)
+    clip = make_video(tmp_path / "a.mp4", (96, 64), frames, fps, **values)
+    counts = (2, 5, 7, 11, 15, 16, 23, 59)
     early = [sample(clip, count) for count in counts]
-    monkeypatch.setattr(frames_module, "_last_needed", lambda *_: set())
-    for frames, in_turn in zip(early, (sample(clip, count) for count in counts), strict=True):
-        assert [frame.time for frame in frames] == [frame.time for frame in in_turn]
-        for one, other in zip(frames, in_turn, strict=True):
+    monkeypatch.setattr(frames_module, "_shortcuts", lambda *_: {})
+    for sampled, in_turn in zip(early, (sample(clip, count) for count in counts), strict=True):
+        assert [frame.time for frame in sampled] == [frame.time for frame in in_turn]
+        for one, other in zip(sampled, in_turn, strict=True):
             np.testing.assert_array_equal(packed(one), packed(other))
+
+
+def test_a_trimmed_clip_is_sampled_over_what_is_shown(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
+    clip, trimmed = make_video(tmp_path / "a.mp4", (96, 64), 60, keyint=12), tmp_path / "b.mp4"
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(clip)) as source, av.open(str(trimmed), "w", options=options) as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts -= round(10 / 24 / packet.time_base)
+                packet.dts -= round(10 / 24 / packet.time_base)
+                packet.stream = stream
+                sink.mux(packet)
+    every = decode_all(trimmed)
+    assert (min(every), len(every)) == (0, 50)
+    frames = sample(trimmed, 5)
+    np.testing.assert_allclose([frame.time * 24 for frame in frames], np.arange(5) * 10, atol=2.01)
+    for frame in frames:
+        np.testing.assert_array_equal(packed(frame), every[frame.time].to_ndarray().reshape(-1))
+
+
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_a_damaged_end_costs_no_other_frame(
+    b_frames: int, make_video: MakeVideo, tmp_path: Path
+) -> None:
+    clip = make_video(tmp_path / "a.mp4", (96, 64), 13, b_frames=b_frames)
+    whole = sample(clip, 13)
+    with av.open(str(clip)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+        lost = float(last.pts * last.time_base)
+    spoilt = with_noise(clip, tmp_path / "b.mp4", lambda time: time == lost)
+    problems: list[str] = []
+    frames = list(sample_frames(f"file:{spoilt}", FramesConfig(per_video=13), problems))
+    kept = [frame for frame in whole if frame.time != lost]
+    assert [frame.time for frame in frames] == [frame.time for frame in kept]
+    assert ("damaged" in "".join(problems)) == (len(kept) < len(whole))
 
 
 def with_noise(clip: Path, copy: Path, spoil: Callable[[float], bool], kept: int = 0) -> Path:

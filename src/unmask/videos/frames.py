@@ -2,19 +2,20 @@
 
 A clip is decoded once, in order. Frames that no other frame is predicted from are left out
 (`skip_frame=NONREF`), and so is everything from a group of pictures' last sampled frame to the next
-key frame, so that every decoded picture is bit-exact at about half of a full decode's CPU. Of H.264
-it is known beforehand which frame that is: the decoder is asked for it as soon as it has it,
-instead of with the one or two after it that would tell that it is its turn. Skipping every B-frame
-(`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a pyramid, and the
-error grows through the clip (docs/architecture.md has the figures).
+key frame, so that every decoded picture is bit-exact at about half of a full decode's CPU. Where it
+is known beforehand which frame that is, as in most H.264, the decoder is asked for it as soon as it
+has it, instead of with the one or two after it that would tell that it is its turn. Skipping every
+B-frame (`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a pyramid, and
+the error grows through the clip (docs/architecture.md has the figures).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count, pairwise
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -39,6 +40,10 @@ _MAX_PIXELS = 4096 * 2160
 _MAX_FRAMES = 1000
 # Bytes of packets that are kept while a video is decoded; a DFDC clip has 4 MB.
 _MAX_HELD = 256_000_000
+# Bytes of an AVCDecoderConfigurationRecord at least (ISO/IEC 14496-15, 5.3.3.1).
+_MIN_AVCC = 7
+# FFmpeg's AVFieldOrder: unknown, progressive, and what has fields.
+_PROGRESSIVE = 1
 # What containers of videos are called in FFmpeg. Not among them: playlists, which name other files
 # and addresses, and single pictures.
 _CONTAINERS = (
@@ -83,14 +88,14 @@ class _Picture(NamedTuple):
     """What a packet says of its picture.
 
     Attributes:
-        pts: presentation time in ticks; None where it has none.
+        pts: presentation time in ticks; None where it has none, or is not to be shown.
         starts_anew: whether decoding can begin at it.
-        is_reference: whether others are predicted from it; None where only the decoder knows.
+        is_reference: whether others are predicted from it; False also where nobody looked.
     """
 
     pts: int | None
     starts_anew: bool
-    is_reference: bool | None
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,14 +107,14 @@ class _Timeline:
         keys: those of pictures at which decoding can begin.
         has_clock: whether the times are the packets' own; else they are counted.
         pictures: in the order of decoding.
-        base: seconds of a tick.
+        base: seconds of a tick of theirs.
     """
 
     times: NDArray[np.float64]
     keys: NDArray[np.float64]
     has_clock: bool
     pictures: list[_Picture]
-    base: float
+    base: Fraction
 
 
 def open_container(source: str | BinaryIO) -> InputContainer:
@@ -178,8 +183,8 @@ def sample_frames(
         # Where no frame comes that others are predicted from, those that none is will do.
         for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
             with _again(source, container, stream, packets) as (decoded_stream, every):
-                needed = _last_needed(timeline, wanted) if skipped == "NONREF" else set()
-                decoder = _Decoder(every, decoded_stream, timeline, skipped, needed)
+                shortcuts = _shortcuts(timeline, wanted) if skipped == "NONREF" else {}
+                decoder = _Decoder(every, decoded_stream, timeline, skipped, shortcuts)
                 for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
                     yield _upright(index, time, frame)
             if index >= 0:
@@ -248,15 +253,20 @@ def _read_packets(
         # A file may be cut short; what came before can be used.
         if not pictures:
             raise
-    base = float(stream.time_base or 1)
     ticks = sorted({one.pts for one in pictures if one.pts is not None})
     keys = sorted({one.pts for one in pictures if one.pts is not None and one.starts_anew})
-    times = np.array(ticks) * base
+    base = stream.time_base or Fraction(1)
+    times = _seconds(ticks, base)
     if not ticks:
         # A bare stream of pictures, as .h264 is, carries no clock.
         times = np.arange(len(pictures)) / float(stream.average_rate or 25)
-    timeline = _Timeline(times, np.array(keys) * base, bool(ticks), pictures, base)
+    timeline = _Timeline(times, _seconds(keys, base), bool(ticks), pictures, base)
     return timeline, packets if held <= _MAX_HELD else None
+
+
+def _seconds(ticks: Sequence[float], base: Fraction) -> NDArray[np.float64]:
+    """Return times in seconds, to the last bit what PyAV says of frames."""
+    return np.array(ticks, np.float64) * base.numerator / base.denominator
 
 
 def _picture_of(packet: Packet[VideoStream]) -> _Picture:
@@ -266,56 +276,67 @@ def _picture_of(packet: Packet[VideoStream]) -> _Picture:
     IDR picture (slices of type 5) is at once.
     """
     context = packet.stream.codec_context
+    # An edit list trims a clip by packets that are decoded and not shown.
+    pts = None if packet.is_discard else packet.pts
     if context.name != "h264":
-        return _Picture(packet.pts, bool(packet.is_keyframe), None)
+        return _Picture(pts, bool(packet.is_keyframe))
     extradata = context.extradata or b""
-    if extradata[:1] != b"\x01":  # units after start codes instead of lengths (annex B)
+    if extradata[:1] != b"\x01" or len(extradata) < _MIN_AVCC:
+        # Units after start codes instead of lengths (annex B); looking for all would take long.
         units = bytes(packet).split(b"\0\0\1")[1:] if packet.is_keyframe else []
-        return _Picture(packet.pts, any(unit[0] & 31 == 5 for unit in units if unit), None)
+        return _Picture(pts, any(unit[0] & 31 == 5 for unit in units if unit))
     headers = _unit_headers(memoryview(packet), (extradata[4] & 3) + 1)
-    slices = [header for header in headers if 1 <= header & 31 <= 5]
+    slices = [header for header in headers if header & 31 in (1, 5)]
     starts_anew = packet.is_keyframe and any(header & 31 == 5 for header in slices)
-    return _Picture(packet.pts, starts_anew, any(header & 0x60 for header in slices))
+    # Of two fields, the first is no picture yet.
+    is_reference = context.field_order <= _PROGRESSIVE and any(header & 0x60 for header in slices)
+    return _Picture(pts, starts_anew, is_reference and pts is not None)
 
 
 def _unit_headers(data: memoryview, width: int) -> Iterator[int]:
     """Yield the first byte of each unit, which stands behind its length of `width` bytes."""
-    position = 0
-    while position + width < len(data):
-        start = position + width
+    start = width
+    while start < len(data):
         yield data[start]
-        position = start + int.from_bytes(data[position:start], "big")
+        length = int.from_bytes(data[start - width : start], "big")
+        if not length:
+            return
+        start += length + width
 
 
-def _last_needed(timeline: _Timeline, wanted: NDArray[np.float64]) -> set[int]:
-    """Return after which pictures, by number in the order of decoding, their group is done with.
+def _shortcuts(timeline: _Timeline, wanted: NDArray[np.float64]) -> dict[int, int]:
+    """Return after which picture, by number in the order of decoding, which is the next needed.
 
     Of a group of pictures, the references nearest to wanted times are needed, as `_nearest` will
-    choose them: after the last of these, the decoder can be asked for what it holds. Groups whose
-    references are not known, or end before the last such time, have none.
+    choose them. After the last of them to be decoded, the decoder can be asked for what it holds,
+    to go on with the next group of which anything is wanted. Groups have no such picture where
+    references are not known, or none comes after the group's last wanted time.
     """
     ticks = [math.nan if one.pts is None else one.pts for one in timeline.pictures]
-    times = np.array(ticks) * timeline.base
-    is_reference = np.array([bool(one.is_reference) for one in timeline.pictures])
-    is_reference &= np.isfinite(times)
+    times = _seconds(ticks, timeline.base)
+    is_reference = np.array([one.is_reference for one in timeline.pictures])
     starts = [number for number, one in enumerate(timeline.pictures) if one.starts_anew]
-    last_needed = set()
-    for start, end in pairwise([*starts, len(times)]):
+    if not (np.diff(times[starts]) > 0).all():  # nor where one has no time
+        return {}
+    shortcuts = {}
+    following = len(times)
+    for start, end in reversed([*pairwise([*starts, len(times)])]):
         until = times[end] if end < len(times) else math.inf
         own = wanted[(wanted >= times[start]) & (wanted < until)]
-        references = start + np.flatnonzero(is_reference[start:end])
-        references = references[np.argsort(times[references])]
-        after = np.searchsorted(times[references], own)
-        if not len(own) or after[-1] == len(references):
+        if not len(own):
             continue
-        around = references[[np.maximum(after - 1, 0), after]]
-        distances = np.abs(times[around] - own)
-        # Of two that are equally near, both.
-        is_needed = distances < distances.min(axis=0) + timeline.base / 2
-        is_needed[0, own == wanted[-1]] = False
-        is_needed[1, own == wanted[-1]] = True
-        last_needed.add(int(around[is_needed].max()))
-    return last_needed
+        references = start + np.flatnonzero(is_reference[start:end])
+        references = references[np.argsort(times[references], kind="stable")]
+        after = np.searchsorted(times[references], own)
+        if np.nanmax(times[start:end]) < until and after[-1] < len(references):
+            around = references[[np.maximum(after - 1, 0), after]]
+            distances = np.abs(times[around] - own)
+            # Of two that are equally near, both.
+            is_needed = distances < distances.min(axis=0) + float(timeline.base) / 2
+            is_needed[:, own == wanted[-1]] = [[False], [True]]
+            shortcuts[int(around[is_needed].max())] = following
+        following = start
+    return shortcuts
 
 
 @contextmanager
@@ -350,7 +371,7 @@ class _Decoder:
         stream: which they are of.
         timeline: of the stream.
         skipped: which pictures are not decoded.
-        last_needed: pictures, by number, after which none is wanted before the next key frame.
+        shortcuts: after which pictures, by number, which is the next that is needed.
 
     Attributes:
         damaged: packets that could not be decoded, and frames that the decoder says are broken.
@@ -362,7 +383,7 @@ class _Decoder:
         stream: VideoStream,
         timeline: _Timeline,
         skipped: Literal["NONREF", "DEFAULT"],
-        last_needed: Set[int] = frozenset(),
+        shortcuts: Mapping[int, int] | None = None,
     ) -> None:
         self.damaged = 0
         self._packets = packets
@@ -370,30 +391,38 @@ class _Decoder:
         self._context = stream.codec_context
         self._context.skip_frame = skipped
         self._timeline = timeline
-        self._last_needed = last_needed
+        self._shortcuts = shortcuts or {}
+        self._next_needed: int | None = None
         self._resume = -math.inf
         self._read_to = -math.inf
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield presentation times in seconds and pictures."""
+        base = self._timeline.base
         position = count()
         number = -1
         for packet in self._packets:
             number += packet.size > 0
-            time = -math.inf if packet.pts is None else packet.pts * self._timeline.base
-            if self._resume > self._read_to:
-                if not packet.is_keyframe or time < self._resume:
+            time = -math.inf
+            if packet.pts is not None:
+                time = packet.pts * base.numerator / base.denominator
+            if self._next_needed is not None or self._resume > self._read_to:
+                is_early = number < (self._next_needed or 0) or time < self._resume
+                if is_early or not packet.is_keyframe:
                     continue
                 # What is still in the decoder is before this key frame, so nobody wants it.
                 self._context.flush_buffers()
+                self._next_needed = None
             self._read_to = max(self._read_to, time)
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:  # the next packets may be whole
                 self.damaged += 1
                 continue
-            if number in self._last_needed:
-                frames += self._drain()
+            if packet.size and number in self._shortcuts:
+                frames += self._rest_before(self._shortcuts[number])
+                if all(frame.pts != packet.pts for frame in frames):
+                    self.damaged += 1
             for frame in frames:
                 self.damaged += frame.is_corrupt
                 if not self._timeline.has_clock:
@@ -401,10 +430,9 @@ class _Decoder:
                 elif frame.time is not None:
                     yield frame.time, frame
 
-    def _drain(self) -> list[VideoFrame]:
-        """Return what the decoder still holds; it can go on at the next key frame only."""
-        keys = self._timeline.keys
-        self._resume = min(keys[keys > self._read_to], default=math.inf)
+    def _rest_before(self, next_needed: int) -> list[VideoFrame]:
+        """Return what the decoder still holds, which is to go on with a later picture."""
+        self._next_needed = next_needed
         frames = self._context.decode(None)
         for frame in frames:
             frame.time_base = self._stream.time_base  # which is a packet's to say
@@ -418,7 +446,7 @@ class _Decoder:
         """Leave out what is before the last key frame that is not after `time`."""
         position = int(np.searchsorted(self._timeline.keys, time, side="right")) - 1
         if position >= 0:
-            self._resume = max(self._resume, self._timeline.keys[position])
+            self._resume = float(self._timeline.keys[position])
 
 
 def _nearest(decoder: _Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[float, VideoFrame]]:
