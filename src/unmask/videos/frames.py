@@ -12,7 +12,7 @@ the error grows through the clip (docs/architecture.md has the figures).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -256,17 +256,12 @@ def _read_packets(
     ticks = sorted({one.pts for one in pictures if one.pts is not None})
     keys = sorted({one.pts for one in pictures if one.pts is not None and one.starts_anew})
     base = stream.time_base or Fraction(1)
-    times = _seconds(ticks, base)
+    times = np.array(ticks) * float(base)
     if not ticks:
         # A bare stream of pictures, as .h264 is, carries no clock.
         times = np.arange(len(pictures)) / float(stream.average_rate or 25)
-    timeline = _Timeline(times, _seconds(keys, base), bool(ticks), pictures, base)
+    timeline = _Timeline(times, np.array(keys) * float(base), bool(ticks), pictures, base)
     return timeline, packets if held <= _MAX_HELD else None
-
-
-def _seconds(ticks: Sequence[float], base: Fraction) -> NDArray[np.float64]:
-    """Return times in seconds, to the last bit what PyAV says of frames."""
-    return np.array(ticks, np.float64) * base.numerator / base.denominator
 
 
 def _picture_of(packet: Packet[VideoStream]) -> _Picture:
@@ -313,7 +308,8 @@ def _shortcuts(timeline: _Timeline, wanted: NDArray[np.float64]) -> dict[int, in
     references are not known, or none comes after the group's last wanted time.
     """
     ticks = [math.nan if one.pts is None else one.pts for one in timeline.pictures]
-    times = _seconds(ticks, timeline.base)
+    # To the last bit what PyAV says of frames.
+    times = np.array(ticks) * timeline.base.numerator / timeline.base.denominator
     is_reference = np.array([one.is_reference for one in timeline.pictures])
     starts = [number for number, one in enumerate(timeline.pictures) if one.starts_anew]
     if not (np.diff(times[starts]) > 0).all():  # nor where one has no time
@@ -393,19 +389,17 @@ class _Decoder:
         self._timeline = timeline
         self._shortcuts = shortcuts or {}
         self._next_needed: int | None = None
+        self._base = float(timeline.base)
         self._resume = -math.inf
         self._read_to = -math.inf
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield presentation times in seconds and pictures."""
-        base = self._timeline.base
         position = count()
         number = -1
         for packet in self._packets:
             number += packet.size > 0
-            time = -math.inf
-            if packet.pts is not None:
-                time = packet.pts * base.numerator / base.denominator
+            time = -math.inf if packet.pts is None else packet.pts * self._base
             if self._next_needed is not None or self._resume > self._read_to:
                 is_early = number < (self._next_needed or 0) or time < self._resume
                 if is_early or not packet.is_keyframe:
