@@ -214,7 +214,7 @@ def first_frames(source: str | BinaryIO, seconds: float) -> Iterator[Frame]:
         if not len(timeline.times):
             raise UnmaskError("no frame in the video stream")
         with _again(source, container, stream, packets) as (decoded_stream, every):
-            decoder = _Decoder(every, decoded_stream, timeline, "DEFAULT")
+            decoder = _Decoder(every, decoded_stream, timeline, "DEFAULT", {})
             for index, (time, frame) in enumerate(decoder.frames()):
                 if time >= timeline.times[0] + seconds:
                     return
@@ -311,6 +311,8 @@ def _shortcuts(timeline: _Timeline, wanted: NDArray[np.float64]) -> dict[int, in
     # To the last bit what PyAV says of frames.
     times = np.array(ticks) * timeline.base.numerator / timeline.base.denominator
     is_reference = np.array([one.is_reference for one in timeline.pictures])
+    if not is_reference.any():
+        return {}
     starts = [number for number, one in enumerate(timeline.pictures) if one.starts_anew]
     if not (np.diff(times[starts]) > 0).all():  # nor where one has no time
         return {}
@@ -379,15 +381,14 @@ class _Decoder:
         stream: VideoStream,
         timeline: _Timeline,
         skipped: Literal["NONREF", "DEFAULT"],
-        shortcuts: Mapping[int, int] | None = None,
+        shortcuts: Mapping[int, int],
     ) -> None:
         self.damaged = 0
         self._packets = packets
-        self._stream = stream
         self._context = stream.codec_context
         self._context.skip_frame = skipped
         self._timeline = timeline
-        self._shortcuts = shortcuts or {}
+        self._shortcuts = shortcuts
         self._next_needed: int | None = None
         self._base = float(timeline.base)
         self._resume = -math.inf
@@ -429,7 +430,7 @@ class _Decoder:
         self._next_needed = next_needed
         frames = self._context.decode(None)
         for frame in frames:
-            frame.time_base = self._stream.time_base  # which is a packet's to say
+            frame.time_base = self._timeline.base  # which is a packet's to say
         return frames
 
     @property
