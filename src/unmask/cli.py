@@ -53,7 +53,8 @@ def _probe(options: Options) -> None:
     from unmask.videos.probe import probe_shard
 
     limits = options.settings.limits
-    probe_shard(options.parts, options.chunk, options.chunks, limits, options.out)
+    chunk, chunks = options.chunk, options.chunks
+    probe_shard(options.parts, chunk, chunks, limits, options.out, options.workers)
 
 
 def _extract_frames(options: Options) -> None:
@@ -449,6 +450,7 @@ def _parser() -> argparse.ArgumentParser:
     path(sub, "out")
     sub.add_argument("--chunk", type=int, default=0)
     sub.add_argument("--chunks", type=int, default=1)
+    sub.add_argument("--workers", type=int, default=1, help="processes that open videos")
     settings(sub)
 
     sub = add("extract-frames", _extract_frames, "write the frame stream of one shard")

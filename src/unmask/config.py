@@ -506,11 +506,10 @@ class Config(Section):
     shards_per_part: int = Field(
         1, ge=1, le=1000, description="pieces each part is worked on in, by family"
     )
-    parts_per_shard: int = Field(
-        1,
-        ge=1,
-        le=10_000,
-        description="parts that are worked on together, where they are small; of sets as well",
+    parts_per_shard: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
+        "auto",
+        description="parts that are worked on together, of sets as well; auto: small ones, until "
+        "they have about a hundred videos",
     )
     protect: bool = Field(
         False, description="write-protect trained weights, so that no rerun can replace them"
@@ -574,7 +573,7 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
     """
     config = load_settings(_with_recipes(load_settings(values), values, folders))
     _check_faces(config.faces)
-    if config.shards_per_part > 1 and config.parts_per_shard > 1:
+    if config.shards_per_part > 1 and config.parts_per_shard not in ("auto", 1):
         raise UnmaskError(
             "config: parts_per_shard: joins small parts, and shards_per_part cuts large ones; "
             "set one of them to 1"

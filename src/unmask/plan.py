@@ -32,7 +32,7 @@ from unmask.progress import track
 from unmask.tables import Label, Status
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
-from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata
+from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata, shards_of
 
 # Where configuration and recipes lie beside the package's sources.
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         reference = by_itself(names[one.part, one.entry.family])[1]
         fake_costs.append(_work(one, config, detector, reference)[0])
 
-    shards = math.ceil(len(parts) / config.parts_per_shard) * config.shards_per_part
+    shards = len(shards_of(parts, config.parts_per_shard, config.shards_per_part))
     measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
     work, start = measured * _STREAM, _start_seconds()
     peak = final
@@ -164,7 +164,7 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         cores=cores,
         final_gb=final / 1e9,
         peak_gb=peak / 1e9,
-        advice=advise_joining(config, len(parts), work, start, cores),
+        advice=advise_joining(len(parts), shards, work, start, cores),
     )
 
 
@@ -183,12 +183,12 @@ def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
     return (work + shards * start) / busy + _SNAKEMAKE_SECONDS + rounds * _PAIR_SECONDS
 
 
-def advise_joining(config: Config, parts: int, work: float, start: float, cores: int) -> str:
+def advise_joining(parts: int, shards: int, work: float, start: float, cores: int) -> str:
     """Say how many parts should be one shard, where another number spares much of the wall time.
 
     Args:
-        config: how many are now.
         parts: their number.
+        shards: that they are now; where they are more, parts were cut on purpose.
         work: CPU seconds of all videos.
         start: CPU seconds in which the jobs of one shard start.
         cores: that Snakemake is given.
@@ -196,7 +196,7 @@ def advise_joining(config: Config, parts: int, work: float, start: float, cores:
     Returns:
         A line; empty where nothing should change.
     """
-    if config.shards_per_part > 1:
+    if shards > parts:
         return ""
     # No more than a killed job may cost.
     most = min(parts, max(1, int(_SHARD_SECONDS * parts / work)))
@@ -204,7 +204,7 @@ def advise_joining(config: Config, parts: int, work: float, start: float, cores:
     def wall(joined: int) -> float:
         return wall_seconds(math.ceil(parts / joined), work, start, cores)
 
-    now = wall(config.parts_per_shard)
+    now = wall_seconds(shards, work, start, cores)
     best = min(range(1, most + 1), key=wall)
     spared = now - wall(best)
     if spared < _WORTH_SAYING * now:

@@ -3,8 +3,8 @@
 CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a shard's files
 right before and after the rules work on that shard, so that both see the same machine; shares of
 one run are what counts, not seconds. The clips come in five small parts. Everything is measured
-twice: with all of them one shard (`parts_per_shard`), as `unmask plan` advises for them, and with
-each a shard by itself, where what a shard costs at all weighs more than it does with DFDC's parts,
+twice: with the default settings, by which such parts share a shard, and with each a shard by itself
+(`parts_per_shard: 1`), where what a shard costs at all weighs more than it does with DFDC's parts,
 which are two hundred times larger. The tables go to docs/benchmarks.md.
 """
 
@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -45,6 +46,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY
 # Modules are compiled once, not at each start.
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 UNMASK = [sys.executable, "-m", "unmask"]
+Joined = Literal["auto"] | int
 RULES = ("probe", "extract_frames", "crop_faces")
 # On a machine that others use, one turn's share of wall time says little.
 WALL_TURNS = 3
@@ -80,8 +82,8 @@ def decode(path: Path) -> float:
 def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
     """Run the commands of the three rules on a shard, as the workflow does.
 
-    But for the second decoder, which shares caches and memory with the first: FFmpeg, too, decodes
-    one file at a time here. The wall time is that of the workflow itself.
+    But for a second process that opens or decodes files, which shares caches and memory with the
+    first: FFmpeg, too, decodes one file at a time here. The wall time is the workflow's own.
     """
     folder.mkdir(parents=True)
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
@@ -139,7 +141,7 @@ def _job_megabytes(job: psutil.Process) -> float:
     return held / 1e6
 
 
-def wall_of_workflow(root: Path, joined: int, folder: Path) -> tuple[float, float]:
+def wall_of_workflow(root: Path, joined: Joined, folder: Path) -> tuple[float, float]:
     """Return the seconds that `snakemake --cores 2` takes, and those of the three rules in it.
 
     The second is what Snakemake says, from when it has read the workflow to when it sees that the
@@ -159,7 +161,7 @@ def wall_of_workflow(root: Path, joined: int, folder: Path) -> tuple[float, floa
     return whole, 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
-def planned(root: Path, joined: int, work: Path) -> str:
+def planned(root: Path, joined: Joined, work: Path) -> str:
     """Return what `unmask plan` says of CPU time and wall time, and what it advises."""
     own = work / "plan.yaml"
     own.write_text(f"parts_per_shard: {joined}\n")
@@ -282,7 +284,7 @@ class Costs:
         print(f"| peak memory of one job, MB | {self.usage.megabytes:.0f} | |\n")
 
 
-def costs_of(root: Path, joined: int, work: Path) -> Costs:
+def costs_of(root: Path, joined: Joined, work: Path) -> Costs:
     """Work on all parts of a folder, some joined to a shard."""
     usage, full = Usage(), 0.0
     for shard in shards_of(find_parts(root), joined, 1).values():
@@ -303,13 +305,13 @@ def measure(real: Path, work: Path) -> None:
     root.mkdir()
     link_data(real, root)
     parts = len(list(root.iterdir()))
-    costs_of(root, parts, work / "joined").print(f"{parts} parts, `parts_per_shard: {parts}`")
-    costs_of(root, 1, work / "apart").print(f"{parts} parts, each a shard")
+    costs_of(root, "auto", work / "default").print(f"{parts} parts, default settings")
+    costs_of(root, 1, work / "apart").print(f"{parts} parts, `parts_per_shard: 1`")
     large = Usage()
     work_shard([write_4k_part(work / "4k")], work / "out4k", large)
 
-    videos = _tables(work / "joined/out", "videos.parquet")
-    faces = _tables(work / "joined/out", "faces.parquet")
+    videos = _tables(work / "default/out", "videos.parquet")
+    faces = _tables(work / "default/out", "faces.parquet")
     overlap = reuse_overlap(root, videos, faces)
     reused = videos[videos["reused"]]
     found = videos["frames_with_face"] / videos["frames"]

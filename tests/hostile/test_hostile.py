@@ -30,7 +30,7 @@ MEMORY = 1_500_000_000  # bytes that a job may hold; the rules ask for more
 SETTINGS = {
     "frames": {"per_video": 4},
     "faces": {"size": 64},
-    "limits": {"seconds": 60},
+    "limits": {"seconds": 30},
 }
 SEEDS = [int(seed) for seed in os.environ.get("UNMASK_FUZZ_SEEDS", "0").split()]
 GROUPS = hostile_groups()

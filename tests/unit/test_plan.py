@@ -73,7 +73,7 @@ def test_small_parts_are_said_to_be_better_joined(
     clip = make_video(tmp_path / "clip.mp4", (160, 120), 12)
     for name in "abcdef":
         (make_part(tmp_path / "data" / name, {"clip.mp4": "REAL"}) / "clip.mp4").symlink_to(clip)
-    apart = plan_faces(config_of(tmp_path / "data"), 4, 2)
+    apart = plan_faces(config_of(tmp_path / "data", parts_per_shard=1), 4, 2)
     assert "parts_per_shard: 3 would spare" in apart.describe()  # a shard for each pair of cores
     joined = plan_faces(config_of(tmp_path / "data", parts_per_shard=3), 4, 2)
     assert joined.advice == ""
@@ -88,7 +88,7 @@ def test_small_parts_are_said_to_be_better_joined(
 def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
     work: float, parts: int, cores: int
 ) -> None:
-    advice = advise_joining(Config(), parts, parts * work, 3.0, cores)
+    advice = advise_joining(parts, parts, parts * work, 3.0, cores)
     if not advice:
         return
     joined = int(re.search(r"parts_per_shard: (\d+)", advice)[1])
@@ -97,17 +97,17 @@ def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
     )
     assert after < 0.91 * before
     assert joined * work <= max(600, work)
-    assert advise_joining(Config(parts_per_shard=joined), parts, parts * work, 3.0, cores) == ""
-    assert advise_joining(Config(shards_per_part=2), parts, parts * work, 3.0, cores) == ""
+    shards = math.ceil(parts / joined)
+    assert advise_joining(parts, shards, parts * work, 3.0, cores) == ""
+    assert advise_joining(parts, 2 * parts, parts * work, 3.0, cores) == ""  # cut on purpose
 
 
 def test_parts_that_leave_cores_idle_are_said_to_be_better_apart() -> None:
-    joined = Config(parts_per_shard=50)
-    assert advise_joining(joined, 50, 50 * 3600.0, 3.0, 100).startswith("parts_per_shard: 1 would")
+    assert advise_joining(50, 1, 50 * 3600.0, 3.0, 100).startswith("parts_per_shard: 1 would")
 
 
 def test_parts_of_the_size_of_dfdc_are_left_alone() -> None:
-    assert advise_joining(Config(), 50, 50 * 3600.0, 3.0, 64) == ""
+    assert advise_joining(50, 50, 50 * 3600.0, 3.0, 64) == ""
 
 
 def test_one_part_is_not_told_to_be_joined(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zipfile
 from collections.abc import Callable
 from itertools import chain, combinations
 from pathlib import Path
@@ -193,4 +194,37 @@ def test_a_shard_of_other_parts_has_another_name() -> None:
             assert sorted(chain(*shards.values())) == sorted(kept)
             for shard, parts in shards.items():
                 assert seen.setdefault(shard, tuple(parts)) == tuple(parts)
-    assert {shard.partition("-")[0] for shard in seen} > {"a+0", "a+1", "a+1+0"}
+    assert {shard.partition("-")[0] for shard in seen} > {"a", "a+1", "a+1+1"}
+
+
+def part_of(root: Path, name: str, videos: int) -> Path:
+    names = {f"{index:010d}.mp4": "REAL" for index in range(videos)}
+    entry = {"label": "REAL", "split": "train", "original": None}
+    (root / name).mkdir(parents=True)
+    (root / name / "metadata.json").write_text(json.dumps(dict.fromkeys(names, entry)))
+    return root / name
+
+
+def test_small_neighbours_share_a_shard_and_a_large_part_has_its_own(tmp_path: Path) -> None:
+    sizes = {"a": 30, "b": 30, "c": 2400, "d": 1, "e": 60, "f": 60, "g": 101}
+    parts = {name: part_of(tmp_path, name, videos) for name, videos in sizes.items()}
+    groups = [[part.name for part in shard] for shard in shards_of(parts, "auto", 1).values()]
+    assert groups == [["a", "b"], ["c"], ["d", "e"], ["f"], ["g"]]
+    names = list(shards_of(parts, "auto", 1))
+    assert (names[1], names[3], names[4]) == ("c-00", "f-00", "g-00")
+
+
+def test_parts_that_are_cut_are_not_joined(tmp_path: Path) -> None:
+    parts = {name: part_of(tmp_path, name, 2) for name in "ab"}
+    assert list(shards_of(parts, "auto", 2)) == ["a-00", "a-01", "b-00", "b-01"]
+
+
+def test_a_part_has_the_same_shard_packed_and_unpacked(tmp_path: Path) -> None:
+    folders = {name: part_of(tmp_path, name, 30) for name in "abc"}
+    packed = {}
+    for name, folder in folders.items():
+        packed[name] = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(packed[name], "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(folder / "metadata.json", f"{name}/metadata.json")
+    assert shards_of(folders, "auto", 1).keys() == shards_of(packed, "auto", 1).keys()
+    assert len(shards_of(packed, "auto", 1)) == 1

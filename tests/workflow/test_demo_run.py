@@ -283,7 +283,7 @@ def test_parts_that_are_one_shard_give_the_same_tables_from_fewer_jobs(
     workflow: Workflow, challenge: DemoSummary, finished: Finished, tmp_path: Path
 ) -> None:
     tables = ("results/videos.parquet", "results/splits.parquet")
-    config = [*roots(challenge), "parts_per_shard=2"]
+    config = [*roots(challenge), "parts_per_shard=auto"]
     printed = workflow.finish(*tables, directory=tmp_path, config=config)
     assert re.search(r"^crop_faces +1$", printed, flags=re.MULTILINE)
     for table in tables:

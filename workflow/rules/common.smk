@@ -257,9 +257,12 @@ def of_all_models(pattern):
     ]
 
 
-def shards_in(parts, folder=""):
-    """Return the shards of some parts by name, each with its parts' paths."""
-    named = shards_of(parts, CONFIG.parts_per_shard, CONFIG.shards_per_part)
+def shards_in(root, parts, folder=""):
+    """Return the shards of the parts below a path or a URL by name, each with its parts' paths."""
+    several = CONFIG.parts_per_shard
+    if several == "auto" and is_url(root):
+        several = 1  # How many videos a part has is not known before it is fetched.
+    named = shards_of(parts, several, CONFIG.shards_per_part)
     return {f"{folder}{name}": paths for name, paths in named.items()}
 
 
@@ -297,12 +300,12 @@ if IN_CONTAINER:
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # What shows a few videos of all parts is content with one that is fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
-PARTS_OF_SHARD = shards_in(PARTS)
+PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
 SHARDS = list(PARTS_OF_SHARD)
 SETS = {}
 for name, parts in PARTS_OF_SETS.items():
     # A folder of their own, so that no part of a set is taken for one of the data.
-    of_this_set = shards_in(parts, f"sets/{name}/")
+    of_this_set = shards_in(CONFIG.evaluation.sets[name], parts, f"sets/{name}/")
     PARTS_OF_SHARD |= of_this_set
     SETS[name] = list(of_this_set)
 MODELS = {

@@ -23,14 +23,14 @@ rule probe:
         "logs/probe/{shard}.log",
     benchmark:
         "benchmarks/probe/{shard}.tsv"
-    # Before any frames: side by side they fill the cores that a pair of jobs would leave idle.
+    # Before any frames: a part that cannot be used is known early.
     priority: int(not FETCHED)
     conda:
         "../../environment.yml"
     # As a pair: else the single cores that a pair waits for go to further parts, one by one.
-    threads: 2 if FETCHED else 1
+    threads: 2
     resources:
-        mem_mb=growing(1000),
+        mem_mb=growing(1500),
         runtime=growing(60),
     params:
         chunk=chunk_of,
@@ -44,6 +44,7 @@ rule probe:
             --parts {input.parts:q} \
             --chunk {params.chunk:q} \
             --chunks {params.chunks:q} \
+            --workers {threads} \
             --settings {params.settings:q} \
             --out {output:q}
         """

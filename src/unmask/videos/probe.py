@@ -37,7 +37,12 @@ _VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 
 
 def probe_shard(
-    parts: Sequence[Path], chunk: int, chunks: int, limits: LimitsConfig, output: Path
+    parts: Sequence[Path],
+    chunk: int,
+    chunks: int,
+    limits: LimitsConfig,
+    output: Path,
+    workers: int = 1,
 ) -> None:
     """Write the probe table of one shard.
 
@@ -47,13 +52,14 @@ def probe_shard(
         chunks: pieces that a part is worked on in.
         limits: of each video.
         output: the table, see `unmask.tables.PROBE`.
+        workers: processes that open videos.
 
     Raises:
         UnmaskError: a `metadata.json` cannot be used.
     """
     entries = [(part, entry) for part in parts for entry in shard_entries(part, chunk, chunks)]
     tasks = [Task(probe_entry, entry) for entry in entries]
-    values = track(run_isolated(tasks, limits, workers=1), "videos", len(entries))
+    values = track(run_isolated(tasks, limits, workers), "videos", len(entries))
     rows = [_row(*entry, found) for entry, found in zip(entries, values, strict=True)]
     write_rows(rows, PROBE, output)
     logger.info("statuses: %s", dict(Counter(str(row["status"]) for row in rows)))

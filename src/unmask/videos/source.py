@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from unmask.errors import UnmaskError
 from unmask.tables import Label, Status
@@ -32,6 +32,8 @@ METADATA = "metadata.json"
 _ZIP = ".zip"
 _MAX_NAME_BYTES = 255
 _SAMPLE = 1 << 16
+# Of the metadata.json of parts that share a shard: a video's entry takes 80 in DFDC's.
+_SHARED_BYTES = 8_000
 # What zipfile and the four ways to pack raise; the last two are unknown ways and encryption.
 _DAMAGES = (
     *(zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError),
@@ -325,28 +327,58 @@ def chunk_of(family: str, chunks: int) -> int:
     return int.from_bytes(digest, "big") % chunks
 
 
-def shards_of(parts: Mapping[str, T], several: int, chunks: int) -> dict[str, list[T]]:
+def shards_of(
+    parts: Mapping[str, T], several: int | Literal["auto"], chunks: int
+) -> dict[str, list[T]]:
     """Return shards by name, each with its parts, in the order of their names.
 
+    The name of a shard of several parts holds its first part's, the number of the others, and a
+    digest of all names: other parts, another file.
+
     Args:
-        parts: by name.
-        several: how many of them are one shard; with more than 1, a shard's name holds its first
-            part's, the number of the others, and a digest of all names: other parts, another file.
+        parts: by name; for "auto" their paths.
+        several: how many of them are one shard; "auto": small ones, until they have about a hundred
+            videos, unless parts are cut in pieces.
         chunks: pieces that a part is worked on in.
+
+    Raises:
+        UnmaskError: "auto", and an archive cannot be read.
     """
     names = sorted(parts)
+    if several == "auto" and chunks == 1:
+        groups = _small_together({name: Path(str(parts[name])) for name in names})
+    else:
+        step = 1 if several == "auto" else several
+        groups = [names[start : start + step] for start in range(0, len(names), step)]
     shards = {}
-    for start in range(0, len(names), several):
-        joined = names[start : start + several]
-        name = joined[0]
-        if several > 1:
-            digest = hashlib.blake2b(
-                "/".join(joined).encode(errors="surrogateescape"), digest_size=3
-            )
-            name = f"{joined[0]}+{len(joined) - 1}-{digest.hexdigest()}"
+    for group in groups:
+        name = group[0]
+        if len(group) > 1:
+            listed = "/".join(group).encode(errors="surrogateescape")
+            digest = hashlib.blake2b(listed, digest_size=3).hexdigest()
+            name += f"+{len(group) - 1}-{digest}"
         for chunk in range(chunks):
-            shards[f"{name}-{chunk:02d}"] = [parts[one] for one in joined]
+            shards[f"{name}-{chunk:02d}"] = [parts[one] for one in group]
     return shards
+
+
+def _small_together(parts: Mapping[str, Path]) -> list[list[str]]:
+    """Return the names of parts in groups: neighbours share one as long as there is room in it."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, part in parts.items():
+        size = _metadata_bytes(part)
+        if size > room:
+            groups.append([])
+            room = _SHARED_BYTES
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _metadata_bytes(part: Path) -> int:
+    """Return the size of a part's `metadata.json`: how many videos it names, without opening it."""
+    return VideoFile(part, METADATA).size() or 0
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
