@@ -509,7 +509,7 @@ class Config(Section):
     parts_per_shard: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
         "auto",
         description="parts that are worked on together, of sets as well; auto: small ones, until "
-        "they have about a hundred videos",
+        "they have about a hundred videos, and none where shards_per_part cuts them",
     )
     protect: bool = Field(
         False, description="write-protect trained weights, so that no rerun can replace them"

@@ -77,7 +77,7 @@ def by_video(seconds: float) -> Callable[[float, int], float]:
 FACES = "Videos to faces, times 1.7 for DFDC's pixels"
 TABLES = "Identities, audits: tables of DFDC's shape"
 COSTS = {
-    "probe": Cost(by_video(5.5 / CLIPS * PIXELS), FACES),
+    "probe": Cost(lambda videos, threads: START + videos * 5.5 / CLIPS * PIXELS / threads, FACES),
     "extract_frames": Cost(by_video(82.2 / CLIPS * PIXELS), FACES),
     "crop_faces": Cost(by_video(19.1 / CLIPS * PIXELS), FACES),
     "embed_faces": Cost(by_video(0.36 * TRACKS), "Identities, audits: a track"),

@@ -197,7 +197,7 @@ def run_stages(root: Path, part: Path, seconds: float, memory: int) -> list[Job]
     outputs = ["--shard", shard, "--index", index, "--videos", videos]
     tables = ["--out", root / "videos.parquet", "--summary", root / "ledger.json"]
     stages: list[list[str | Path]] = [
-        ["probe", "--parts", part, "--settings", limits, "--out", probe],
+        ["probe", "--parts", part, "--workers", "2", "--settings", limits, "--out", probe],
         ["extract-frames", "--parts", part, "--out", stream, *decoding],
         ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *outputs],
         ["ledger", "--probes", probe, "--cropped", videos, *tables],

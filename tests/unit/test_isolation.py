@@ -310,10 +310,12 @@ def test_a_video_that_loses_its_decoder_is_lost_alone(
     assert after == before
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(("misbehave", "status"), LOSSES)
 def test_a_video_that_loses_its_probe_is_lost_alone(
     misbehave: Callable[..., Any],
     status: Status,
+    workers: int,
     part: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -324,7 +326,7 @@ def test_a_video_that_loses_its_probe_is_lost_alone(
         return frames.open_container(source)
 
     monkeypatch.setattr(probe, "open_container", open_container)
-    probe.probe_shard([part], 0, 1, QUICK, tmp_path / "probe.parquet")
+    probe.probe_shard([part], 0, 1, QUICK, tmp_path / "probe.parquet", workers)
     before = {row["video"]: row for row in read_rows(part.parent / "probe.parquet", PROBE)}
     after = {row["video"]: row for row in read_rows(tmp_path / "probe.parquet", PROBE)}
     lost = after.pop("b.mp4")

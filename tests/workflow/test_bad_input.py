@@ -48,6 +48,12 @@ def test_a_folder_without_parts_is_named(workflow: Workflow, tmp_path: Path) -> 
     assert f"no part in {tmp_path / 'data'}" in line
 
 
+def test_a_damaged_archive_is_named(workflow: Workflow, tmp_path: Path) -> None:
+    (tmp_path / "part_0.zip").write_bytes(b"PK\x03\x04 and no more")
+    line = refused(workflow, f"data_root={tmp_path / 'part_0.zip'}", directory=tmp_path / "out")
+    assert f"{tmp_path / 'part_0.zip'}: no readable zip archive" in line
+
+
 def test_jobs_in_containers_need_an_image(
     workflow: Workflow, challenge: DemoSummary, tmp_path: Path
 ) -> None:

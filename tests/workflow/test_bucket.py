@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 REASON = "their packages: pip install --no-deps -r requirements-s3.txt"
 boto3 = pytest.importorskip("boto3", reason=REASON)
 moto = pytest.importorskip("moto.server", reason=REASON)
+pytest.importorskip("snakemake_storage_plugin_s3", reason=REASON)
 
 SHARD = "dfdc_train_part_1-01"
 
@@ -149,6 +150,16 @@ def test_a_second_run_fetches_nothing_and_a_replaced_part_is_worked_on_alone(
     shards = ("dfdc_train_part_0-00", "dfdc_train_part_0-01")
     stages = ("probe", "extract_frames", "crop_faces")
     assert sorted(jobs) == sorted((stage, shard) for stage in stages for shard in shards)
+    assert bucket.fetched() == {}
+
+
+def test_small_parts_of_a_bucket_stay_apart(
+    workflow: Workflow, challenge: DemoSummary, bucket: Bucket, tmp_path: Path
+) -> None:
+    options = [*config(challenge, "s3://dfdc/train")[:2], "parts_per_shard=auto"]
+    printed = workflow.finish("-n", "--until", "probe", directory=tmp_path, config=options)
+    probed = re.findall(r"rule probe:(?:\n .*)*?\n +wildcards: shard=(\S+)", printed)
+    assert sorted(probed) == ["dfdc_train_part_0-00", "dfdc_train_part_1-00"]
     assert bucket.fetched() == {}
 
 

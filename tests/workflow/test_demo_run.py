@@ -283,7 +283,12 @@ def test_parts_that_are_one_shard_give_the_same_tables_from_fewer_jobs(
     workflow: Workflow, challenge: DemoSummary, finished: Finished, tmp_path: Path
 ) -> None:
     tables = ("results/videos.parquet", "results/splits.parquet")
-    config = [*roots(challenge), "parts_per_shard=auto"]
+    # One a folder, one packed.
+    train = tmp_path / "train"
+    folder, packed = sorted((challenge.root / "train").iterdir())
+    shutil.make_archive(str(train / packed.name), "zip", packed.parent, packed.name)
+    (train / folder.name).symlink_to(folder)
+    config = [*roots(challenge, train), "parts_per_shard=auto"]
     printed = workflow.finish(*tables, directory=tmp_path, config=config)
     assert re.search(r"^crop_faces +1$", printed, flags=re.MULTILINE)
     for table in tables:
@@ -291,3 +296,17 @@ def test_parts_that_are_one_shard_give_the_same_tables_from_fewer_jobs(
     # With another part in it a shard is another file, so nothing old is taken for it.
     (shard,) = (tmp_path / "results/faces").glob("*.tar")
     assert re.fullmatch(r"dfdc_train_part_0\+1-[0-9a-f]{6}-00\.tar", shard.name)
+
+
+def test_small_parts_of_a_set_are_one_shard_of_the_set(
+    workflow: Workflow, challenge: DemoSummary, tmp_path: Path
+) -> None:
+    sets = f"evaluation={{sets: {{other: {challenge.root / 'train'}}}}}"
+    printed = workflow.finish(
+        *("-n", "results/sets/other/videos.parquet"),
+        directory=tmp_path,
+        config=[*roots(challenge), sets, "parts_per_shard=auto"],
+    )
+    probed = re.findall(r"^rule probe:(?:\n .*)*?\n +wildcards: shard=(\S+)", printed, re.MULTILINE)
+    assert len(probed) == 1
+    assert re.fullmatch(r"sets/other/dfdc_train_part_0\+1-[0-9a-f]{6}-00", probed[0])

@@ -274,8 +274,10 @@ def of_set(pattern):
 try:
     CONFIG = load_config(config, ROOT)
     PARTS = parts_of(CONFIG.data_root)
-    PARTS_OF_SETS = {
-        name: parts_of(path, f"evaluation.sets.{name}")
+    PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
+    # In a folder of their own, so that no part of a set is taken for one of the data.
+    SHARDS_OF_SETS = {
+        name: shards_in(path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/")
         for name, path in CONFIG.evaluation.sets.items()
     }
     TEST = (
@@ -300,14 +302,10 @@ if IN_CONTAINER:
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # What shows a few videos of all parts is content with one that is fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
-PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
 SHARDS = list(PARTS_OF_SHARD)
-SETS = {}
-for name, parts in PARTS_OF_SETS.items():
-    # A folder of their own, so that no part of a set is taken for one of the data.
-    of_this_set = shards_in(CONFIG.evaluation.sets[name], parts, f"sets/{name}/")
-    PARTS_OF_SHARD |= of_this_set
-    SETS[name] = list(of_this_set)
+SETS = {name: list(shards) for name, shards in SHARDS_OF_SETS.items()}
+for shards in SHARDS_OF_SETS.values():
+    PARTS_OF_SHARD |= shards
 MODELS = {
     name: [f"fold{fold}-seed{seed}" for fold, seed in CONFIG.models(name)]
     for name in CONFIG.experiments

@@ -30,7 +30,7 @@ rule probe:
     # As a pair: else the single cores that a pair waits for go to further parts, one by one.
     threads: 2
     resources:
-        mem_mb=growing(1500),
+        mem_mb=growing(2500),
         runtime=growing(60),
     params:
         chunk=chunk_of,

@@ -94,7 +94,7 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     for archive in sorted(path for path in root.glob(f"*{_ZIP}") if path.is_file()):
         if archive.stem in unpacked:
             logger.warning("%s: a folder of its name is there and used instead", archive)
-        elif METADATA not in video_names(archive):
+        elif _metadata_bytes(archive) is None:
             logger.warning("%s: no %s, so it is not used", archive, METADATA)
         else:
             parts[archive.stem] = archive
@@ -367,8 +367,9 @@ def _small_together(parts: Mapping[str, Path]) -> list[list[str]]:
     groups: list[list[str]] = []
     room = 0
     for name, part in parts.items():
-        size = _metadata_bytes(part)
-        if size > room:
+        # A part without, or with an empty one, fails alone.
+        size = _metadata_bytes(part) or _SHARED_BYTES
+        if not groups or size > room:
             groups.append([])
             room = _SHARED_BYTES
         groups[-1].append(name)
@@ -376,9 +377,22 @@ def _small_together(parts: Mapping[str, Path]) -> list[list[str]]:
     return groups
 
 
-def _metadata_bytes(part: Path) -> int:
-    """Return the size of a part's `metadata.json`: how many videos it names, without opening it."""
-    return VideoFile(part, METADATA).size() or 0
+def _metadata_bytes(part: Path) -> int | None:
+    """Return the size of a part's `metadata.json`, by which it is small or not; None without one.
+
+    Raises:
+        UnmaskError: the archive cannot be read.
+    """
+    if part.is_dir():
+        return VideoFile(part, METADATA).size()
+    state = part.stat()
+    return _packed_metadata_bytes(part, state.st_mtime_ns, state.st_size)
+
+
+# Fifty archives, asked for twice when the workflow starts: as parts, and as shards.
+@lru_cache(maxsize=1024)
+def _packed_metadata_bytes(archive: Path, changed: int, size: int) -> int | None:
+    return VideoFile(archive, METADATA).size()
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
