@@ -277,7 +277,9 @@ try:
     PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
     # In a folder of their own, so that no part of a set is taken for one of the data.
     SHARDS_OF_SETS = {
-        name: shards_in(path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/")
+        name: shards_in(
+            path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/"
+        )
         for name, path in CONFIG.evaluation.sets.items()
     }
     TEST = (
