@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.config import Config
+from unmask.config import Config, FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import Detector, create_detector
@@ -132,21 +136,25 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         (reusing if is_fake else own).append(one)
     if not candidates:
         raise UnmaskError(f"data_root: no video file in the parts of {config.data_root}")
-    detector = create_detector(config.faces)
-
-    @cache
-    def by_itself(one: _Candidate) -> tuple[_Cost, Search | None]:
-        return _work(one, config, detector, None)
-
     share = len(reusing) / len(candidates)
-    own_costs = [
-        by_itself(one)[0]
-        for one in track(_spread(own, max(1, round(samples * (1 - share)))), "originals")
-    ]
-    fake_costs = []
-    for one in track(_spread(reusing, round(samples * share)), "fakes"):
-        reference = by_itself(names[one.part, one.entry.family])[1]
-        fake_costs.append(_work(one, config, detector, reference)[0])
+    measured_own = _spread(own, max(1, round(samples * (1 - share))))
+    families: dict[_Candidate, list[_Candidate]] = {one: [] for one in measured_own}
+    for fake in _spread(reusing, round(samples * share)):
+        families.setdefault(names[fake.part, fake.entry.family], []).append(fake)
+    # A core is slower where its neighbour works as well, as it does once jobs run.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(2, cores), mp_context=fork) as pool:
+        arguments = (families, families.values(), repeat(config))
+        costs = track(pool.map(_family_costs, *arguments), "families", len(families))
+        try:
+            by_family = dict(zip(families, costs, strict=True))
+        except BrokenProcessPool:
+            raise UnmaskError(
+                "a sampled video takes its decoder down, which the workflow survives; plan with "
+                "another number of --samples"
+            ) from None
+    own_costs = [by_family[one][0] for one in measured_own]
+    fake_costs = [cost for _, of_fakes in by_family.values() for cost in of_fakes]
 
     shards = len(shards_of(parts, config.parts_per_shard, config.shards_per_part))
     measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
@@ -229,6 +237,20 @@ def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
     ordered = sorted(candidates, key=lambda one: (one.size, one.entry.name))
     count = min(count, len(ordered))
     return [ordered[int((index + 0.5) * len(ordered) / count)] for index in range(count)]
+
+
+def _family_costs(
+    original: _Candidate, fakes: Sequence[_Candidate], config: Config
+) -> tuple[_Cost, list[_Cost]]:
+    """Return the costs of an original, and of fakes of it that reuse what is found in it."""
+    detector = _detector_of_process(config.faces.model_dump_json())
+    cost, reference = _work(original, config, detector, None)
+    return cost, [_work(fake, config, detector, reference)[0] for fake in fakes]
+
+
+@cache
+def _detector_of_process(settings: str) -> Detector:
+    return create_detector(FacesConfig.model_validate_json(settings))
 
 
 def _work(

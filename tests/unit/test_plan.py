@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +60,20 @@ def test_frames_are_a_file_for_a_while_with_one_core_and_never_with_two(root: Pa
     two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
     assert two.peak_gb == two.final_gb
     assert one.peak_gb > one.final_gb
+
+
+def test_a_video_that_takes_its_decoder_down_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.plan.probe_entry", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UnmaskError, match="takes its decoder down"):
+        plan_faces(config_of(root), 2, 2)
+
+
+def test_weights_that_are_not_there_are_one_line(root: Path) -> None:
+    faces = {"faces": {"size": 64, "weights": "nowhere.onnx"}}
+    with pytest.raises(UnmaskError, match=r"nowhere\.onnx"):
+        plan_faces(config_of(root, **faces), 2, 2)
 
 
 def test_the_wall_time_has_what_cores_share_and_what_snakemake_adds(root: Path) -> None:
