@@ -141,7 +141,8 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
     families: dict[_Candidate, list[_Candidate]] = {one: [] for one in measured_own}
     for fake in _spread(reusing, round(samples * share)):
         families.setdefault(names[fake.part, fake.entry.family], []).append(fake)
-    # A core is slower where its neighbour works as well, as it does once jobs run.
+    # A core is slower where its neighbour works as well, as it does once jobs run. Not by
+    # `run_isolated`, whose limits are those of a decoder: these hold a detector as well.
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(2, cores), mp_context=fork) as pool:
         arguments = (families, families.values(), repeat(config))

@@ -198,7 +198,7 @@ def test_a_shard_of_other_parts_has_another_name() -> None:
 
 
 def part_of(root: Path, name: str, videos: int) -> Path:
-    names = {f"{index:010d}.mp4": "REAL" for index in range(videos)}
+    names = [f"{index:010d}.mp4" for index in range(videos)]
     entry = {"label": "REAL", "split": "train", "original": None}
     (root / name).mkdir(parents=True)
     (root / name / "metadata.json").write_text(json.dumps(dict.fromkeys(names, entry)))
