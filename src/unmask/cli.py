@@ -124,7 +124,7 @@ def _split(options: Options) -> None:
 
 
 def _audit_leaks(options: Options) -> None:
-    from unmask.splits.leaks import LeakFiles, audit_leaks
+    from unmask.audits.leaks import LeakFiles, audit_leaks
 
     audit_leaks(
         options.splits,
@@ -138,7 +138,7 @@ def _audit_leaks(options: Options) -> None:
 
 
 def _audit_shortcuts(options: Options) -> None:
-    from unmask.splits.shortcuts import audit_shortcuts
+    from unmask.audits.shortcuts import audit_shortcuts
 
     audit_shortcuts(
         options.ledger,
@@ -150,20 +150,20 @@ def _audit_shortcuts(options: Options) -> None:
 
 
 def _audit_labels(options: Options) -> None:
-    from unmask.splits.noise import audit_shard
+    from unmask.audits.label_noise import audit_shard
 
     audit_shard(options.probe, options.index, options.shards, options.out)
 
 
 def _compare_detectors(options: Options) -> None:
-    from unmask.evaluation.detectors import compare_detectors
+    from unmask.audits.detectors import compare_detectors
 
     settings = options.settings
     compare_detectors(options.ledger, options.parts, settings.audits, settings.faces, options.out)
 
 
 def _report_labels(options: Options) -> None:
-    from unmask.evaluation.noise import report_labels
+    from unmask.audits.label_noise_report import report_labels
 
     report_labels(
         options.noise,
@@ -207,7 +207,7 @@ def _train(options: Options) -> None:
 
 
 def _score(options: Options) -> None:
-    from unmask.evaluation.score import score_model
+    from unmask.inference.score import score_model
 
     score_model(
         options.model,
@@ -238,14 +238,14 @@ def _evaluate(options: Options) -> None:
 
 
 def _sample_shifts(options: Options) -> None:
-    from unmask.evaluation.shifting import sample_shifts
+    from unmask.robustness.shifted_clips import sample_shifts
 
     count = options.settings.evaluation.shift_videos
     sample_shifts(options.ledger, options.splits, options.folds, count, options.out)
 
 
 def _shift_faces(options: Options) -> None:
-    from unmask.evaluation.shifting import shift_shard
+    from unmask.robustness.shifted_clips import shift_shard
 
     shift_shard(
         options.parts,
@@ -260,7 +260,7 @@ def _shift_faces(options: Options) -> None:
 
 
 def _score_shifts(options: Options) -> None:
-    from unmask.evaluation.further_scores import score_shifts
+    from unmask.inference.further_scores import score_shifts
 
     score_shifts(
         options.model,
@@ -275,7 +275,7 @@ def _score_shifts(options: Options) -> None:
 
 
 def _evaluate_shifts(options: Options) -> None:
-    from unmask.evaluation.robustness import evaluate_shifts
+    from unmask.robustness.evaluate import evaluate_shifts
 
     evaluate_shifts(
         options.scores,
@@ -289,7 +289,7 @@ def _evaluate_shifts(options: Options) -> None:
 
 
 def _score_set(options: Options) -> None:
-    from unmask.evaluation.further_scores import score_set
+    from unmask.inference.further_scores import score_set
 
     score_set(
         options.model,
@@ -304,7 +304,7 @@ def _score_set(options: Options) -> None:
 
 
 def _evaluate_sets(options: Options) -> None:
-    from unmask.evaluation.sets import evaluate_sets
+    from unmask.evaluation.external_sets import evaluate_sets
 
     evaluate_sets(
         options.names,
@@ -330,19 +330,19 @@ def _compare(options: Options) -> None:
 
 
 def _explore_videos(options: Options) -> None:
-    from unmask.evaluation.explore import explore_videos
+    from unmask.explore.data import explore_videos
 
     explore_videos(options.ledger, options.out)
 
 
 def _explore_faces(options: Options) -> None:
-    from unmask.evaluation.explore import explore_faces
+    from unmask.explore.data import explore_faces
 
     explore_faces(options.ledger, options.shards, options.indices, options.out)
 
 
 def _explore_augmentations(options: Options) -> None:
-    from unmask.evaluation.augmentations import explore_augmentations
+    from unmask.explore.augmentations import explore_augmentations
 
     settings = options.settings
     explore_augmentations(
@@ -351,19 +351,19 @@ def _explore_augmentations(options: Options) -> None:
 
 
 def _explore_pairs(options: Options) -> None:
-    from unmask.evaluation.explore import explore_pairs
+    from unmask.explore.pairs import explore_pairs
 
     explore_pairs(options.ledger, options.parts, options.settings.limits, options.out)
 
 
 def _explore_costs(options: Options) -> None:
-    from unmask.evaluation.explore import explore_costs
+    from unmask.explore.data import explore_costs
 
     explore_costs(options.results, options.benchmarks, options.out)
 
 
 def _explore_shortcuts(options: Options) -> None:
-    from unmask.evaluation.explore import explore_shortcuts
+    from unmask.explore.data import explore_shortcuts
 
     explore_shortcuts(options.audit, options.out)
 
@@ -405,7 +405,7 @@ def _schema(options: Options) -> None:
 
 
 def _summary(options: Options) -> None:
-    from unmask.evaluation.summary import print_summary
+    from unmask.explore.summary import print_summary
 
     print_summary(options.results, options.report)
 

@@ -37,7 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 from skimage import data
 
 from unmask.errors import UnmaskError
-from unmask.tables import Label
+from unmask.vocabulary import Label
 
 Image = NDArray[Any]
 """A picture or a mask; OpenCV's stubs promise no dtype, the docstrings do."""

@@ -33,10 +33,10 @@ from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import Detector, create_detector
 from unmask.faces.search import Search, find_faces
 from unmask.progress import track
-from unmask.tables import Label, Status
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata, shards_of
+from unmask.vocabulary import Label, Status
 
 # Where configuration and recipes lie beside the package's sources.
 REPOSITORY = Path(__file__).resolve().parents[2]

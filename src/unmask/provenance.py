@@ -20,7 +20,7 @@ _FROM_IMPORT = re.compile(r"^ *from ([\w.]+) import (\([^)]*\)|.*)", re.MULTILIN
 # The ground floor changes no result by itself: settings reach a rule as parameters of their own,
 # and of `tables` only the columns that a module names count.
 _NOT_FOLLOWED = {
-    *("errors", "config", "tables", "progress", "orphans"),
+    *("errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
     *("provenance", "tracking", "buffer"),
 }
 

@@ -9,73 +9,20 @@ vocabulary without having pyarrow.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.errors import UnmaskError
+from unmask.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-
-class Status(StrEnum):
-    """What became of a video. Every video of a `metadata.json` ends with exactly one of these."""
-
-    OK = "ok"  # at least one face crop is in the shard
-    BAD_METADATA = "bad_metadata"  # its entry in metadata.json is not what DFDC's schema says
-    UNSAFE_NAME = "unsafe_name"  # its name points outside the part; never opened
-    DUPLICATE = "duplicate"  # the same video stands in an earlier part and is used from there
-    MISSING = "missing"  # named in metadata.json, but no such file
-    UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty, not a video
-    NO_VIDEO_STREAM = "no_video_stream"  # opened, but holds no picture
-    DECODE_ERROR = "decode_error"  # opened, but not one frame could be decoded
-    CRASHED = "crashed"  # its decoder took the process down
-    TIMEOUT = "timeout"  # not done in limits.seconds
-    TOO_LARGE = "too_large"  # its decoder asked for more than limits.memory_mb
-    NO_FACE = "no_face"  # decoded, but no face was found in any sampled frame
-    FAILED = "failed"  # the code met something it does not know; the job's log has the traceback
-
-
-class Label(StrEnum):
-    """The two labels of DFDC's `metadata.json`."""
-
-    REAL = "REAL"
-    FAKE = "FAKE"
-
-
-class Role(StrEnum):
-    """What a video is used for by the model of one fold."""
-
-    TRAIN = "train"  # gradients
-    SELECT = "select"  # checkpoint, threshold and calibration are chosen on it
-    REPORT = "report"  # figures are reported on it; nothing is ever chosen on it
-
-
-class Answered(StrEnum):
-    """Who answers a video of the ledger in an experiment's evaluation."""
-
-    MODEL = "model"  # a model that was neither trained nor chosen on it
-    PRIOR = "prior"  # nobody saw a face: the share of FAKE is answered
-    NOBODY = "nobody"  # it is in no split (see its status), or no model reports on its fold
-
-
-class Verdict(StrEnum):
-    """What a comparison with its original says of one person in a FAKE video."""
-
-    ALTERED = "altered"  # the face differs from the original's
-    UNCERTAIN = "uncertain"  # nobody in the video differs: hardly altered, or only its sound
-    UNSWAPPED = "unswapped"  # this face does not differ, another one in the video does
-    UNKNOWN = "unknown"  # no original, or no pictures of it that can be compared
 
 
 @dataclass(frozen=True)
@@ -327,46 +274,6 @@ def _arrow_schema(table: Table) -> pa.Schema:
     return pa.schema(
         [(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in table.columns.items()]
     )
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
-
-    A reader therefore never sees half a file, and a job killed while writing leaves the old one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with naming_full_disk(path):
-            yield temporary
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn what the system says about a full disk into what to do about it.
-
-    Raises:
-        UnmaskError: there is no room for what the block writes to `path`.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UnmaskError(
-            f"{path}: no space left on the disk; free some, or put results elsewhere "
-            "with --directory, and rerun"
-        ) from None
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON for people and for the next stage; replaced atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:

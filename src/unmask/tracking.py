@@ -51,8 +51,8 @@ from unmask.buffer import (
 )
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
+from unmask.files import write_json
 from unmask.provenance import git_state
-from unmask.tables import write_json
 
 logger = logging.getLogger(__name__)
 

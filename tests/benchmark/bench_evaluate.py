@@ -21,9 +21,10 @@ import pandas as pd
 from skimage import data
 
 from unmask.config import TrackingConfig
-from unmask.faces.crops import encode_jpeg
+from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
-from unmask.tables import FACES, SCORES, SPLITS, VIDEOS, write_json, write_table
+from unmask.files import write_json
+from unmask.tables import FACES, SCORES, SPLITS, VIDEOS, write_table
 from unmask.tracking import create_tracking, start_training_run
 
 FOLDS, PARTS = 5, 50
@@ -51,7 +52,7 @@ def main() -> None:
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - started
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        report = json.loads((folder / "evaluation" / "metrics.json").read_text())["report"]
+        report = json.loads((folder / "evaluation" / "metrics.json").read_text())["test"]
     print("| videos | faces of two models each | wall s | CPU s | peak memory, GB |")
     print("|---|---|---|---|---|")
     print(
@@ -108,7 +109,7 @@ def write_tables(folder: Path, videos: pd.DataFrame, faces: int) -> list[Path]:
 
 def write_model(folder: Path, videos: pd.DataFrame, faces: int, fold: int) -> tuple[Path, Path]:
     """Write scores and run.json of the model of one fold."""
-    role = ((videos["fold"] - fold) % FOLDS).map({0: "report", 1: "select"}).fillna("train")
+    role = ((videos["fold"] - fold) % FOLDS).map({0: "test", 1: "val"}).fillna("train")
     scored = videos.assign(role=role)[role != "train"]
     rng = np.random.default_rng(fold)
     rows = scored.loc[scored.index.repeat(faces)].reset_index(drop=True)

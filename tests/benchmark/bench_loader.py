@@ -24,9 +24,9 @@ from skimage import data
 from torch.utils.data import DataLoader
 
 from unmask.config import PRESETS, AugmentConfig, TrainingConfig
-from unmask.faces.crops import encode_jpeg
+from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
-from unmask.training.augment import NAMES
+from unmask.training.augmentation import NAMES
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import Batch, create_train_loader
 

@@ -23,15 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unmask.inference.predictor import Bundle, answer_videos, load_bundle, prepare_video
 from unmask.kaggle.governor import Effort, Governor, efforts
-from unmask.kaggle.predict import (
-    Bundle,
-    answer_videos,
-    fewer_frames,
-    load_bundle,
-    predict,
-    prepare_video,
-)
+from unmask.kaggle.submission import fewer_frames, predict
 
 VIDEOS = 4000
 HOURS = 9.0

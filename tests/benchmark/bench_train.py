@@ -30,7 +30,7 @@ from unmask.training.backbones import create_backbone
 from unmask.training.dataset import create_score_loader, create_train_loader, loader_workers
 from unmask.training.fit import Progress, create_trainer
 from unmask.training.module import DeepfakeClassifier
-from unmask.training.optim import create_optimizer
+from unmask.training.optimizers import create_optimizer
 
 from bench_loader import PER_TRACK, write_crops
 

@@ -24,7 +24,8 @@ from hostile.generate import (
     write_hostile_part,
 )
 from hostile.watch import Job, Listener, OpenWatch, run_unmask
-from unmask.tables import VIDEOS, Status, read_table
+from unmask.tables import VIDEOS, read_table
+from unmask.vocabulary import Status
 
 MEMORY = 1_500_000_000  # bytes that a job may hold; the rules ask for more
 SETTINGS = {

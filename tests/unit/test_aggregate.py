@@ -9,10 +9,10 @@ from scipy.special import expit, logit
 from scipy.stats import trim_mean
 
 from unmask.config import EvaluationConfig
-from unmask.evaluation.aggregate import AGGREGATIONS, FaceLogits
-from unmask.evaluation.calibrate import fit_platt
-from unmask.evaluation.fitting import cross_fit, cross_fit_parts, fit_readout
-from unmask.evaluation.readout import Readout, aggregate_logits
+from unmask.inference.aggregate import AGGREGATIONS, FaceLogits
+from unmask.inference.calibrate import fit_platt
+from unmask.inference.fitting import cross_fit, cross_fit_parts, fit_readout
+from unmask.inference.scoring_head import Readout, aggregate_logits
 
 
 def video_of(probabilities: list[float], tracks: list[int] | None = None) -> FaceLogits:

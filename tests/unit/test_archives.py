@@ -13,10 +13,11 @@ import pytest
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.tables import PROBE, Status, read_rows
+from unmask.tables import PROBE, read_rows
 from unmask.videos.probe import probe_shard
 from unmask.videos.source import VideoFile, find_parts, part_name, read_metadata, video_names
 from unmask.videos.stream import write_stream
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

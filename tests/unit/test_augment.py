@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from skimage import data
 
 from unmask.config import PRESETS, AugmentConfig
-from unmask.training.augment import NAMES, Augmentation
-from unmask.training.blend import self_blend, soften
-from unmask.training.codec import TUNES, recode
+from unmask.training.augmentation import NAMES, Augmentation
 from unmask.training.dataset import mix_pair
-from unmask.training.outline import Face, fill_hull
+from unmask.training.face_masks import Face, fill_hull
+from unmask.training.recompress import TUNES, recode
+from unmask.training.self_blending import self_blend, soften
 
 PICTURE = np.ascontiguousarray(data.astronaut()[20:212, 128:320])  # 192 pixels square
 FIVE = np.array([[77, 88], [118, 83], [104, 112], [84, 130], [118, 126]], np.float32)

@@ -19,7 +19,7 @@ from unmask.training.backbones import (
     create_architecture,
     create_backbone,
 )
-from unmask.training.storage import load_model, save_model
+from unmask.training.model_file import load_model, save_model
 
 TINY = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.training.batches import (
+from unmask.training.sampler import (
     ALONE,
     BLENDED,
     Crops,

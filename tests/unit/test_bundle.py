@@ -18,19 +18,20 @@ import torch
 
 from unmask.config import KaggleConfig, Precision, TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.evaluation.calibrate import Calibration
-from unmask.evaluation.readout import Readout
+from unmask.files import write_json
+from unmask.inference.calibrate import Calibration
+from unmask.inference.predictor import Member
+from unmask.inference.scoring_head import Readout
 from unmask.kaggle.bundle import Trained, check_parity, choose_experiments, models_of
 from unmask.kaggle.card import CardSources, write_card
 from unmask.kaggle.entry import add_wheels, shipped_wheels
 from unmask.kaggle.notebook import build_notebook, dataset_metadata, notebook_metadata
 from unmask.kaggle.parity import Clips, Parity, measure_parity, read_clips
-from unmask.kaggle.predict import Member
 from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.wheels import copy_wheels, repack_wheel, required
-from unmask.tables import SPLITS, write_json, write_table
+from unmask.tables import SPLITS, write_table
 from unmask.training.backbones import create_backbone
-from unmask.training.storage import load_model, save_model
+from unmask.training.model_file import load_model, save_model
 
 SMALL = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
 
@@ -146,7 +147,7 @@ def test_a_model_of_each_fold_comes_before_a_second_seed_of_any(tmp_path: Path) 
 
 def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
     for name in ("a", "b"):
-        content = {"report": {"log_loss": 0.4}, "worst_subgroup": "blur"}
+        content = {"test": {"log_loss": 0.4}, "worst_subgroup": "blur"}
         write_json(content, folder / name / "metrics.json")
     write_json({"order": ["b", "a"], "ensemble": ensemble}, folder / "comparison.json")
     return folder / "comparison.json"
@@ -159,7 +160,7 @@ def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
 def test_the_best_a_named_one_or_an_ensemble_is_shipped(
     wanted: str, weights: dict[str, float], tmp_path: Path
 ) -> None:
-    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "report": {"log_loss": 0.3}}
+    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "test": {"log_loss": 0.3}}
     shipped = choose_experiments(wanted, tmp_path, compared(tmp_path, ensemble))
     assert shipped.weights == weights
     assert shipped.report["log_loss"] == (0.3 if wanted == "ensemble" else 0.4)
@@ -287,13 +288,13 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
         pd.DataFrame(rows).assign(fold=[0, 1, 2, 3] * 2), SPLITS, tmp_path / "splits.parquet"
     )
     shifted = {
-        "clean": {"log_loss": 0.3, "best_constant_log_loss": 0.69},
+        "clean": {"log_loss": 0.3, "constant_log_loss": 0.69},
         "shifts": {"noise": {"log_loss": 0.61}, "blur": {"log_loss": 0.5}},
         "worst": "noise",
         "mean_log_loss": 0.555,
     }
     for name in ("a", "b"):
-        write_json({"experiment": name, "report": shifted}, tmp_path / f"{name}.json")
+        write_json({"experiment": name, "test": shifted}, tmp_path / f"{name}.json")
     sources = CardSources(
         *(tmp_path / "ledger.json", tmp_path / "splits.parquet"),
         [tmp_path / "a.json", tmp_path / "b.json"],
@@ -301,7 +302,7 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
     report = {
         "log_loss": 0.25,
         "roc_auc": 0.9,
-        "best_constant_log_loss": 0.45,
+        "constant_log_loss": 0.45,
         "intervals": {"log_loss": [0.2, 0.3], "roc_auc": [None, None]},
     }
     member = {"experiment": "a", "backbone": "resnet18", "image_size": 224, "weight": 0.5}

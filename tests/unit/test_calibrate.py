@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn import metrics as sklearn_metrics
 
-from unmask.evaluation.calibrate import (
+from unmask.evaluation.metrics import constant_log_loss
+from unmask.inference.calibrate import (
     CALIBRATIONS,
     Calibration,
     best_clip,
@@ -16,7 +17,6 @@ from unmask.evaluation.calibrate import (
     fit_platt,
     fit_temperature,
 )
-from unmask.evaluation.metrics import best_constant_log_loss
 
 
 def log_loss(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> float:
@@ -45,7 +45,7 @@ def test_overconfident_scores_improve() -> None:
     assert calibration.slope == pytest.approx(0.2, abs=0.07)
     answered = log_loss(labels, calibration.probability(logits))
     assert answered < log_loss(labels, expit(logits)) - 0.1
-    assert answered < best_constant_log_loss(labels)
+    assert answered < constant_log_loss(labels)
 
 
 def test_shifted_scores_are_moved_back() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unmask.audits.detectors import Found, compare_detectors, summarise
 from unmask.config import AuditsConfig, FacesConfig
-from unmask.evaluation.detectors import Found, compare_detectors, summarise
 from unmask.faces.detectors import Detections
 from unmask.videos.ledger import write_ledger
 

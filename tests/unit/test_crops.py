@@ -11,25 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unmask.audits.label_noise import audit_shard
 from unmask.config import AudioConfig, Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.faces.crops import (
-    Crop,
-    crop_faces,
-    decode_jpeg,
-    encode_jpeg,
-)
+from unmask.faces.crops import Crop, crop_faces
 from unmask.faces.detectors import create_detector
+from unmask.faces.images import decode_jpeg, encode_jpeg
 from unmask.faces.search import detect_faces, find_faces
 from unmask.faces.shards import ShardReader
-from unmask.splits.noise import audit_shard
-from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, Status, read_rows, read_table
+from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 

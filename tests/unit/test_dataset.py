@@ -13,7 +13,6 @@ from unmask.config import AugmentConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.tables import FACES, PROBE, read_table
 from unmask.training.backbones import ModelInput
-from unmask.training.batches import SampleId
 from unmask.training.dataset import (
     FaceDataset,
     create_score_loader,
@@ -22,6 +21,7 @@ from unmask.training.dataset import (
     loader_workers,
     treat_label_noise,
 )
+from unmask.training.sampler import SampleId
 
 INPUT = ModelInput("any", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CONFIG = TrainingConfig(batch_size=4, batches="balanced")

@@ -17,11 +17,12 @@ from scipy.special import expit
 
 from unmask.config import Config, TrackingConfig
 from unmask.evaluation.compare import ComparisonFiles, compare
-from unmask.evaluation.ensemble import Cost, build_ensemble, choose_members
+from unmask.evaluation.ensembles import Cost, build_ensemble, choose_members
 from unmask.evaluation.evaluate import EvaluationFiles, average_models, evaluate
 from unmask.evaluation.subgroups import worst_subgroup
-from unmask.faces.crops import encode_jpeg
+from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
+from unmask.files import write_json
 from unmask.tables import (
     ANSWERS,
     FACES,
@@ -30,7 +31,6 @@ from unmask.tables import (
     SPLITS,
     VIDEOS,
     read_table,
-    write_json,
     write_rows,
     write_table,
 )
@@ -60,7 +60,7 @@ class Data:
         """Write scores and run.json of a model whose logits are as far apart as `strength`."""
         splits = read_table(self.folder / "splits.parquet", SPLITS)
         roles = (splits["fold"] - fold) % FOLDS
-        role = roles.map({0: "report", 1: "select", 2: "train"})
+        role = roles.map({0: "test", 1: "val", 2: "train"})
         rng = np.random.default_rng([fold, seed, *experiment.encode()])
         scored = splits.assign(role=role)[
             (role != "train") & ~splits["video"].str.match("faceless")
@@ -187,11 +187,11 @@ def test_a_fold_without_a_model_is_answered_by_nobody(data: Data) -> None:
     answers = read_table(files.videos, ANSWERS)
     assert len(answers) == len(data.videos)
     assert (answers["answered"] == "model").sum() == FAMILIES
-    assert json.loads(files.metrics.read_text())["report"]["count"] == FAMILIES
+    assert json.loads(files.metrics.read_text())["test"]["count"] == FAMILIES
 
 
 def test_the_report_counts_the_faceless_video(evaluated: EvaluationFiles) -> None:
-    report = json.loads(evaluated.metrics.read_text())["report"]
+    report = json.loads(evaluated.metrics.read_text())["test"]
     assert report["count"] == 3 * FAMILIES + 1
     assert report["without_face"] == 1
     assert report["groups"] == FAMILIES + 1
@@ -199,10 +199,10 @@ def test_the_report_counts_the_faceless_video(evaluated: EvaluationFiles) -> Non
 
 def test_metrics_have_intervals_around_them(evaluated: EvaluationFiles) -> None:
     metrics = json.loads(evaluated.metrics.read_text())
-    for part in ("report", "select", "people", "faces"):
+    for part in ("test", "val", "people", "faces"):
         low, high = metrics[part]["intervals"]["log_loss"]
         assert low < metrics[part]["log_loss"] < high
-    assert metrics["report"]["log_loss"] < metrics["report"]["best_constant_log_loss"]
+    assert metrics["test"]["log_loss"] < metrics["test"]["constant_log_loss"]
     assert metrics["faces"]["count"] == 3 * FAMILIES * FACES_EACH
 
 
@@ -248,7 +248,7 @@ def test_groups_are_told_and_the_worst_is_named(evaluated: EvaluationFiles) -> N
 
 def test_a_group_of_few_videos_is_never_the_worst() -> None:
     large = {"by": "fps", "name": "25", "count": 50, "log_loss": 0.4}
-    large["best_constant_log_loss"] = 0.6
+    large["constant_log_loss"] = 0.6
     assert "25" in worst_subgroup([large, large | {"name": "12", "count": 9, "log_loss": 3.0}])
     assert worst_subgroup([]) == ""
 
@@ -258,7 +258,7 @@ def test_metrics_and_page_are_logged_to_the_run(data: Data, evaluated: Evaluatio
     client = mlflow.MlflowClient(job["tracking_uri"])
     found = client.get_run(job["run_id"]).data.metrics
     of_model = json.loads(evaluated.metrics.read_text())["models"]["fold1-seed1"]
-    assert found["report/log_loss"] == pytest.approx(of_model["log_loss"])
+    assert found["test/log_loss"] == pytest.approx(of_model["log_loss"])
     names = {one.path for one in client.list_artifacts(job["run_id"], "evaluation")}
     assert {"evaluation/page.html", "evaluation/losses.svg"} <= names
 
@@ -289,10 +289,10 @@ def test_experiments_are_compared_in_pairs(data: Data, evaluated: EvaluationFile
     )
     table = pd.read_csv(output.table)
     assert list(table["experiment"]) == ["good", "poor"]
-    assert (table["report_log_loss_low"] < table["report_log_loss"]).all()
+    assert (table["test_log_loss_low"] < table["test_log_loss"]).all()
     details = json.loads(output.details.read_text())
     (difference,) = details["differences"]
-    losses = table["report_log_loss"]
+    losses = table["test_log_loss"]
     assert difference["log_loss"] == pytest.approx(losses[1] - losses[0])
     assert difference["log_loss_interval"][0] > 0
     assert details["ensemble"]["bytes"] == 10 * 3 * len(details["ensemble"]["weights"])
@@ -341,7 +341,7 @@ def test_an_ensembles_report_is_answered_by_weights_that_never_saw_it() -> None:
     """One experiment is right on fold 0 as select role and wrong on it as report role."""
     rng = np.random.default_rng(1)
     rows = []
-    for fold, role in ((0, "report"), (0, "select")):
+    for fold, role in ((0, "test"), (0, "val")):
         for number in range(60):
             label = ("REAL", "FAKE")[number % 2]
             rows.append({"fold": fold, "role": role, "part": "p", "label": label, "group": "g"})
@@ -349,7 +349,7 @@ def test_an_ensembles_report_is_answered_by_weights_that_never_saw_it() -> None:
     videos = pd.DataFrame(rows)
     sign = np.where(videos["label"] == "FAKE", 1.0, -1.0)
     good = 0.5 * sign + rng.normal(0, 0.1, 120)
-    traitor = np.where(videos["role"] == "select", 3 * sign, -3 * sign)
+    traitor = np.where(videos["role"] == "val", 3 * sign, -3 * sign)
     predictions = {
         name: videos.assign(logit=odds, log_odds=odds, probability=expit(odds))
         for name, odds in (("good", good), ("traitor", traitor))
@@ -359,5 +359,5 @@ def test_an_ensembles_report_is_answered_by_weights_that_never_saw_it() -> None:
     assert ensemble is not None
     assert ensemble.weights["traitor"] > 0.9
     wrong = (ensemble.predictions["probability"] > 0.5) != (ensemble.predictions["label"] == "FAKE")
-    assert set(ensemble.predictions["role"]) == {"report"}
+    assert set(ensemble.predictions["role"]) == {"test"}
     assert wrong.all()

@@ -14,23 +14,22 @@ import pandas as pd
 import pytest
 
 from unmask.config import LimitsConfig, TrainingConfig
-from unmask.evaluation import overview
-from unmask.evaluation.augmentations import explore_augmentations
-from unmask.evaluation.explore import (
-    choose_pairs,
+from unmask.explore import figures as overview
+from unmask.explore.augmentations import explore_augmentations
+from unmask.explore.data import (
     explore_costs,
     explore_faces,
-    explore_pairs,
     explore_videos,
     faces_by_video,
     families_of,
     storage_of,
     times_of,
 )
-from unmask.evaluation.figures import save
-from unmask.evaluation.pages import metadata_page, small_clip
+from unmask.explore.pairs import choose_pairs, explore_pairs, small_clip
+from unmask.report.pages import metadata_page
+from unmask.report.style import save
 from unmask.tables import FACES, VIDEOS, read_table, write_table
-from unmask.training.augment import NAMES
+from unmask.training.augmentation import NAMES
 from unmask.videos.ledger import write_ledger
 from unmask.videos.source import VideoFile
 

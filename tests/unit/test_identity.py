@@ -8,8 +8,8 @@ import pytest
 
 from unmask.config import FacesConfig, SplitConfig
 from unmask.errors import UnmaskError
-from unmask.faces.crops import encode_jpeg
 from unmask.faces.identity import create_embedder, embed_shard
+from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
 from unmask.splits.groups import group_by_identity
 from unmask.tables import FACES, IDENTITIES, read_table, write_table

@@ -20,9 +20,10 @@ import pytest
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.tables import CROPPED, PROBE, Status, read_rows
+from unmask.tables import CROPPED, PROBE, read_rows
 from unmask.videos import frames, probe, stream
 from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

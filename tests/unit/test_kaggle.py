@@ -22,13 +22,12 @@ from scipy.special import expit, logit
 
 from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.evaluation.calibrate import Calibration
-from unmask.evaluation.readout import Readout
-from unmask.faces.crops import Crop, decode_jpeg
+from unmask.faces.crops import Crop
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
-from unmask.kaggle import predict as prediction
-from unmask.kaggle.predict import (
+from unmask.inference.calibrate import Calibration
+from unmask.inference.predictor import (
     CONFIG,
     MANIFEST,
     Bundle,
@@ -36,20 +35,24 @@ from unmask.kaggle.predict import (
     answer_videos,
     check_files,
     choose_device,
-    fewer_frames,
     load_bundle,
-    main,
     member_logits,
+    prepare_video,
+    runs_on,
+)
+from unmask.inference.scoring_head import Readout
+from unmask.kaggle import submission as prediction
+from unmask.kaggle.submission import (
+    fewer_frames,
+    main,
     parse_duration,
     predict,
-    prepare_video,
     read_sample,
-    runs_on,
     write_submission,
 )
 from unmask.tables import FACES, read_table
 from unmask.training.backbones import create_backbone
-from unmask.training.storage import save_model
+from unmask.training.model_file import save_model
 
 MakeVideo = Callable[..., Path]
 
@@ -269,7 +272,7 @@ def test_a_submission_is_read_back(tmp_path: Path) -> None:
 
 def test_prediction_needs_nothing_that_kaggle_lacks() -> None:
     absent = ["snakemake", "mlflow", "pytorch_lightning", "lightning", "albumentations", "pyarrow"]
-    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.predict"
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import unmask.kaggle.submission"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -358,7 +361,7 @@ def lose_the_stop(*_: Any) -> None:
         raise RuntimeError("could not determine the shape") from None
 
 
-@pytest.mark.parametrize("where", ["_load_members", "answer_videos"])
+@pytest.mark.parametrize("where", ["load_members", "answer_videos"])
 def test_a_stop_that_a_library_loses_is_kept(
     where: str,
     bundle: Path,
@@ -376,7 +379,7 @@ def test_a_stop_that_a_library_loses_is_kept(
 
 
 def start(bundle: Path, challenge: Path, *options: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", "import sys; from unmask.kaggle.predict import main; "]
+    command = [sys.executable, "-c", "import sys; from unmask.kaggle.submission import main; "]
     command[-1] += "sys.exit(main(sys.argv[1:]))"
     command += ["--bundle", str(bundle), "--videos", str(challenge / "test_videos")]
     command += ["--sample", str(challenge / "sample_submission.csv"), "--threads", "2"]

@@ -9,9 +9,11 @@ import unmask
 from unmask.provenance import _from_imports
 
 PACKAGE = Path(unmask.__file__).parent
-STAGES = ["videos", "faces", "splits", "training", "evaluation", "kaggle"]
+STAGES = ["videos", "faces", "splits", "audits", "training", "inference", "evaluation"]
+# What each of the other rooms may import: the stages up to one, and itself.
+ABOVE = {"explore": "training", "robustness": "evaluation", "kaggle": "evaluation"}
 GROUND_FLOOR = {
-    *("errors", "config", "tables", "progress", "orphans"),
+    *("errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
     *("provenance", "tracking", "buffer"),
 }
 FRONT_DOORS = {"cli", "__main__", "plan"}
@@ -37,16 +39,18 @@ def imports_of(module: str) -> set[str]:
 def allowed(module: str) -> set[str]:
     if module in FRONT_DOORS:
         return set(MODULES)
-    if module not in GROUND_FLOOR and "." in module:
-        position = STAGES.index(module.partition(".")[0])
-        behind = {m for m in MODULES if m.partition(".")[0] in STAGES[: position + 1]}
-        return behind | GROUND_FLOOR
+    room = module.partition(".")[0]
+    if module not in GROUND_FLOOR and room != "report" and "." in module:
+        rooms = {room, "report", *STAGES[: STAGES.index(ABOVE.get(room, room)) + 1]}
+        return {m for m in MODULES if m.partition(".")[0] in rooms} | GROUND_FLOOR
+    if room == "report":
+        return {m for m in MODULES if m.startswith("report.")} | GROUND_FLOOR
     return GROUND_FLOOR
 
 
 def test_the_package_is_made_of_the_stages_and_the_ground_floor() -> None:
     top = {module.partition(".")[0] for module in MODULES}
-    assert top == {*STAGES, *GROUND_FLOOR, *FRONT_DOORS, "demo"}
+    assert top == {*STAGES, *ABOVE, "report", *GROUND_FLOOR, *FRONT_DOORS, "demo"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -70,4 +74,5 @@ def test_imports_are_written_so_that_provenance_follows_them(module: str) -> Non
 
 
 def test_tables_and_config_need_nothing_but_errors() -> None:
-    assert imports_of("config") | imports_of("tables") == {"errors"}
+    assert imports_of("config") == {"errors"}
+    assert imports_of("tables") == {"errors", "files"}

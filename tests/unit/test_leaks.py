@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.config import SplitConfig
-from unmask.errors import UnmaskError
-from unmask.faces.identity import embed_shard
-from unmask.splits.audits import straddling_families
-from unmask.splits.leaks import (
+from unmask.audits.leaks import (
     LeakFiles,
     audit_leaks,
     near_duplicates,
     same_files,
     same_names,
 )
-from unmask.tables import LEAKS, SPLITS, VIDEOS, Status, read_table, write_table
+from unmask.config import SplitConfig
+from unmask.errors import UnmaskError
+from unmask.faces.identity import embed_shard
+from unmask.splits.checks import straddling_families
+from unmask.tables import LEAKS, SPLITS, VIDEOS, read_table, write_table
+from unmask.vocabulary import Status
 
 
 def audited(

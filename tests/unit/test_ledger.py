@@ -9,9 +9,10 @@ import pytest
 
 from unmask.config import LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.tables import CROPPED, PROBE, VIDEOS, Status, read_table, write_table
+from unmask.tables import CROPPED, PROBE, VIDEOS, read_table, write_table
 from unmask.videos.ledger import join_ledger, write_ledger
 from unmask.videos.probe import probe_shard
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

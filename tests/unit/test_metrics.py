@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 
-from unmask.evaluation.bootstrap import (
+from unmask.evaluation.compare import paired_difference
+from unmask.evaluation.intervals import (
     interval,
     mean_interval,
     metric_intervals,
@@ -19,10 +20,9 @@ from unmask.evaluation.bootstrap import (
     resampling,
     row_losses,
 )
-from unmask.evaluation.compare import paired_difference
 from unmask.evaluation.metrics import (
-    best_constant_log_loss,
     binary_metrics,
+    constant_log_loss,
     decompose_log_loss,
 )
 
@@ -40,7 +40,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     fpr, tpr, _ = sklearn_metrics.roc_curve(labels, answers, drop_intermediate=False)
     expected = {
         "log_loss": -np.log(right).mean(),
-        "best_constant_log_loss": best_constant_log_loss(labels),
+        "constant_log_loss": constant_log_loss(labels),
         "roc_auc": sklearn_metrics.roc_auc_score(labels, answers),
         "average_precision": sklearn_metrics.average_precision_score(labels, answers),
         "accuracy": np.mean((answers > 0.5) == labels),
@@ -62,14 +62,14 @@ def test_a_certain_wrong_answer_costs_much_but_not_everything() -> None:
 def test_no_constant_beats_the_best_constant(fakes: int, reals: int, constant: float) -> None:
     assume(fakes + reals)
     labels = np.repeat([1.0, 0.0], [fakes, reals])
-    best = best_constant_log_loss(labels)
+    best = constant_log_loss(labels)
     assert best <= log_loss(labels, np.full(len(labels), constant)) + 1e-9
     rate = np.clip(labels.mean(), 1e-12, 1 - 1e-12)
     assert best == pytest.approx(log_loss(labels, np.full(len(labels), rate)), abs=1e-9)
 
 
 def test_the_best_constant_of_even_labels_is_log_two() -> None:
-    assert best_constant_log_loss(np.array([0.0, 1, 1, 0])) == pytest.approx(math.log(2))
+    assert constant_log_loss(np.array([0.0, 1, 1, 0])) == pytest.approx(math.log(2))
 
 
 def test_the_error_rate_is_equal_where_misses_are_as_many_as_alarms() -> None:
@@ -102,7 +102,7 @@ def test_the_log_loss_is_what_its_parts_say() -> None:
     for slope, costs in ((1.0, (0, 0.01)), (4.0, (0.3, 2))):
         answers = expit(slope * logits)
         parts = decompose_log_loss(labels, answers)
-        total = best_constant_log_loss(labels) - parts["discrimination"] + parts["miscalibration"]
+        total = constant_log_loss(labels) - parts["discrimination"] + parts["miscalibration"]
         assert log_loss(labels, answers) == pytest.approx(total)
         assert costs[0] <= parts["miscalibration"] <= costs[1]
 

@@ -11,11 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clips import encode_video
-from unmask.config import Config, FacesConfig
-from unmask.evaluation.noise import choose_pairs, report_labels
-from unmask.faces.cropping import crop_shard
-from unmask.faces.shards import ShardReader
-from unmask.splits.noise import (
+from unmask.audits.label_noise import (
     MIN_CHANGED_SHARE,
     aligned_pair,
     audit_shard,
@@ -23,19 +19,14 @@ from unmask.splits.noise import (
     match_original,
     with_verdicts,
 )
-from unmask.tables import (
-    CROPPED,
-    FACES,
-    NOISE,
-    PROBE,
-    SPLITS,
-    Verdict,
-    read_rows,
-    read_table,
-    write_table,
-)
+from unmask.audits.label_noise_report import choose_pairs, report_labels
+from unmask.config import Config, FacesConfig
+from unmask.faces.cropping import crop_shard
+from unmask.faces.shards import ShardReader
+from unmask.tables import CROPPED, FACES, NOISE, PROBE, SPLITS, read_rows, read_table, write_table
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
+from unmask.vocabulary import Verdict
 
 Picture = NDArray[np.uint8]
 Row = dict[str, Any]

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.training.backbones import create_backbone
-from unmask.training.optim import (
-    binary_cross_entropy,
-    class_weights,
+from unmask.training.losses import binary_cross_entropy, class_weights, prior_shift, smoothed
+from unmask.training.optimizers import (
     create_optimizer,
     create_schedule,
     frozen_statistics,
-    prior_shift,
     sharpness_aware,
-    smoothed,
 )
 
 CONFIG = TrainingConfig(backbone="test_resnet", weights="none", image_size=32)

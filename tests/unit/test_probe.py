@@ -13,8 +13,9 @@ import pytest
 
 from ffprobe import assert_like_ffprobe
 from unmask.config import LimitsConfig
-from unmask.tables import PROBE, Status, read_table
+from unmask.tables import PROBE, read_table
 from unmask.videos.probe import probe_shard
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

@@ -20,15 +20,15 @@ STAGES = [
     "faces.cropping",
     "faces.identity",
     "splits.folds",
-    "splits.leaks",
-    "splits.noise",
+    "audits.leaks",
+    "audits.label_noise",
     "training.fit",
-    "evaluation.score",
+    "inference.score",
     "evaluation.evaluate",
-    "evaluation.noise",
-    "evaluation.detectors",
+    "audits.label_noise_report",
+    "audits.detectors",
     "kaggle.bundle",
-    "kaggle.predict",
+    "kaggle.submission",
 ]
 
 
@@ -73,7 +73,7 @@ def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
         "videos.stream",
     } <= crops
     assert not any(name.startswith("training") for name in crops)
-    assert "training.augment" in imported_modules("training.fit")
+    assert "training.augmentation" in imported_modules("training.fit")
 
 
 def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, str]]) -> None:
@@ -83,9 +83,17 @@ def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, s
 @pytest.mark.parametrize(
     ("edited", "changed", "unchanged"),
     [
-        ("videos/source.py", {"videos.probe", "kaggle.predict"}, {"videos.ledger", "splits.folds"}),
-        ("faces/tracks.py", {"faces.cropping", "kaggle.predict"}, {"videos.probe", "splits.folds"}),
-        ("training/augment.py", {"training.fit"}, {"kaggle.predict", "faces.cropping"}),
+        (
+            "videos/source.py",
+            {"videos.probe", "kaggle.submission"},
+            {"videos.ledger", "splits.folds"},
+        ),
+        (
+            "faces/tracks.py",
+            {"faces.cropping", "kaggle.submission"},
+            {"videos.probe", "splits.folds"},
+        ),
+        ("training/augmentation.py", {"training.fit"}, {"kaggle.submission", "faces.cropping"}),
         ("demo.py", set(), set(STAGES)),
         ("cli.py", set(), set(STAGES)),
     ],

@@ -13,19 +13,20 @@ import pandas as pd
 import pytest
 
 from ffprobe import assert_like_ffprobe
+from unmask.audits.shortcuts import find_shortcuts
 from unmask.config import Config, FacesConfig, FramesConfig
-from unmask.evaluation.shifting import shift_video
-from unmask.evaluation.shifts import SHIFTS
 from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import find_faces
+from unmask.robustness.shifted_clips import shift_video
+from unmask.robustness.shifts import SHIFTS
 from unmask.splits.folds import assign_folds, choose_seed
 from unmask.splits.groups import group_videos
-from unmask.splits.shortcuts import find_shortcuts
-from unmask.tables import PROBE, Label, Status
+from unmask.tables import PROBE
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, read_metadata
+from unmask.vocabulary import Label, Status
 
 ROOT = Path(os.environ.get("UNMASK_REAL_DATA", "../shared/data"))
 

@@ -16,14 +16,15 @@ from clips import encode_video
 from conftest import write_part
 from unmask.config import AuditsConfig, Config, TrackingConfig
 from unmask.errors import UnmaskError
-from unmask.evaluation.calibrate import Calibration
-from unmask.evaluation.further_scores import score_set, score_shifts
-from unmask.evaluation.readout import Readout
-from unmask.evaluation.robustness import evaluate_shifts
-from unmask.evaluation.sets import evaluate_sets
-from unmask.evaluation.shifting import sample_shifts, shift_shard
-from unmask.evaluation.shifts import SHIFTS
+from unmask.evaluation.external_sets import evaluate_sets
 from unmask.faces.cropping import crop_shard
+from unmask.files import write_json
+from unmask.inference.calibrate import Calibration
+from unmask.inference.further_scores import score_set, score_shifts
+from unmask.inference.scoring_head import Readout
+from unmask.robustness.evaluate import evaluate_shifts
+from unmask.robustness.shifted_clips import sample_shifts, shift_shard
+from unmask.robustness.shifts import SHIFTS
 from unmask.tables import (
     SCORES,
     SHIFT_SAMPLE,
@@ -32,7 +33,6 @@ from unmask.tables import (
     SPLITS,
     VIDEOS,
     read_table,
-    write_json,
     write_table,
 )
 from unmask.tracking import create_tracking
@@ -193,15 +193,15 @@ def test_without_a_face_in_the_folds_there_is_nothing_to_shift(
 
 def test_no_shifted_crop_of_a_training_video_is_scored(shifts: Path) -> None:
     scores = read_table(shifts / "scores.parquet", SHIFT_SCORES)
-    assert set(scores["role"]) == {"select", "report"}
+    assert set(scores["role"]) == {"val", "test"}
     assert set(scores["shift"]) == set(SHIFTS)
     roles = dict(zip(scores["video"].str[4].astype(int) % 3, scores["role"], strict=True))
-    assert roles == {0: "report", 1: "select"}
+    assert roles == {0: "test", 1: "val"}
 
 
 def test_what_a_shift_takes_away_costs_the_model_that_lived_on_it(measured: dict) -> None:
     """The model knows fakes by their colour, so without colour it knows nothing."""
-    report = measured["report"]
+    report = measured["test"]
     assert set(report["shifts"]) == set(SHIFTS) - {"clean"}
     assert report["clean"]["roc_auc"] == 1
     clean, grey = report["clean"]["log_loss"], report["shifts"]["grayscale"]["log_loss"]
@@ -212,11 +212,11 @@ def test_what_a_shift_takes_away_costs_the_model_that_lived_on_it(measured: dict
 def test_a_video_whose_face_is_hidden_is_answered_with_the_prior_and_counts(
     shifts: Path, measured: dict
 ) -> None:
-    noise = measured["report"]["shifts"]["noise"]
+    noise = measured["test"]["shifts"]["noise"]
     assert noise["without_face"] == 1
-    assert noise["videos"] == measured["report"]["clean"]["videos"] == 4
+    assert noise["videos"] == measured["test"]["clean"]["videos"] == 4
     scores = read_table(shifts / "scores.parquet", SHIFT_SCORES)
-    seen = scores[(scores["shift"] == "noise") & (scores["role"] == "report")]
+    seen = scores[(scores["shift"] == "noise") & (scores["role"] == "test")]
     logits = seen.groupby("video")["logit"].mean()
     answers = {video: 1 / (1 + np.exp(-logit)) for video, logit in logits.items()}
     answers["real3.mp4"] = 0.6  # the calibration's prior
@@ -225,11 +225,11 @@ def test_a_video_whose_face_is_hidden_is_answered_with_the_prior_and_counts(
 
 
 def test_worst_mean_and_selection_score_are_those_of_the_shifts(measured: dict) -> None:
-    for role in ("report", "select"):
+    for role in ("test", "val"):
         losses = {name: one["log_loss"] for name, one in measured[role]["shifts"].items()}
         assert measured[role]["worst"] == max(losses, key=losses.__getitem__)
         assert measured[role]["mean_log_loss"] == pytest.approx(np.mean(list(losses.values())))
-    select = measured["select"]
+    select = measured["val"]
     expected = (select["clean"]["log_loss"] + select["mean_log_loss"]) / 2
     assert measured["selection_score"] == pytest.approx(expected)
 
@@ -237,11 +237,11 @@ def test_worst_mean_and_selection_score_are_those_of_the_shifts(measured: dict) 
 def test_each_shift_is_in_the_model_s_run_and_on_the_figure(trained: Path, measured: dict) -> None:
     run = json.loads((trained / f"train/tiny/{MODEL}/run.json").read_text())
     logged = mlflow.MlflowClient(run["tracking_uri"]).get_run(run["run_id"]).data.metrics
-    for name, one in measured["report"]["shifts"].items():
+    for name, one in measured["test"]["shifts"].items():
         assert logged[f"shift/{name}/log_loss"] == pytest.approx(one["log_loss"])
     assert logged["shift/selection_score"] == pytest.approx(measured["selection_score"])
     svg = (trained / "evaluation/tiny/shifts.svg").read_text()
-    assert all(f"<!-- {name}" in svg for name in measured["report"]["shifts"])
+    assert all(f"<!-- {name}" in svg for name in measured["test"]["shifts"])
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.Da
     reals = sets.loc["reals"]
     assert (reals["videos"], reals["fake"], reals["without_face"]) == (3, 0, 1)
     assert np.isnan(reals["roc_auc"])
-    assert reals["best_constant_log_loss"] == pytest.approx(0, abs=1e-9)
+    assert reals["constant_log_loss"] == pytest.approx(0, abs=1e-9)
     scores = read_table(trained / f"sets/reals/scores/tiny/{MODEL}.parquet", SCORES)
     assert set(scores["video"]) == {"one.mp4", "two.mp4"}
     logits = scores.groupby("video")["logit"].mean().to_list()
@@ -300,7 +300,7 @@ def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.Da
 def test_a_set_of_both_labels_has_an_auc_and_known_files_are_counted(sets: pd.DataFrame) -> None:
     both = sets.loc["both"]
     assert both["roc_auc"] == 1
-    assert both["best_constant_log_loss"] == pytest.approx(np.log(2))
+    assert both["constant_log_loss"] == pytest.approx(np.log(2))
     assert (both["videos"], both["also_in_data"]) == (2, 1)
     assert sets.loc["reals", "also_in_data"] == 0
 

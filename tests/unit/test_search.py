@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scenes import FACE_HEIGHT, SIZE, Head, Picture, film, mood_at, paste, sway
 
 from unmask.config import FacesConfig
-from unmask.faces.crops import crop_faces, decode_jpeg
+from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import Detections, Detector, create_detector
+from unmask.faces.images import decode_jpeg
 from unmask.faces.search import Search, detect_faces, find_faces
 from unmask.faces.tracks import iou
 from unmask.videos.frames import Frame

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from clips import PORTRAIT
 from unmask.config import Config
-from unmask.evaluation.shifting import choose_families, encode_shifts, shift_shard
-from unmask.evaluation.shifts import SHIFTS, draw_shift
-from unmask.faces.crops import decode_jpeg
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
+from unmask.robustness.shifted_clips import choose_families, encode_shifts, shift_shard
+from unmask.robustness.shifts import SHIFTS, draw_shift
 from unmask.tables import (
     PROBE,
     SHIFT_SAMPLE,
     SHIFTED_FACES,
     SHIFTED_VIDEOS,
-    Status,
     read_table,
     write_table,
 )
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import first_frames
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 Pictures = NDArray[np.uint8]

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from unmask.audits.shortcuts import _area, audit_shortcuts, find_shortcuts
 from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
-from unmask.splits.shortcuts import _area, audit_shortcuts, find_shortcuts
 from unmask.tables import SPLITS, VIDEOS, write_table
 
 FAMILIES, FAKES = 60, 3

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmask.errors import UnmaskError
-from unmask.tables import Label, Status
 from unmask.videos.source import chunk_of, find_parts, read_metadata, shard_entries, shards_of
+from unmask.vocabulary import Label, Status
 
 MakePart = Callable[..., Path]
 

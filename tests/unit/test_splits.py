@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
-from unmask.splits.audits import absent_parts, audit_splits
+from unmask.splits.checks import absent_parts, audit_splits
 from unmask.splits.folds import assign_folds, choose_seed, write_splits
 from unmask.splits.groups import group_videos
 from unmask.splits.roles import role_of, rows_to_choose_on, with_roles
-from unmask.tables import SPLITS, VIDEOS, Role, Status, read_table, write_table
+from unmask.tables import SPLITS, VIDEOS, read_table, write_table
+from unmask.vocabulary import Role, Status
 
 
 def dfdc_like(reals: int = 68, fakes: int = 332, seed: int = 0) -> pd.DataFrame:
@@ -229,9 +230,9 @@ def test_auto_names_the_seed_that_keeps_its_folds(tmp_path: Path) -> None:
 def test_each_video_reports_once_selects_once_and_trains_otherwise(folds: int) -> None:
     for fold_of_video in range(folds):
         roles = [role_of(fold_of_video, fold, folds) for fold in range(folds)]
-        assert roles.count(Role.REPORT) == roles.count(Role.SELECT) == 1
+        assert roles.count(Role.TEST) == roles.count(Role.VAL) == 1
         assert roles.count(Role.TRAIN) == folds - 2
-        assert roles[fold_of_video] == Role.REPORT
+        assert roles[fold_of_video] == Role.TEST
 
 
 def test_roles_of_a_fold_are_disjoint_and_complete(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_roles_of_a_fold_are_disjoint_and_complete(tmp_path: Path) -> None:
     roles = with_roles(splits, 4, 5)
     by_fold = roles.groupby("fold")["role"].unique().map(list).to_dict()
     train = [Role.TRAIN]
-    assert by_fold == {0: [Role.SELECT], 1: train, 2: train, 3: train, 4: [Role.REPORT]}
+    assert by_fold == {0: [Role.VAL], 1: train, 2: train, 3: train, 4: [Role.TEST]}
     assert len(roles) == len(splits)
 
 
@@ -247,14 +248,14 @@ def test_nothing_can_be_chosen_on_the_report_role(tmp_path: Path) -> None:
     splits, _ = split(dfdc_like(), tmp_path)
     roles = with_roles(splits, 0, 5)
     with pytest.raises(ValueError, match="the report role never trains or selects"):
-        rows_to_choose_on(roles, Role.REPORT)
-    chosen_on = pd.concat([rows_to_choose_on(roles, role) for role in (Role.TRAIN, Role.SELECT)])
+        rows_to_choose_on(roles, Role.TEST)
+    chosen_on = pd.concat([rows_to_choose_on(roles, role) for role in (Role.TRAIN, Role.VAL)])
     reported = roles.drop(chosen_on.index)
-    assert set(reported["role"]) == {Role.REPORT}
+    assert set(reported["role"]) == {Role.TEST}
     assert not set(reported["group"]) & set(chosen_on["group"])
 
 
-@pytest.mark.parametrize(("fold", "role"), [(2, "report"), (1, "select")])
+@pytest.mark.parametrize(("fold", "role"), [(2, "test"), (1, "val")])
 def test_a_role_without_a_label_is_refused(fold: int, role: str) -> None:
     splits = pd.DataFrame(
         {"label": ["REAL", "FAKE"] * 3, "fold": [0, 0, 1, 1, 2, 2]}, index=range(6)

@@ -15,9 +15,10 @@ import pytest
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.faces import cropping
 from unmask.faces.search import Search
-from unmask.tables import VIDEOS, Status, read_rows
+from unmask.tables import VIDEOS, read_rows
 from unmask.videos import frames, probe, stream
 from unmask.videos.ledger import write_ledger
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

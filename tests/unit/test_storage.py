@@ -10,7 +10,7 @@ from torch import nn
 from unmask.config import Precision, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.training.backbones import create_backbone
-from unmask.training.storage import half_bytes, load_model, save_model, saved_bytes
+from unmask.training.model_file import half_bytes, load_model, save_model, saved_bytes
 
 TINY = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=32)
 

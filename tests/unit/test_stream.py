@@ -20,12 +20,13 @@ from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces import cropping
 from unmask.faces.cropping import crop_shard
-from unmask.faces.crops import decode_jpeg
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.tables import FACES, PROBE, Status, read_rows, write_rows
+from unmask.tables import FACES, PROBE, read_rows, write_rows
 from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import SampledVideo, read_stream, write_stream
+from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]

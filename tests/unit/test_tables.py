@@ -8,20 +8,20 @@ import pandas as pd
 import pytest
 
 from unmask.errors import UnmaskError
+from unmask.files import atomic_path
 from unmask.tables import (
     CROPPED,
     FACES,
     PROBE,
     SPLITS,
-    Status,
     Table,
-    atomic_path,
     read_rows,
     read_table,
     read_tables,
     write_rows,
     write_table,
 )
+from unmask.vocabulary import Status
 
 
 @pytest.fixture

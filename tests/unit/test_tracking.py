@@ -66,7 +66,7 @@ def train(tracking: Path, name: str, steps: range, run_id: str | None = None) ->
     note = tracking.with_name(f"{name}.txt")
     note.write_text(name)
     with start_training_run(tracking, name, {"job": name, "rate": 0.1}, run_id) as run:
-        run.log_data({"train": FACES, "select": FACES}, Path("splits.parquet"))
+        run.log_data({"train": FACES, "val": FACES}, Path("splits.parquet"))
         logger = run.lightning_logger()
         for step, loss in losses(steps):
             logger.log_metrics({"train/loss": loss, "val/auc": float("nan")}, step)
@@ -262,7 +262,7 @@ def test_what_was_buffered_is_synced_whole_and_once(
     figures = {tmp_path / f"{number}.svg": "evaluation" for number in range(100)}
     for path in figures:
         path.write_text("figure")
-    log_evaluation(run, {"report/log_loss": 0.5}, figures)
+    log_evaluation(run, {"test/log_loss": 0.5}, figures)
     bundle = tmp_path / "first"
     bundle.mkdir()
     (bundle / "weights").write_text("weights")
@@ -291,7 +291,7 @@ def test_what_was_buffered_is_synced_whole_and_once(
         assert synced["params"] == {"job": "tiny-fold0-seed1", "rate": "0.1"}
         assert synced["told"] == losses(range(STEPS))
         assert synced["metrics"]["val/auc"] == STEPS
-        assert synced["metrics"]["report/log_loss"] == 1
+        assert synced["metrics"]["test/log_loss"] == 1
         assert synced["metrics"]["system/cpu_utilization_percentage"] >= 1
         assert synced["data"] == {"faces-train", "faces-select"}
         assert synced["files"] == {
@@ -382,9 +382,9 @@ def test_a_server_that_moved_is_found_by_the_environment(
         create_tracking(TrackingConfig(uri=server.uri), tracking)
         run = as_run_json(server, tracking, train(tracking, "tiny-fold0-seed1", range(2)))
     with pytest.raises(UnmaskError, match="no MLflow answers"):
-        log_evaluation(run, {"report/log_loss": 0.5}, {})
+        log_evaluation(run, {"test/log_loss": 0.5}, {})
     server.port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with server.up():
-        log_evaluation(run, {"report/log_loss": 0.5}, {})
-        assert server.everything()["metrics"]["report/log_loss"] == 1
+        log_evaluation(run, {"test/log_loss": 0.5}, {})
+        assert server.everything()["metrics"]["test/log_loss"] == 1

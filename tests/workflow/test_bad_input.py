@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from unmask.demo import DemoSummary
-from unmask.tables import VIDEOS, Status, read_table
+from unmask.tables import VIDEOS, read_table
+from unmask.vocabulary import Status
 
 from running import Workflow, roots
 

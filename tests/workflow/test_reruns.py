@@ -65,9 +65,9 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("videos/probe.py", {"probe"}, AFTER_PROBE),
         ("faces/identity.py", {"embed_faces"}, {"audit_leaks", "all"} | COSTS),
         ("splits/groups.py", {"split"}, AFTER_SPLIT),
-        ("splits/leaks.py", {"audit_leaks"}, {"all"} | COSTS),
+        ("audits/leaks.py", {"audit_leaks"}, {"all"} | COSTS),
         ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN | COSTS),
-        ("training/augment.py", {"train", "explore_augmentations"}, AFTER_TRAIN | COSTS),
+        ("training/augmentation.py", {"train", "explore_augmentations"}, AFTER_TRAIN | COSTS),
         ("training/experiments.py", {"experiments"}, {"all"}),
         (
             "evaluation/figures.py",
@@ -75,7 +75,7 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
             AFTER_TRAIN - SCORED | COSTS,
         ),
         (
-            "evaluation/shifts.py",
+            "robustness/shifts.py",
             {"sample_shifts"},
             {"shift_faces", "score_shifts", "evaluate_shifts", "all"},
         ),

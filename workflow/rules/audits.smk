@@ -30,7 +30,7 @@ rule audit_labels:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        code=source_digest("splits.noise"),
+        code=source_digest("audits.label_noise"),
     shell:
         r"""
         python -m unmask audit-labels \
@@ -79,7 +79,7 @@ rule report_labels:
         runtime=growing(20),
     params:
         settings=noise_settings(),
-        code=source_digest("evaluation.noise"),
+        code=source_digest("audits.label_noise_report"),
     shell:
         r"""
         python -m unmask report-labels \
@@ -128,7 +128,7 @@ rule compare_detectors:
         runtime=growing(120),
     params:
         settings=detector_settings(),
-        code=source_digest("evaluation.detectors"),
+        code=source_digest("audits.detectors"),
     shell:
         r"""
         python -m unmask compare-detectors \

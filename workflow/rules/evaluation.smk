@@ -39,7 +39,7 @@ rule score:
         runtime=growing(240),
     params:
         settings=training_settings,
-        code=source_digest("evaluation.score"),
+        code=source_digest("inference.score"),
     shell:
         r"""
         python -m unmask score \

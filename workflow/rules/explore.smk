@@ -86,7 +86,7 @@ rule explore_videos:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=source_digest("evaluation.explore"),
+        code=source_digest("explore.data"),
     shell:
         r"""
         python -m unmask explore-videos \
@@ -140,7 +140,7 @@ rule explore_faces:
         mem_mb=growing(4000),
         runtime=growing(20),
     params:
-        code=source_digest("evaluation.explore"),
+        code=source_digest("explore.data"),
     shell:
         r"""
         python -m unmask explore-faces \
@@ -176,7 +176,7 @@ rule explore_augmentations:
         runtime=growing(20),
     params:
         settings=augmentation_settings(),
-        code=source_digest("evaluation.augmentations"),
+        code=source_digest("explore.augmentations"),
     shell:
         r"""
         python -m unmask explore-augmentations \
@@ -212,7 +212,7 @@ rule explore_pairs:
         runtime=growing(20),
     params:
         settings=settings("limits"),
-        code=source_digest("evaluation.explore"),
+        code=source_digest("explore.pairs"),
     shell:
         r"""
         python -m unmask explore-pairs \
@@ -245,7 +245,7 @@ rule explore_shortcuts:
         mem_mb=growing(1000),
         runtime=growing(20),
     params:
-        code=source_digest("evaluation.explore"),
+        code=source_digest("explore.data"),
     shell:
         r"""
         python -m unmask explore-shortcuts \
@@ -278,7 +278,7 @@ rule explore_costs:
         mem_mb=growing(1000),
         runtime=growing(20),
     params:
-        code=source_digest("evaluation.explore"),
+        code=source_digest("explore.data"),
     shell:
         r"""
         python -m unmask explore-costs \

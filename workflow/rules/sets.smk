@@ -64,7 +64,7 @@ rule score_set:
         runtime=growing(240),
     params:
         settings=training_settings,
-        code=source_digest("evaluation.further_scores"),
+        code=source_digest("inference.further_scores"),
     shell:
         r"""
         python -m unmask score-set \
@@ -120,7 +120,7 @@ rule evaluate_sets:
         runtime=growing(30),
     params:
         names=list(SETS),
-        code=source_digest("evaluation.sets"),
+        code=source_digest("evaluation.external_sets"),
     shell:
         r"""
         python -m unmask evaluate-sets \

@@ -33,7 +33,7 @@ rule sample_shifts:
     params:
         folds=ASKED_FOLDS,
         settings=shift_settings("shift_videos"),
-        code=source_digest("evaluation.shifting"),
+        code=source_digest("robustness.shifted_clips"),
     shell:
         r"""
         python -m unmask sample-shifts \
@@ -67,7 +67,7 @@ rule shift_faces:
         runtime=growing(240),
     params:
         settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
-        code=source_digest("evaluation.shifting"),
+        code=source_digest("robustness.shifted_clips"),
     shell:
         r"""
         python -m unmask shift-faces \
@@ -105,7 +105,7 @@ rule score_shifts:
         runtime=growing(240),
     params:
         settings=training_settings,
-        code=source_digest("evaluation.further_scores"),
+        code=source_digest("inference.further_scores"),
     shell:
         r"""
         python -m unmask score-shifts \
@@ -154,7 +154,7 @@ rule evaluate_shifts:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        code=source_digest("evaluation.robustness"),
+        code=source_digest("robustness.evaluate"),
     shell:
         r"""
         python -m unmask evaluate-shifts \

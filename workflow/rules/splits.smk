@@ -85,7 +85,7 @@ rule audit_leaks:
         runtime=growing(60),
     params:
         settings=settings("split"),
-        code=source_digest("splits.leaks"),
+        code=source_digest("audits.leaks"),
     shell:
         r"""
         python -m unmask audit-leaks \
@@ -120,7 +120,7 @@ rule audit_shortcuts:
         runtime=growing(60),
     params:
         settings=settings("seed", "audits"),
-        code=source_digest("splits.shortcuts"),
+        code=source_digest("audits.shortcuts"),
     shell:
         r"""
         python -m unmask audit-shortcuts \

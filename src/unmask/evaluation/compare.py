@@ -14,7 +14,9 @@ import pandas as pd
 
 from unmask.config import Config
 from unmask.evaluation import figures
-from unmask.evaluation.bootstrap import (
+from unmask.evaluation.ensembles import KEY, Cost, build_ensemble
+from unmask.evaluation.evaluate import metrics_with_intervals
+from unmask.evaluation.intervals import (
     Interval,
     interval,
     mean_interval,
@@ -22,11 +24,12 @@ from unmask.evaluation.bootstrap import (
     resampling,
     row_losses,
 )
-from unmask.evaluation.ensemble import KEY, Cost, build_ensemble
-from unmask.evaluation.evaluate import metrics_with_intervals
 from unmask.evaluation.metrics import binary_metrics
-from unmask.evaluation.pages import comparison_page
-from unmask.tables import PREDICTIONS, Label, Role, atomic_path, read_table, write_json
+from unmask.files import atomic_path, write_json
+from unmask.report.pages import comparison_page
+from unmask.report.style import save
+from unmask.tables import PREDICTIONS, read_table
+from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +131,9 @@ def compare(
         content["experiment"]: read_table(path, PREDICTIONS)
         for content, path in zip(contents, predictions, strict=True)
     }
-    reports = {name: rows[rows["role"] == Role.REPORT] for name, rows in answered.items()}
+    reports = {name: rows[rows["role"] == Role.TEST] for name, rows in answered.items()}
     comparison = pd.DataFrame([_row(content) for content in contents])
-    comparison = comparison.sort_values(["select_log_loss", "experiment"], ignore_index=True)
+    comparison = comparison.sort_values(["val_log_loss", "experiment"], ignore_index=True)
     names = list(comparison["experiment"])
     best, resamples = (names[0], reports[names[0]]), config.evaluation.resamples
     found = [paired_difference((name, reports[name]), best, resamples) for name in names[1:]]
@@ -139,7 +142,7 @@ def compare(
     with atomic_path(output.table) as temporary:
         comparison.to_csv(temporary, index=False)
     write_json({"order": names, "differences": told, "ensemble": ensemble}, output.details)
-    figures.save(figures.comparison(comparison), output.figure)
+    save(figures.comparison(comparison), output.figure)
     with atomic_path(output.page) as temporary:
         picture = output.figure.read_bytes()
         temporary.write_text(comparison_page(comparison, told, ensemble, picture), "utf-8")
@@ -169,16 +172,16 @@ def _ensemble(
         "weights_of_folds": ensemble.weights_of_folds,
         "bytes": sum(costs[name].size for name in ensemble.weights),
         "seconds_per_video": sum(costs[name].seconds for name in ensemble.weights),
-        "report": metrics_with_intervals(ensemble.predictions, config.evaluation),
+        "test": metrics_with_intervals(ensemble.predictions, config.evaluation),
     }
 
 
 def _row(content: Mapping[str, Any]) -> dict[str, Any]:
-    report = content["report"]
-    row = {"experiment": content["experiment"], "select_log_loss": content["select"]["log_loss"]}
+    report = content["test"]
+    row = {"experiment": content["experiment"], "val_log_loss": content["val"]["log_loss"]}
     for name, value in report.items():
         if name != "intervals":
-            row[f"report_{name}"] = value
+            row[f"test_{name}"] = value
         if (ends := report["intervals"].get(name)) is not None:
-            row[f"report_{name}_low"], row[f"report_{name}_high"] = ends
+            row[f"test_{name}_low"], row[f"test_{name}_high"] = ends
     return row

@@ -20,14 +20,16 @@ from scipy.special import expit
 
 from unmask.config import EvaluationConfig
 from unmask.evaluation import figures
-from unmask.evaluation.aggregate import FaceLogits
-from unmask.evaluation.bootstrap import metric_intervals, resampling
-from unmask.evaluation.calibrate import identity
-from unmask.evaluation.fitting import fit_readout
+from unmask.evaluation.intervals import metric_intervals, resampling
 from unmask.evaluation.metrics import binary_metrics
-from unmask.evaluation.pages import experiment_page
-from unmask.evaluation.readout import Readout
 from unmask.evaluation.subgroups import describe_videos, measure_subgroups, worst_subgroup
+from unmask.files import atomic_path, write_json
+from unmask.inference.aggregate import FaceLogits
+from unmask.inference.calibrate import identity
+from unmask.inference.fitting import fit_readout
+from unmask.inference.scoring_head import Readout
+from unmask.report.pages import experiment_page
+from unmask.report.style import save
 from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
     ANSWERS,
@@ -36,16 +38,12 @@ from unmask.tables import (
     SCORES,
     SPLITS,
     VIDEOS,
-    Answered,
-    Label,
-    Role,
-    atomic_path,
     read_table,
     read_tables,
-    write_json,
     write_table,
 )
 from unmask.tracking import log_evaluation
+from unmask.vocabulary import Answered, Label, Role
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ class EvaluationFiles:
 
     @property
     def calibration(self) -> Path:
-        """JSON: the readout of each model, by its name, see `unmask.evaluation.readout`."""
+        """JSON: the readout of each model, by its name, see `unmask.inference.scoring_head`."""
         return self.folder / "calibration.json"
 
     @property
@@ -157,7 +155,7 @@ def evaluate(
         [average_models([one.faces for one in of]) for of in of_folds.values()], ignore_index=True
     )
     predictions = pd.concat(videos.values(), ignore_index=True)
-    report = predictions[predictions["role"] == Role.REPORT]
+    report = predictions[predictions["role"] == Role.TEST]
     all_videos = read_table(ledger, VIDEOS)
     index = read_tables(indices, FACES, _INDEX)
     described = describe_videos(report, all_videos, index)
@@ -165,9 +163,9 @@ def evaluate(
 
     metrics: dict[str, Any] = {
         "experiment": jobs[0]["experiment"],
-        "report": metrics_with_intervals(report, config),
-        "select": metrics_with_intervals(predictions[predictions["role"] == Role.SELECT], config),
-        "report_uncalibrated": _uncalibrated(videos, jobs),
+        "test": metrics_with_intervals(report, config),
+        "val": metrics_with_intervals(predictions[predictions["role"] == Role.VAL], config),
+        "test_uncalibrated": _uncalibrated(videos, jobs),
         "people": metrics_with_intervals(_people(faces, report), config),
         "faces": metrics_with_intervals(_labelled(faces, report), config),
         "subgroups": groups,
@@ -188,21 +186,21 @@ def evaluate(
         temporary.write_text(experiment_page(metrics, pictures), encoding="utf-8")
     for job in jobs:
         of_model = metrics["models"][job["model"]]
-        logged = {f"report/{name}": value for name, value in of_model.items() if value is not None}
+        logged = {f"test/{name}": value for name, value in of_model.items() if value is not None}
         written = (files.metrics, files.page, *drawn)
         log_evaluation(job, logged, dict.fromkeys(written, "evaluation"))
     _tell(metrics)
 
 
 def _tell(metrics: Mapping[str, Any]) -> None:
-    report = metrics["report"]
+    report = metrics["test"]
     low, high = report["intervals"]["log_loss"]
     logger.info(
         "%s: report log loss %.4f (%s to %s; best constant %.4f), AUC %s, %d videos",
         metrics["experiment"],
         report["log_loss"],
         *("?" if end is None else f"{end:.4f}" for end in (low, high)),
-        report["best_constant_log_loss"],
+        report["constant_log_loss"],
         "?" if report["roc_auc"] is None else f"{report['roc_auc']:.4f}",
         report["count"],
     )
@@ -243,7 +241,7 @@ def answer_videos(
     asked = with_roles(splits, fold, job["folds"])
     asked = asked[asked["role"] != Role.TRAIN].assign(fold=fold)
 
-    select, select_videos = number_faces(rows_to_choose_on(scored, Role.SELECT))
+    select, select_videos = number_faces(rows_to_choose_on(scored, Role.VAL))
     known = select_videos.merge(asked, on=_VIDEO, how="left")
     fitted = fit_readout(select, _is_fake(known), known["group"].to_numpy(), assumed, config)
     readout = fitted.readout
@@ -258,7 +256,7 @@ def answer_videos(
     answers["log_odds"] = answers.pop("held_out").fillna(answers["log_odds"])
     answers["probability"] = expit(answers["log_odds"])
 
-    report = scored[scored["role"] == Role.REPORT].drop(columns="role").reset_index(drop=True)
+    report = scored[scored["role"] == Role.TEST].drop(columns="role").reset_index(drop=True)
     report["log_odds"] = readout.calibration.log_odds(report["logit"].to_numpy())
     return ModelAnswers(readout, answers, report)
 
@@ -317,7 +315,7 @@ def _metrics_of(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _of_report(videos: pd.DataFrame) -> pd.DataFrame:
-    return videos[videos["role"] == Role.REPORT]
+    return videos[videos["role"] == Role.TEST]
 
 
 def _uncalibrated(videos: Mapping[int, pd.DataFrame], jobs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -362,12 +360,12 @@ def _draw(
         "reliability.svg": figures.reliability(labels, probabilities),
         "answers.svg": figures.answers(labels, probabilities),
         "losses.svg": figures.losses(labels, probabilities),
-        "subgroups.svg": figures.subgroups(metrics["subgroups"], metrics["report"]),
+        "subgroups.svg": figures.subgroups(metrics["subgroups"], metrics["test"]),
         "confusion.svg": figures.confusion(labels, probabilities),
         "mistakes.png": figures.worst_mistakes(report, faces, shards),
     }
     paths = []
     for name, figure in drawings.items():
-        figures.save(figure, files.figure(name))
+        save(figure, files.figure(name))
         paths.append(files.figure(name))
     return paths

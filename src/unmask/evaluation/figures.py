@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,35 +15,14 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from unmask.evaluation.metrics import best_constant_log_loss, binary_metrics
-from unmask.faces.crops import decode_jpeg
+from unmask.evaluation.metrics import binary_metrics, constant_log_loss
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.tables import Label, atomic_path
+from unmask.report.style import COLORS
+from unmask.vocabulary import Label
 
-# Okabe & Ito (2008), told apart with any colour vision.
-COLORS = {Label.REAL: "#0072B2", Label.FAKE: "#D55E00"}
 _GRAY = "#666666"
 _FACES_IN_A_ROW = 6
-
-mpl.use("agg")
-mpl.rcParams.update(
-    {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.constrained_layout.use": True,
-        "font.size": 11,
-        "legend.frameon": False,
-        # Equal data give equal bytes.
-        "svg.hashsalt": "unmask",
-    }
-)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as SVG or PNG, by its suffix, without a date in it."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=144, metadata=metadata)
 
 
 def _axes(title: str, x: str, y: str, size: tuple[float, float] = (6, 4.2)) -> tuple[Figure, Axes]:
@@ -105,7 +83,7 @@ def precision_recall(labels: NDArray[np.float64], probabilities: NDArray[np.floa
 def losses(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw what the log loss is made of, and what REAL and FAKE videos cost each."""
     metrics = binary_metrics(labels, probabilities)
-    constant, loss = best_constant_log_loss(labels), float(metrics["log_loss"] or 0)
+    constant, loss = constant_log_loss(labels), float(metrics["log_loss"] or 0)
     told_apart = constant - float(metrics["discrimination"] or 0)
     cost = -np.log(np.where(labels == 1, probabilities, 1 - probabilities))
     bars = [
@@ -137,7 +115,7 @@ def subgroups(groups: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) ->
         if low is not None:
             axes.plot([low, high], [row, row], color=COLORS[Label.REAL], linewidth=2)
         axes.plot(one["log_loss"], row, "o", color=COLORS[Label.REAL])
-        axes.plot(one["best_constant_log_loss"], row, "|", color=COLORS[Label.FAKE], markersize=12)
+        axes.plot(one["constant_log_loss"], row, "|", color=COLORS[Label.FAKE], markersize=12)
     axes.axvline(report["log_loss"], color=_GRAY, linestyle=":")
     names = [f"{one['by']}: {one['name']} ({one['count']})" for one in groups]
     axes.set_yticks(range(len(groups)), names, fontsize=9)
@@ -163,7 +141,7 @@ def reliability(labels: NDArray[np.float64], probabilities: NDArray[np.float64])
 def answers(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw how the answers are spread, by label."""
     loss = binary_metrics(labels, probabilities)["log_loss"]
-    constant = best_constant_log_loss(labels)
+    constant = constant_log_loss(labels)
     title = f"Answers: log loss {loss:.3f}, best constant {constant:.3f}"
     figure, axes = _axes(title, "probability of FAKE", "videos")
     groups = [probabilities[labels == value] for value in (0, 1)]
@@ -223,8 +201,8 @@ def comparison(table: pd.DataFrame) -> Figure:
     """Draw each experiment's log loss on the report role with its 95 % interval."""
     size = (7, 1.8 + 0.4 * len(table))
     figure, axes = _axes("Experiments", "log loss on the report role", "", size)
-    ordered = table.sort_values("report_log_loss", ascending=False)
-    columns = ("report_log_loss", "report_log_loss_low", "report_log_loss_high")
+    ordered = table.sort_values("test_log_loss", ascending=False)
+    columns = ("test_log_loss", "test_log_loss_low", "test_log_loss_high")
     for row, (loss, low, high) in enumerate(zip(*(ordered[name] for name in columns), strict=True)):
         axes.plot([low, high], [row, row], color=COLORS[Label.REAL], linewidth=2)
         axes.plot(loss, row, "o", color=COLORS[Label.REAL])
@@ -236,7 +214,7 @@ def comparison(table: pd.DataFrame) -> Figure:
             ha="center",
         )
     axes.set_yticks(range(len(ordered)), list(ordered["experiment"]))
-    constant = float(table["report_best_constant_log_loss"].mean())
+    constant = float(table["test_constant_log_loss"].mean())
     axes.axvline(constant, color=COLORS[Label.FAKE], linestyle="--")
     axes.annotate(
         f"best constant answer {constant:.3f}",

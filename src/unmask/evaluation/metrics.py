@@ -1,7 +1,7 @@
 """Metrics of probabilities against labels, for one set of weights of the answers or for many.
 
 Everything is computed from how many FAKE and how many REAL answers lie at each level of
-probability. Weighted counts give the metrics of a resample (`unmask.evaluation.bootstrap`), so that
+probability. Weighted counts give the metrics of a resample (`unmask.evaluation.intervals`), so that
 a figure and its interval come from the same lines.
 """
 
@@ -122,7 +122,7 @@ def _curve_metrics(
     return {name: np.where(known, values, np.nan) for name, values in measured.items()}
 
 
-def best_constant_log_loss(labels: Floats) -> float:
+def constant_log_loss(labels: Floats) -> float:
     """Return the log loss of the constant that is best in hindsight: the entropy of the base rate.
 
     No constant answer can do better on these labels, so a model above it is worth nothing.
@@ -146,7 +146,7 @@ def decompose_log_loss(labels: Floats, probabilities: Floats) -> dict[str, float
     answered = metrics_of(count_answers(labels, probabilities))["log_loss"][0]
     isotonic = IsotonicRegression(y_min=0, y_max=1).fit_transform(probabilities, labels)
     recalibrated = metrics_of(count_answers(labels, isotonic))["log_loss"][0]
-    constant = best_constant_log_loss(labels)
+    constant = constant_log_loss(labels)
     return {
         "miscalibration": float(answered - recalibrated),
         "discrimination": float(constant - recalibrated),
@@ -162,12 +162,12 @@ def binary_metrics(labels: Floats, probabilities: Floats) -> dict[str, float | N
 
     Returns:
         See `metrics_of`, None where one label is missing, and `decompose_log_loss`;
-        `best_constant_log_loss`, the number of answers `count`, and `fake`, those to FAKE.
+        `constant_log_loss`, the number of answers `count`, and `fake`, those to FAKE.
     """
     measured = metrics_of(count_answers(labels, probabilities))
     return {
         **{name: number(values[0]) for name, values in measured.items()},
-        "best_constant_log_loss": best_constant_log_loss(labels),
+        "constant_log_loss": constant_log_loss(labels),
         **decompose_log_loss(labels, probabilities),
         "count": len(labels),
         "fake": int(labels.sum()),

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmask.evaluation.bootstrap import mean_interval, resampling, row_losses
+from unmask.evaluation.intervals import mean_interval, resampling, row_losses
 from unmask.evaluation.metrics import binary_metrics
-from unmask.tables import Label
+from unmask.vocabulary import Label
 
 _VIDEO = ["part", "video"]
 # A group of fewer videos than this is told of, but never named the worst: it would be by chance.
@@ -94,7 +94,7 @@ def _measure(by: str, name: str, rows: pd.DataFrame, resamples: int) -> dict[str
     resampled = resampling(rows["group"].to_numpy(), resamples)
     low, high = mean_interval(row_losses(labels, probabilities)["log_loss"], resampled)
     metrics = binary_metrics(labels, probabilities)
-    kept = ("fake", "log_loss", "best_constant_log_loss", "roc_auc")
+    kept = ("fake", "log_loss", "constant_log_loss", "roc_auc")
     return group | {name: metrics[name] for name in kept} | {"log_loss_interval": [low, high]}
 
 
@@ -106,5 +106,5 @@ def worst_subgroup(groups: list[dict[str, Any]]) -> str:
     worst = max(large, key=lambda one: float(one["log_loss"]))
     return (
         f"{worst['by']}: {worst['name']}, log loss {worst['log_loss']:.3f} "
-        f"(best constant {worst['best_constant_log_loss']:.3f}), {worst['count']} videos"
+        f"(best constant {worst['constant_log_loss']:.3f}), {worst['count']} videos"
     )

@@ -17,9 +17,10 @@ from unmask.faces.landmarks import create_landmarker
 from unmask.faces.search import Search, find_faces
 from unmask.faces.shards import ShardWriter, write_shard
 from unmask.progress import track
-from unmask.tables import CROPPED, FACES, PROBE, Status, read_rows, write_rows
+from unmask.tables import CROPPED, FACES, PROBE, read_rows, write_rows
 from unmask.videos.color import perceptual_hash
 from unmask.videos.stream import SampledVideo, read_stream
+from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 

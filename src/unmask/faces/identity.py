@@ -21,8 +21,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
-from unmask.faces.crops import decode_jpeg
 from unmask.faces.detectors import YuNet
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import SFACE, YUNET, packaged_weights
 from unmask.progress import track

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unmask.errors import UnmaskError
-from unmask.tables import atomic_path
+from unmask.files import atomic_path
 
 
 class ShardWriter:

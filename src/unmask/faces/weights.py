@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from unmask.errors import UnmaskError
-from unmask.tables import atomic_path
+from unmask.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

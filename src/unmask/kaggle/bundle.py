@@ -17,18 +17,19 @@ from typing import Any
 import unmask
 from unmask.config import BEST, ENSEMBLE, Config, Precision
 from unmask.errors import UnmaskError
-from unmask.evaluation.readout import Readout
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
+from unmask.files import write_json
+from unmask.inference.predictor import CONFIG, MANIFEST, Member
+from unmask.inference.scoring_head import Readout
 from unmask.kaggle import entry
 from unmask.kaggle.card import CARD, CardSources, write_card
 from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
 from unmask.kaggle.parity import Clips, Parity, measure_parity
-from unmask.kaggle.predict import CONFIG, MANIFEST, SCRIPT, Member
 from unmask.kaggle.size import check_plan, check_size
+from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
-from unmask.tables import write_json
 from unmask.tracking import register_bundle
-from unmask.training.storage import load_model, save_model
+from unmask.training.model_file import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def export_bundle(
             experiment=shipped.name,
             models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
             log_loss=report["log_loss"],
-            constant=report["best_constant_log_loss"],
+            constant=report["constant_log_loss"],
             card=CARD,
         )
         (output / "README.md").write_text(readme)
@@ -262,10 +263,10 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
                 "kaggle.experiment: there is no ensemble; it takes two experiments that train a "
                 "common fold, and one that fits kaggle.max_bytes and kaggle.seconds_per_video"
             )
-        return Shipped(ENSEMBLE, ensemble["weights"], ensemble["report"])
+        return Shipped(ENSEMBLE, ensemble["weights"], ensemble["test"])
     name = compared["order"][0] if wanted == BEST else wanted
     metrics = json.loads((evaluation / name / "metrics.json").read_text())
-    return Shipped(name, {name: 1.0}, metrics["report"], metrics["worst_subgroup"])
+    return Shipped(name, {name: 1.0}, metrics["test"], metrics["worst_subgroup"])
 
 
 def check_parity(parity: Parity, precision: Precision) -> None:

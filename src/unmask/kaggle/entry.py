@@ -91,7 +91,7 @@ def run() -> int:
         if problems:
             print(*(f"predict.py: {line}" for line in problems), sep="\n", file=sys.stderr)
             return 2
-        from unmask.kaggle.predict import main
+        from unmask.kaggle.submission import main
 
         return main(["--bundle", str(folder), *sys.argv[1:]])
 

@@ -32,7 +32,7 @@ def grade_submission(submission: Path, labels: Path) -> str:
     metrics = binary_metrics(truth.to_numpy(np.float64), answers[truth.index].to_numpy(np.float64))
     area = "?" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"
     return (
-        f"log loss {metrics['log_loss']:.4f} (best constant {metrics['best_constant_log_loss']:.4f}"
+        f"log loss {metrics['log_loss']:.4f} (best constant {metrics['constant_log_loss']:.4f}"
         f"), AUC {area}, {len(truth)} videos, {truth.sum():.0f} FAKE"
     )
 

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from unmask.faces.crops import decode_jpeg
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.kaggle.predict import Member, member_log_odds
+from unmask.inference.predictor import Member, member_log_odds
 from unmask.tables import FACES, read_tables
 
 _VIDEOS = 16

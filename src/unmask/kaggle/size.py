@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unmask.config import KaggleConfig, Precision
 from unmask.errors import UnmaskError
-from unmask.training.storage import saved_bytes
+from unmask.training.model_file import saved_bytes
 
 
 def check_plan(

@@ -23,20 +23,12 @@ from numpy.typing import NDArray
 
 from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.errors import UnmaskError
-from unmask.splits.audits import audit_splits, split_warnings
+from unmask.files import write_json
+from unmask.splits.checks import audit_splits, split_warnings
 from unmask.splits.groups import group_by_identity, group_videos
-from unmask.tables import (
-    IDENTITIES,
-    SPLITS,
-    VIDEOS,
-    Label,
-    Status,
-    read_table,
-    read_tables,
-    write_json,
-    write_table,
-)
+from unmask.tables import IDENTITIES, SPLITS, VIDEOS, read_table, read_tables, write_table
 from unmask.videos.ledger import with_file
+from unmask.vocabulary import Label, Status
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
-from unmask.tables import Label
+from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
 

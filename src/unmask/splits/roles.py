@@ -5,14 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from unmask.errors import UnmaskError
-from unmask.tables import Label, Role
+from unmask.vocabulary import Label, Role
 
 
 def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
     """Return what a video of fold `fold_of_video` is to the model of `fold`."""
     if fold_of_video == fold:
-        return Role.REPORT
-    return Role.SELECT if fold_of_video == (fold + 1) % folds else Role.TRAIN
+        return Role.TEST
+    return Role.VAL if fold_of_video == (fold + 1) % folds else Role.TRAIN
 
 
 def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
@@ -49,6 +49,6 @@ def rows_to_choose_on(table: pd.DataFrame, role: Role) -> pd.DataFrame:
     Raises:
         ValueError: the report role is asked for: a bug in the stage that calls.
     """
-    if role == Role.REPORT:
+    if role == Role.TEST:
         raise ValueError("the report role never trains or selects; take train or select")
     return table[table["role"] == role]

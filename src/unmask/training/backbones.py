@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.faces.crops import resize_crop
+from unmask.faces.images import resize_crop
 
 
 @dataclass(frozen=True)

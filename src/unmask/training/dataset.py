@@ -30,12 +30,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import TrainingConfig
-from unmask.faces.crops import decode_jpeg
+from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.tables import Label, Verdict
-from unmask.training.augment import Augmentation, Picture
+from unmask.training.augmentation import Augmentation, Picture
 from unmask.training.backbones import ModelInput
-from unmask.training.batches import (
+from unmask.training.face_masks import Face
+from unmask.training.sampler import (
     ALONE,
     BLENDED,
     Crops,
@@ -44,8 +44,8 @@ from unmask.training.batches import (
     pair_faces,
     sample_seed,
 )
-from unmask.training.blend import self_blend
-from unmask.training.outline import Face
+from unmask.training.self_blending import self_blend
+from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
 

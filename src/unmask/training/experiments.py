@@ -11,9 +11,9 @@ from torch import nn
 
 from unmask.config import Config
 from unmask.errors import UnmaskError
-from unmask.tables import atomic_path
+from unmask.files import atomic_path
 from unmask.training.backbones import create_architecture, create_backbone
-from unmask.training.storage import half_bytes
+from unmask.training.model_file import half_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -23,22 +23,12 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from unmask.config import AuditsConfig, TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.files import atomic_path, write_json
 from unmask.provenance import source_digest
 from unmask.splits.roles import rows_to_choose_on, with_roles
-from unmask.tables import (
-    FACES,
-    NOISE,
-    SPLITS,
-    Label,
-    Role,
-    atomic_path,
-    read_table,
-    read_tables,
-    write_json,
-)
+from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
 from unmask.tracking import TrainingRun, start_training_run
 from unmask.training.backbones import create_backbone
-from unmask.training.batches import HALF
 from unmask.training.dataset import (
     create_score_loader,
     create_train_loader,
@@ -46,10 +36,12 @@ from unmask.training.dataset import (
     loader_workers,
     treat_label_noise,
 )
+from unmask.training.losses import prior_shift
+from unmask.training.model_file import save_model
 from unmask.training.module import DeepfakeClassifier
-from unmask.training.optim import prior_shift
 from unmask.training.resume import Position, ResumeCheckpoint, claim, find_checkpoint
-from unmask.training.storage import save_model
+from unmask.training.sampler import HALF
+from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +170,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         if run is not None:
             resume.run_id = run.id
             trainer.logger = run.lightning_logger()
-            run.log_data({Role.TRAIN: data.train, Role.SELECT: data.select}, job.splits)
+            run.log_data({Role.TRAIN: data.train, Role.VAL: data.select}, job.splits)
 
         # 7. Fit
         last = checkpoints / "last.ckpt" if position is not None else None
@@ -239,13 +231,13 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
     faces = labelled_faces(read_tables(job.indices, FACES), roles)
     train, select = (
-        rows_to_choose_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.SELECT)
+        rows_to_choose_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.VAL)
     )
     labelled = len(train)
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
-    has_labels = {Role.SELECT: select["label"].nunique() == len(Label)}
+    has_labels = {Role.VAL: select["label"].nunique() == len(Label)}
     if config.batches == "self_blended":
         has_labels[Role.TRAIN] = bool((train["label"] == Label.REAL).any())
     else:

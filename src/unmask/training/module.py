@@ -18,17 +18,15 @@ from torch.optim import Optimizer
 
 from unmask.config import TrainingConfig
 from unmask.training.backbones import ModelInput
-from unmask.training.batches import sample_seed
 from unmask.training.dataset import Batch
-from unmask.training.optim import (
-    binary_cross_entropy,
-    class_weights,
+from unmask.training.losses import binary_cross_entropy, class_weights, smoothed
+from unmask.training.optimizers import (
     create_optimizer,
     create_schedule,
     frozen_statistics,
     sharpness_aware,
-    smoothed,
 )
+from unmask.training.sampler import sample_seed
 
 
 class DeepfakeClassifier(pl.LightningModule):

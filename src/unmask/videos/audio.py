@@ -19,11 +19,13 @@ from av.container import InputContainer, OutputContainer
 
 from unmask.config import Config
 from unmask.errors import UnmaskError
+from unmask.files import atomic_path
 from unmask.progress import track
-from unmask.tables import AUDIO, PROBE, Status, atomic_path, read_rows, write_rows
+from unmask.tables import AUDIO, PROBE, read_rows, write_rows
 from unmask.videos.frames import open_container
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
+from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 

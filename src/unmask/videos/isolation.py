@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from unmask.config import LimitsConfig
-from unmask.tables import Status
+from unmask.vocabulary import Status
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -9,15 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.errors import UnmaskError
-from unmask.tables import (
-    CROPPED,
-    PROBE,
-    VIDEOS,
-    Status,
-    read_tables,
-    write_json,
-    write_table,
-)
+from unmask.files import write_json
+from unmask.tables import CROPPED, PROBE, VIDEOS, read_tables, write_table
+from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 

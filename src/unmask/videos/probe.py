@@ -19,7 +19,7 @@ import av
 from unmask.config import LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.progress import track
-from unmask.tables import PROBE, Status, write_rows
+from unmask.tables import PROBE, write_rows
 from unmask.videos.frames import open_container, video_stream
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import (
@@ -30,6 +30,7 @@ from unmask.videos.source import (
     shard_entries,
     video_names,
 )
+from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TypeVar
 
 from unmask.errors import UnmaskError
-from unmask.tables import Label, Status
+from unmask.vocabulary import Label, Status
 
 T = TypeVar("T")
 

@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from unmask.config import Config, FramesConfig
 from unmask.errors import UnmaskError
+from unmask.files import naming_full_disk
 from unmask.progress import track
-from unmask.tables import PROBE, Label, Status, naming_full_disk, read_rows
+from unmask.tables import PROBE, read_rows
 from unmask.videos.frames import YUV420, Frame, plane_shapes, sample_frames
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
+from unmask.vocabulary import Label, Status
 
 logger = logging.getLogger(__name__)
 

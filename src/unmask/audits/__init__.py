@@ -1,0 +1,1 @@
+"""Audits: what could fool a model, or its metrics."""

@@ -1,0 +1,1 @@
+"""Explore: the data in pictures."""

@@ -1,0 +1,39 @@
+"""The summary of a run that `make demo` prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from unmask.errors import UnmaskError
+
+
+def print_summary(results: Path, report: Path) -> None:
+    """Print the log loss of each experiment beside the best constant answer, and where to look.
+
+    Args:
+        results: the workflow's results folder.
+        report: the Snakemake report, named if it exists.
+
+    Raises:
+        UnmaskError: the workflow has not finished there.
+    """
+    comparison = results / "evaluation" / "comparison.csv"
+    if not comparison.is_file():
+        raise UnmaskError(f"{comparison}: not there yet; run snakemake first")
+    ledger = json.loads((results / "ledger.json").read_text())
+    statuses = ", ".join(f"{name} {count}" for name, count in ledger["statuses"].items())
+    print(f"\nvideos: {ledger['videos']} ({statuses})")
+    for row in pd.read_csv(comparison).itertuples():
+        print(
+            f"{row.experiment}: validation log loss {row.test_log_loss:.4f}, "
+            f"best constant answer {row.test_constant_log_loss:.4f} "
+            f"({row.test_count} held-out videos, AUC {row.test_roc_auc:.3f})"
+        )
+    if (results / "submission.csv").is_file():
+        print(f"submission: {results / 'submission.csv'}")
+    if report.is_file():
+        print(f"report: {report.resolve()}")
+    print("MLflow UI: make ui, then open http://127.0.0.1:5000 and choose Model training")

@@ -1,0 +1,1 @@
+"""Inference: a model and a video to a probability."""

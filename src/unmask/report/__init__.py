@@ -1,0 +1,1 @@
+"""Report: how pages and figures look."""

@@ -1,0 +1,1 @@
+"""Robustness: the same videos made harder."""

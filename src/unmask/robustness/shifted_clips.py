@@ -1,0 +1,342 @@
+"""Shifting: some videos of the data, shifted as whole clips, and what the face stage makes of them.
+
+A clip is decoded once, and every picture goes through all shifts into as many encoders. What they
+give is a video like any other: sampled, searched and cropped by the functions that training and
+the Kaggle bundle use, each clip by itself, as in a test set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import cv2
+import numpy as np
+import pandas as pd
+
+from unmask.config import Config
+from unmask.errors import UnmaskError
+from unmask.faces.cropping import index_row
+from unmask.faces.crops import Crop, crop_faces
+from unmask.faces.detectors import Detector, create_detector
+from unmask.faces.search import find_faces
+from unmask.faces.shards import write_shard
+from unmask.progress import track
+from unmask.robustness.shifts import NEAR_LOSSLESS_CRF, SHIFTS, Picture, Shift, draw_shift
+from unmask.tables import (
+    PROBE,
+    SHIFT_SAMPLE,
+    SHIFTED_FACES,
+    SHIFTED_VIDEOS,
+    SPLITS,
+    VIDEOS,
+    read_rows,
+    read_table,
+    write_rows,
+    write_table,
+)
+from unmask.videos.color import picture_bgr
+from unmask.videos.frames import first_frames, sample_frames
+from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.source import VideoFile, video_files
+from unmask.vocabulary import Status
+
+logger = logging.getLogger(__name__)
+
+_TICKS = 90_000  # per second, MPEG's clock
+# What is not compressed on purpose costs 8 ms a frame at 720p; twice that with the next preset.
+_NEAR_LOSSLESS_PRESET, _COMPRESSING_PRESET = "ultrafast", "veryfast"
+# What the encoders and their clips take beside the decoder that limits.memory_mb is meant for.
+_ENCODERS_MB = 1500
+_X264 = "threads=1:lookahead-threads=1:cpu-independent=1:log-level=none"
+# [U V] = matrix @ [B G R 1] in 8 bits (ITU-T H.273, 8.3): BT.601's colour differences.
+_TO_CHROMA = np.array(
+    [
+        [112, -112 * 0.587 / 0.886, -112 * 0.299 / 0.886, 128 * 255],
+        [-112 * 0.114 / 0.701, -112 * 0.587 / 0.701, 112, 128 * 255],
+    ],
+    np.float64,
+) / np.array(255, np.float64)
+
+
+def sample_shifts(
+    ledger: Path, splits: Path, folds: Collection[int], count: int, output: Path
+) -> None:
+    """Choose the videos that are shifted.
+
+    Args:
+        ledger: the table of all videos; only those with a face are of use.
+        splits: the split table.
+        folds: those that some model selects or reports on: no other is asked.
+        count: videos.
+        output: see `unmask.tables.SHIFT_SAMPLE`.
+
+    Raises:
+        UnmaskError: there is none.
+    """
+    videos = read_table(ledger, VIDEOS)[["part", "video", "status"]]
+    videos = videos[videos["status"] == Status.OK].drop(columns="status")
+    known = videos.merge(read_table(splits, SPLITS), on=["part", "video"])
+    sample = choose_families(known[known["fold"].isin(list(folds))], count)
+    if sample.empty:
+        raise UnmaskError(
+            f"evaluation.shift_videos: no video with a face in folds {sorted(folds)} to shift; "
+            "set it to 0"
+        )
+    write_table(sample, SHIFT_SAMPLE, output)
+    labels = sample.groupby(["fold", "label"]).size().to_dict()
+    logger.info("%d videos; by fold and label %s", len(sample), labels)
+
+
+def choose_families(videos: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return whole families, from all folds in turn, until there are `count` videos.
+
+    Each fold gives at least one, since some model chooses or reports on it. A family's turn in its
+    fold is a hash of its name: a larger count adds to a smaller one's, and a family more in the
+    data takes the place of few.
+
+    Args:
+        videos: rows with `family` and `fold`.
+        count: videos; the last family may exceed it.
+    """
+    families = videos.groupby(["fold", "family"], as_index=False).size()
+    families["hash"] = [
+        hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in families["family"]
+    ]
+    families["turn"] = families.groupby("fold")["hash"].rank(method="first")
+    families = families.sort_values(["turn", "hash"], kind="stable")
+    before = families["size"].cumsum() - families["size"]
+    taken = families.loc[(before < count) | (families["turn"] == 1), "family"]
+    chosen: pd.DataFrame = videos[videos["family"].isin(taken)]
+    return chosen
+
+
+@dataclass(frozen=True)
+class ShiftedClip:
+    """What became of one video under one shift.
+
+    Attributes:
+        shift: its name.
+        status: `ok` where there is a crop.
+        detail: the reason of another status.
+        frames: that were sampled.
+        crops: of its faces.
+    """
+
+    shift: str
+    status: Status
+    detail: str = ""
+    frames: int = 0
+    crops: Sequence[Crop] = ()
+
+
+def shift_shard(
+    parts: Sequence[Path],
+    probe: Path,
+    sample: Path,
+    config: Config,
+    workers: int,
+    shard: Path,
+    index: Path,
+    videos: Path,
+) -> None:
+    """Shift those videos of a shard that are in the sample, and crop their faces.
+
+    Args:
+        parts: folders or archives with the videos.
+        probe: the shard's probe table.
+        sample: the videos to shift.
+        config: the sections `frames`, `faces`, `limits` and `evaluation`.
+        workers: processes.
+        shard: the tar of crops to write.
+        index: the face index to write, see `unmask.tables.SHIFTED_FACES`.
+        videos: what became of each, see `unmask.tables.SHIFTED_VIDEOS`.
+    """
+    # Before workers are forked: threads of OpenCV would not be there in them.
+    cv2.setNumThreads(1)
+    wanted = {(row["part"], row["video"]) for row in read_rows(sample, SHIFT_SAMPLE)}
+    names = [
+        {"part": row["part"], "video": row["video"]}
+        for row in read_rows(probe, PROBE)
+        if (row["part"], row["video"]) in wanted
+    ]
+    tasks = [Task(shift_video, (video, config)) for video in video_files(parts, names)]
+    memory = config.limits.memory_mb + _ENCODERS_MB
+    limits = config.limits.model_copy(update={"memory_mb": memory})
+    results = track(run_isolated(tasks, limits, workers), "videos", len(tasks))
+    rows: list[dict[str, Any]] = []
+    outcomes: list[dict[str, Any]] = []
+    with write_shard(shard) as writer:
+        for name, clips in zip(names, results, strict=True):
+            for clip in _lost(clips) if isinstance(clips, Lost) else clips:
+                part, called = name["part"], f"{name['video']}_{clip.shift}"
+                if clip.detail:
+                    logger.warning("%s/%s: %s", part, called, clip.detail)
+                of_clip = {"shift": clip.shift, **name}
+                rows += [of_clip | index_row(crop, writer, part, called) for crop in clip.crops]
+                outcomes.append(of_clip | _outcome(clip))
+    write_rows(rows, SHIFTED_FACES, index)
+    write_rows(outcomes, SHIFTED_VIDEOS, videos)
+    logger.info("%d crops of %d videos, %d shifts each", len(rows), len(names), len(SHIFTS))
+
+
+def _outcome(clip: ShiftedClip) -> dict[str, Any]:
+    return {
+        "status": clip.status,
+        "detail": clip.detail,
+        "frames": clip.frames,
+        "crops": len(clip.crops),
+    }
+
+
+def _lost(lost: Lost) -> list[ShiftedClip]:
+    return [ShiftedClip(name, lost.status, lost.detail) for name in SHIFTS]
+
+
+def shift_video(video: VideoFile, config: Config) -> list[ShiftedClip]:
+    """Shift the beginning of one video in every way, and crop its faces.
+
+    Args:
+        video: the video.
+        config: see `shift_shard`.
+
+    Returns:
+        One clip per shift, in the order of `SHIFTS`; whatever is wrong becomes its status.
+    """
+    try:
+        with video.opened() as source:
+            clips = encode_shifts(source, video.name, config.evaluation.shift_seconds)
+    except MemoryError:
+        raise
+    except (av.FFmpegError, UnmaskError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return _lost(Lost(Status.DECODE_ERROR, reason))
+    except Exception as error:  # one odd video must not cost its whole shard
+        logger.exception("%r", video.name)
+        return _lost(Lost(Status.FAILED, type(error).__name__))
+    detector = create_detector(config.faces)
+    return [_crop_clip(video.name, name, clips[name], detector, config) for name in SHIFTS]
+
+
+def _crop_clip(
+    video: str, shift: str, clip: bytes, detector: Detector, config: Config
+) -> ShiftedClip:
+    try:
+        frames = list(sample_frames(io.BytesIO(clip), config.frames))
+        search = find_faces(frames, detector, config.faces)
+        crops = crop_faces(frames, search, config.faces)
+    except MemoryError:
+        raise
+    except Exception as error:  # the other shifts of the video can be used
+        logger.exception("%r, %s", video, shift)
+        return ShiftedClip(shift, Status.FAILED, type(error).__name__)
+    if not crops:
+        detail = f"no face in {len(frames)} frames"
+        return ShiftedClip(shift, Status.NO_FACE, detail, len(frames))
+    return ShiftedClip(shift, Status.OK, "", len(frames), crops)
+
+
+def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str, bytes]:
+    """Decode the beginning of a video once and encode it again under each shift.
+
+    Args:
+        source: what `VideoFile.opened` yields.
+        name: the video's, the seed of what is drawn.
+        seconds: from the first frame on.
+
+    Returns:
+        MP4 files by shift; equal ones for equal videos.
+
+    Raises:
+        av.FFmpegError: the file cannot be opened or decoded.
+        UnmaskError: the file holds no video stream or no frame.
+    """
+    encoders: dict[str, _Encoder] = {}
+    start = 0.0
+    for frame in first_frames(source, seconds):
+        picture = picture_bgr(frame, frame.width, frame.height)
+        if not encoders:
+            start = frame.time
+            height, width = picture.shape[:2]
+            encoders = {shift: _Encoder(draw_shift(shift, name, height, width)) for shift in SHIFTS}
+        # A stream may change its size; what was drawn is for the first.
+        if picture.shape[:2] != (height, width):
+            picture = np.asarray(cv2.resize(picture, (width, height)), np.uint8)
+        for encoder in encoders.values():
+            encoder.add(picture, frame.index, frame.time - start)
+    return {shift: encoder.finish() for shift, encoder in encoders.items()}
+
+
+class _Encoder:
+    """One shift's clip on its way into memory."""
+
+    def __init__(self, shift: Shift) -> None:
+        self._shift = shift
+        self._file = io.BytesIO()
+        self._container = av.open(self._file, "w", format="mp4")
+        self._stream: av.VideoStream | None = None
+        self._tick = -1
+        self._slot = -1
+
+    def add(self, picture: Picture, index: int, seconds: float) -> None:
+        """Shift a picture and encode it, or leave it out where the rate says so."""
+        tick = round(seconds * _TICKS)
+        # A frame every 1/rate seconds: the first of each such stretch.
+        slot = index if self._shift.rate is None else int(seconds * self._shift.rate + 1e-6)
+        if tick <= self._tick or slot <= self._slot:
+            return
+        self._tick, self._slot = tick, slot
+        shifted = _even(self._shift.change(picture, index))
+        if self._stream is None:
+            self._stream = self._add_stream(shifted)
+        frame = av.VideoFrame.from_ndarray(_yuv420(shifted), format="yuv420p")
+        frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def _add_stream(self, picture: Picture) -> av.VideoStream:
+        crf = self._shift.crf
+        preset = _NEAR_LOSSLESS_PRESET if crf == NEAR_LOSSLESS_CRF else _COMPRESSING_PRESET
+        stream = self._container.add_stream("libx264", rate=30)
+        stream.height, stream.width = picture.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.options = {"preset": preset, "crf": str(crf), "x264-params": _X264}
+        return stream
+
+    def finish(self) -> bytes:
+        """Return the file."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        return self._file.getvalue()
+
+
+def _yuv420(picture: Picture) -> Picture:
+    """Return BGR uint8 (h, w, 3) of even size as Y, U and V, uint8 (1.5 h, w): BT.601, 16 to 235.
+
+    FFmpeg's own conversion gives grey a tint of one level, OpenCV's leaves three of four pixels out
+    of the chroma.
+    """
+    height, width = picture.shape[:2]
+    luma = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)[:height]
+    quarter = cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    chroma = cv2.split(cv2.transform(quarter, _TO_CHROMA))
+    planes = np.concatenate([luma.reshape(-1), *(plane.reshape(-1) for plane in chroma)])
+    return np.asarray(planes.reshape(height * 3 // 2, width), np.uint8)
+
+
+def _even(picture: Picture) -> Picture:
+    """Repeat the last row or column where chroma of 4:2:0 would have half a pixel."""
+    below, after = (length % 2 for length in picture.shape[:2])
+    if not below and not after:
+        return np.ascontiguousarray(picture)
+    return np.asarray(
+        cv2.copyMakeBorder(picture, 0, below, 0, after, cv2.BORDER_REPLICATE), np.uint8
+    )

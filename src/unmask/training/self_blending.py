@@ -1,0 +1,127 @@
+"""Self-blended images: fakes made of REAL crops alone.
+
+Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a face is blended
+onto itself, slightly changed and slightly moved, so a model learns the seam, the other colours and
+the other sharpness of a swap, and not one generator's artefacts. Numbers are those of the paper's
+published code. Two things differ here: crops come as the workflow made them, so there is no crop
+around the landmarks first; and the code's shift of hue, saturation and value by 0.3 of 255 levels,
+which rounds to nothing, is left out.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.training.augmentation import Picture, add_color, shift_levels, shrink_and_enlarge
+from unmask.training.face_masks import Face, fill_hull
+
+Mask = NDArray[np.float32]
+
+# Share of blended faces whose mask ends at the brows.
+_WITHOUT_FOREHEAD = 0.25
+_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
+# Displacement of the mask's pixels: amplitude, and smoothness in pixels.
+_ELASTIC_ALPHA, _ELASTIC_SIGMA = 50.0, 7.0
+# After a blur the inside of a mask is 1 up to rounding.
+_INSIDE = 1 - 1e-4
+
+
+def self_blend(
+    picture: Picture, face: Face, seed: int | tuple[int, ...]
+) -> tuple[Picture, Picture, Mask]:
+    """Blend a REAL crop with itself.
+
+    Half of the time the inside is changed, half of the time the outside; then the REAL one of the
+    pair is changed in the same way, so that the change as such tells nothing.
+
+    Args:
+        picture: RGB uint8 (h, w, 3).
+        face: where the face is in it.
+        seed: equal seeds get equal parameters.
+
+    Returns:
+        The REAL crop, the blended one, both uint8 (h, w, 3), and the mask, float32 (h, w) in
+        [0, 1], with `blended = mask * source + (1 - mask) * real`.
+    """
+    rng = np.random.default_rng(seed)
+    changed = transform_source(picture, rng)
+    source, target = (changed, picture) if rng.random() < 0.5 else (picture, changed)
+    hull = face.hull(forehead=bool(rng.random() >= _WITHOUT_FOREHEAD))
+    mask = fill_hull(hull, *picture.shape[:2])
+    source, mask = _move(source, mask, rng)
+    mask = soften(_deform(mask, rng), rng) * np.float32(rng.choice(_RATIOS))
+    weight = mask[..., None]
+    blended = weight * source + (1 - weight) * target
+    return target, np.asarray(blended.round(), np.uint8), mask
+
+
+def transform_source(picture: Picture, rng: np.random.Generator) -> Picture:
+    """Change colours a little, then either sharpen or lose resolution."""
+    if rng.random() < 0.3:
+        picture = add_color(picture, rng.uniform(-20, 20, 3))
+    brightness, contrast = rng.uniform(-0.1, 0.1, 2)
+    picture = shift_levels(picture, 1 + contrast, 255 * brightness)
+    if rng.random() < 0.5:
+        factor = 1 / rng.choice((2, 4))
+        return shrink_and_enlarge(picture, factor, cv2.INTER_NEAREST, cv2.INTER_LINEAR)
+    alpha, lightness = rng.uniform(0.2, 0.5), rng.uniform(0.5, 1.0)
+    kernel = np.full((3, 3), -1.0, np.float32)
+    kernel[1, 1] = 8 + lightness
+    kernel *= alpha
+    kernel[1, 1] += 1 - alpha
+    return np.asarray(cv2.filter2D(picture, -1, kernel), np.uint8)
+
+
+def _move(source: Picture, mask: Mask, rng: np.random.Generator) -> tuple[Picture, Mask]:
+    """Shift and scale source and mask alike."""
+    height, width = mask.shape
+    scale = rng.uniform(0.95, 1 / 0.95)
+    shift = rng.uniform((-0.03, -0.015), (0.03, 0.015)) * (width, height)
+    matrix = np.array([[scale, 0, 0], [0, scale, 0]])
+    matrix[:, 2] = (1 - scale) * np.array([(width - 1) / 2, (height - 1) / 2]) + shift
+    size = (width, height)
+    moved = cv2.warpAffine(source, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8), np.asarray(cv2.warpAffine(mask, matrix, size), np.float32)
+
+
+def _deform(mask: Mask, rng: np.random.Generator) -> Mask:
+    """Deform a mask elastically (Simard et al., 2003)."""
+    height, width = mask.shape
+    # The field is smooth: a quarter of its pixels, at half the sigma, has the same displacements.
+    few = rng.uniform(-1, 1, (-(-height // 2), -(-width // 2), 2)).astype(np.float32)
+    smooth = cv2.GaussianBlur(few, (0, 0), _ELASTIC_SIGMA / 2) * (_ELASTIC_ALPHA / 2)
+    field = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.asarray(
+        cv2.remap(mask, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR), np.float32
+    )
+
+
+def soften(mask: Mask, rng: np.random.Generator) -> Mask:
+    """Erode a mask by a blur, then blur its edge, both at a random size.
+
+    The mask stays a float: rounded to 0 and 1, its first blur would erode nothing.
+
+    Args:
+        mask: float32 (h, w) in [0, 1].
+        rng: of the sizes and kernels.
+
+    Returns:
+        float32 (h, w), its largest value 1 where anything is left.
+    """
+    height, width = mask.shape
+    resized = cv2.resize(mask, tuple(int(side) for side in rng.integers(192, 257, 2)))
+    kernels = [(int(side), int(side)) for side in 2 * rng.integers(2, 13, 2) + 1]
+    inside = _to_one(cv2.GaussianBlur(resized, kernels[0], 0))
+    inside[inside < _INSIDE] = 0
+    soft = _to_one(cv2.GaussianBlur(inside, kernels[1], rng.uniform(5, 46)))
+    soft = np.asarray(cv2.resize(soft, (width, height)), np.float32)
+    return np.asarray(np.clip(soft, 0, 1), np.float32)
+
+
+def _to_one(mask: NDArray[np.generic]) -> Mask:
+    """Return a mask divided by its largest value; one of zeros as it is."""
+    values = np.asarray(mask, np.float32)
+    return values / np.float32(max(float(values.max()), 1e-6))
