@@ -260,7 +260,7 @@ def _shift_faces(options: Options) -> None:
 
 
 def _score_shifts(options: Options) -> None:
-    from unmask.inference.further_scores import score_shifts
+    from unmask.inference.score import score_shifts
 
     score_shifts(
         options.model,
@@ -289,7 +289,7 @@ def _evaluate_shifts(options: Options) -> None:
 
 
 def _score_set(options: Options) -> None:
-    from unmask.inference.further_scores import score_set
+    from unmask.inference.score import score_set
 
     score_set(
         options.model,

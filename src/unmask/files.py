@@ -7,10 +7,13 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unmask.errors import UnmaskError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -48,6 +51,36 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON for people and for the next stage; replaced atomically."""
+    """Write JSON, dataclasses as objects; replaced atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, default=_as_object)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as a typed record.
+
+    Args:
+        path: a file that `write_json` wrote.
+        kind: a dataclass, or a container of dataclasses such as `dict[str, Kind]`. Keys of the file
+            that it does not name are ignored.
+
+    Raises:
+        UnmaskError: the file cannot be read, or lacks something that `kind` needs.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except OSError as error:
+        reason = str(error.strerror)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    raise UnmaskError(f"{path}: cannot be read ({reason}); delete it and rerun")

@@ -1,6 +1,7 @@
 """Metrics are the challenge's and scikit-learn's, and intervals cover as often as they say."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 
+from unmask.evaluation import figures
 from unmask.evaluation.compare import paired_difference
 from unmask.evaluation.intervals import (
     interval,
@@ -25,6 +27,7 @@ from unmask.evaluation.metrics import (
     constant_log_loss,
     decompose_log_loss,
 )
+from unmask.report.style import save
 
 
 def log_loss(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> float:
@@ -56,6 +59,13 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 def test_a_certain_wrong_answer_costs_much_but_not_everything() -> None:
     found = binary_metrics(np.array([0.0, 1]), np.array([1.0, 1]))
     assert found["log_loss"] == pytest.approx(-math.log(1e-15) / 2, rel=1e-3)
+
+
+def test_certain_predictions_can_be_drawn(tmp_path: Path) -> None:
+    """An isotonic calibration without a clip predicts 0 and 1, and may be wrong."""
+    figure = figures.losses(np.array([0.0, 1, 1, 0]), np.array([1.0, 1, 0, 0.5]))
+    save(figure, tmp_path / "losses.svg")
+    assert "log loss" in (tmp_path / "losses.svg").read_text()
 
 
 @given(fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999))

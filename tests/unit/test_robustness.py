@@ -20,7 +20,7 @@ from unmask.evaluation.external_sets import evaluate_sets
 from unmask.faces.cropping import crop_shard
 from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
-from unmask.inference.further_scores import score_set, score_shifts
+from unmask.inference.score import score_set, score_shifts
 from unmask.inference.scoring_head import Readout
 from unmask.robustness.evaluate import evaluate_shifts
 from unmask.robustness.shifted_clips import sample_shifts, shift_shard

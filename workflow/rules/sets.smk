@@ -64,7 +64,7 @@ rule score_set:
         runtime=growing(240),
     params:
         settings=training_settings,
-        code=source_digest("inference.further_scores"),
+        code=source_digest("inference.score"),
     shell:
         r"""
         python -m unmask score-set \

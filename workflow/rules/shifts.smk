@@ -105,7 +105,7 @@ rule score_shifts:
         runtime=growing(240),
     params:
         settings=training_settings,
-        code=source_digest("inference.further_scores"),
+        code=source_digest("inference.score"),
     shell:
         r"""
         python -m unmask score-shifts \

@@ -25,7 +25,8 @@ from unmask.evaluation.intervals import (
     row_losses,
 )
 from unmask.evaluation.metrics import binary_metrics
-from unmask.files import atomic_path, write_json
+from unmask.files import atomic_path, read_json, write_json
+from unmask.inference.records import ScoringSpeed
 from unmask.report.pages import comparison_page
 from unmask.report.style import save
 from unmask.tables import PREDICTIONS, read_table
@@ -138,7 +139,7 @@ def compare(
     best, resamples = (names[0], reports[names[0]]), config.evaluation.resamples
     found = [paired_difference((name, reports[name]), best, resamples) for name in names[1:]]
     told = [asdict(one) for one in found if one is not None]
-    ensemble = _ensemble(answered, [json.loads(path.read_text()) for path in costs], config)
+    ensemble = _ensemble(answered, [read_json(path, ScoringSpeed) for path in costs], config)
     with atomic_path(output.table) as temporary:
         comparison.to_csv(temporary, index=False)
     write_json({"order": names, "differences": told, "ensemble": ensemble}, output.details)
@@ -150,16 +151,16 @@ def compare(
 
 
 def _ensemble(
-    answered: Mapping[str, pd.DataFrame], speeds: list[dict[str, Any]], config: Config
+    answered: Mapping[str, pd.DataFrame], speeds: list[ScoringSpeed], config: Config
 ) -> dict[str, Any] | None:
     """Return what the ensemble is, what it costs, and how it does on the report role."""
     if len(answered) < 2:
         return None
     costs = {
         name: Cost(
-            sum(one["bytes"] for one in speeds if one["experiment"] == name),
+            sum(one.bytes for one in speeds if one.experiment == name),
             config.frames.per_video
-            * sum(one["seconds_per_crop"] for one in speeds if one["experiment"] == name),
+            * sum(one.seconds_per_crop for one in speeds if one.experiment == name),
         )
         for name in answered
     }

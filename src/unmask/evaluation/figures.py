@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from unmask.evaluation.intervals import row_losses
 from unmask.evaluation.metrics import binary_metrics, constant_log_loss
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
@@ -85,7 +86,7 @@ def losses(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> F
     metrics = binary_metrics(labels, probabilities)
     constant, loss = constant_log_loss(labels), float(metrics["log_loss"] or 0)
     told_apart = constant - float(metrics["discrimination"] or 0)
-    cost = -np.log(np.where(labels == 1, probabilities, 1 - probabilities))
+    cost = row_losses(labels, probabilities)["log_loss"]
     bars = [
         ("best constant answer", 0, constant, _GRAY),
         ("told apart", told_apart, constant, COLORS[Label.REAL]),
@@ -170,8 +171,8 @@ def confusion(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -
 
 def worst_mistakes(report: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
     """Show a face of each of the videos whose answer cost most: a row of REAL, a row of FAKE."""
-    fake = report["label"] == Label.FAKE
-    cost = -np.log(np.where(fake, report["probability"], 1 - report["probability"]))
+    fake = np.asarray(report["label"] == Label.FAKE, np.float64)
+    cost = row_losses(fake, report["probability"].to_numpy())["log_loss"]
     seen = report.assign(cost=cost)[report["faces"] > 0]
     figure = Figure(figsize=(1.9 * _FACES_IN_A_ROW, 2.3 * len(Label) + 0.5))
     figure.suptitle("Dearest answers")
