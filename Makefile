@@ -9,7 +9,7 @@ S3 := .venv/.s3
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema clean
+.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -97,6 +97,10 @@ ui: $(INSTALLED)
 schema: $(INSTALLED)
 	$(BIN)/python -m unmask schema > workflow/schemas/config.schema.json
 	$(BIN)/python -m unmask schema --readme config/README.md
+
+# The documentation site in dist/site; a dead link is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Exact versions of everything, from the ranges in pyproject.toml.
 lock:

@@ -120,7 +120,7 @@ def mean_interval(values: Floats, resampled: Resampling) -> Interval:
 
     The bootstrap-t interval (Efron and Tibshirani, 1993, section 12.5) of a ratio of sums over
     groups. A few dear mistakes make losses skewed, and percentiles then miss the truth more often
-    than they say (docs/architecture.md has a simulation).
+    than they say (docs/decisions, "Intervals resample whole groups").
 
     Args:
         values: float64 (n,).

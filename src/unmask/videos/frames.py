@@ -6,7 +6,7 @@ key frame, so that every decoded picture is bit-exact at about half of a full de
 is known beforehand which frame that is, as in most H.264, the decoder is asked for it as soon as it
 has it, instead of with the one or two after it that would tell that it is its turn. Skipping every
 B-frame (`BIDIR`) is faster still but wrong: x264 predicts P-frames from B-frames of a pyramid, and
-the error grows through the clip (docs/architecture.md has the figures).
+the error grows through the clip (docs/decisions, number 2).
 """
 
 from __future__ import annotations
