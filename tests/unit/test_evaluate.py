@@ -266,11 +266,11 @@ def test_metrics_and_page_are_logged_to_the_run(data: Data, evaluated: Evaluatio
 def test_the_page_names_metrics_groups_and_readouts(evaluated: EvaluationFiles) -> None:
     page = evaluated.page.read_text()
     for words in (
-        "best constant answer",
+        "constant baseline",
         "face width",
         "fold2-seed1",
         "mean_logit",
-        "false alarms",
+        "TPR at 1 % FPR",
     ):
         assert words in page
 

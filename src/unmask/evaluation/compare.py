@@ -27,7 +27,7 @@ from unmask.evaluation.intervals import (
 from unmask.evaluation.metrics import binary_metrics
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.records import ScoringSpeed
-from unmask.report.pages import comparison_page
+from unmask.report.pages import write_page
 from unmask.report.style import save
 from unmask.tables import PREDICTIONS, read_table
 from unmask.vocabulary import Label, Role
@@ -144,9 +144,15 @@ def compare(
         comparison.to_csv(temporary, index=False)
     write_json({"order": names, "differences": told, "ensemble": ensemble}, output.details)
     save(figures.comparison(comparison), output.figure)
-    with atomic_path(output.page) as temporary:
-        picture = output.figure.read_bytes()
-        temporary.write_text(comparison_page(comparison, told, ensemble, picture), "utf-8")
+    write_page(
+        output.page,
+        "comparison.html.j2",
+        title="Experiments",
+        experiments=comparison.to_dict("records"),
+        differences=told,
+        ensemble=ensemble,
+        figure=output.figure.read_bytes(),
+    )
     logger.info("best on the select role: %s", names[0])
 
 

@@ -23,12 +23,12 @@ from unmask.evaluation import figures
 from unmask.evaluation.intervals import metric_intervals, resampling
 from unmask.evaluation.metrics import binary_metrics
 from unmask.evaluation.subgroups import describe_videos, measure_subgroups, worst_subgroup
-from unmask.files import atomic_path, write_json
+from unmask.files import write_json
 from unmask.inference.aggregate import FaceLogits
 from unmask.inference.calibrate import identity
 from unmask.inference.fitting import fit_readout
 from unmask.inference.scoring_head import Readout
-from unmask.report.pages import experiment_page
+from unmask.report.pages import write_page
 from unmask.report.style import save
 from unmask.splits.roles import rows_to_choose_on, with_roles
 from unmask.tables import (
@@ -54,11 +54,11 @@ _TRACK = [*_VIDEO, "track"]
 # What groups and the page of mistakes need of the face index.
 _INDEX = [*_TRACK, "x0", "x1", "brightness", "sharpness", "shard", "key", "offset", "size"]
 _ON_THE_PAGE = {
-    "Answers": "answers.svg",
-    "What the log loss is made of": "losses.svg",
-    "Reliability": "reliability.svg",
-    "ROC": "roc.svg",
-    "Groups, drawn": "subgroups.svg",
+    "predicted probabilities": "answers.svg",
+    "decomposition of the log loss": "losses.svg",
+    "reliability diagram": "reliability.svg",
+    "ROC curve": "roc.svg",
+    "log loss of subgroups": "subgroups.svg",
 }
 
 
@@ -182,8 +182,7 @@ def evaluate(
     write_json(metrics["readouts"], files.calibration)
     drawn = _draw(report, metrics, jobs, shards, index, files)
     pictures = {name: files.figure(file).read_bytes() for name, file in _ON_THE_PAGE.items()}
-    with atomic_path(files.page) as temporary:
-        temporary.write_text(experiment_page(metrics, pictures), encoding="utf-8")
+    write_page(files.page, "experiment.html.j2", metrics=metrics, figures=pictures)
     for job in jobs:
         of_model = metrics["models"][job["model"]]
         logged = {f"test/{name}": value for name, value in of_model.items() if value is not None}

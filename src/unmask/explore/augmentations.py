@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.config import AugmentConfig, TrainingConfig
-from unmask.files import atomic_path
-from unmask.report.pages import pictures_page
+from unmask.report.pages import PictureSection, write_page
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.training.augmentation import NAMES, Augmentation, Picture
 from unmask.training.backbones import ModelInput
@@ -85,8 +84,12 @@ def explore_augmentations(
         sections.append(("mixup", text, shown(only("mixup"), fakes)))
     text = "REAL crops above themselves, blended; nothing else is done to them."
     sections.append(("self-blended images", text, shown(none, blended)))
-    with atomic_path(output) as temporary:
-        temporary.write_text(pictures_page("Augmentations", sections), encoding="utf-8")
+    write_page(
+        output,
+        "pictures.html.j2",
+        title="Augmentations",
+        sections=[PictureSection(*section) for section in sections],
+    )
     logger.info("%d augmentations of %d crops", len(sections), len(samples))
 
 

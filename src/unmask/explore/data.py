@@ -13,7 +13,7 @@ import pandas as pd
 
 from unmask.explore import figures as overview
 from unmask.files import atomic_path
-from unmask.report.pages import metadata_page
+from unmask.report.pages import TableSection, write_page
 from unmask.report.style import save
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.vocabulary import Label, Status
@@ -54,32 +54,30 @@ def explore_videos(ledger: Path, output: Path) -> None:
     _write_csv(spread, output / "containers.csv")
     _write_csv(odd, output / "not_ok.csv")
     known = videos.drop(columns=["phash", "fingerprint", "detail", "family"])
-    page = metadata_page(
-        [
-            (
-                "Spread of values",
-                "By label.",
-                spread.assign(column=spread["column"].map(overview.CONTAINERS)),
-            ),
-            (
-                "Videos that are not ok",
-                f"{len(odd):,} of {len(videos):,}{_first_of('not_ok.csv', odd)}.",
-                odd.head(_ROWS_SHOWN),
-            ),
-            (
-                "Largest families",
-                f"{len(families):,} families{_first_of('families.csv', families)}.",
-                families.head(_ROWS_SHOWN),
-            ),
-            (
-                "Videos",
-                f"{len(videos):,} videos{_first_of('videos.csv', videos)}. Sizes are in bytes, bit "
-                "rates in bit/s, times in seconds, pictures in pixels.",
-                known.head(_ROWS_SHOWN).dropna(axis="columns", how="all"),
-            ),
-        ]
-    )
-    write_text(page, output / "metadata.html")
+    sections = [
+        TableSection(
+            "Distributions of container values",
+            "By label.",
+            spread.assign(column=spread["column"].map(overview.CONTAINERS)),
+        ),
+        TableSection(
+            "Videos whose status is not ok",
+            f"{len(odd):,} of {len(videos):,}{_first_of('not_ok.csv', odd)}.",
+            odd.head(_ROWS_SHOWN),
+        ),
+        TableSection(
+            "Largest families",
+            f"{len(families):,} families{_first_of('families.csv', families)}.",
+            families.head(_ROWS_SHOWN),
+        ),
+        TableSection(
+            "Videos",
+            f"{len(videos):,} videos{_first_of('videos.csv', videos)}. Sizes are in bytes, bit "
+            "rates in bit/s, times in seconds, pictures in pixels.",
+            known.head(_ROWS_SHOWN).dropna(axis="columns", how="all"),
+        ),
+    ]
+    write_page(output / "metadata.html", "tables.html.j2", title="Metadata", sections=sections)
 
 
 def _first_of(name: str, rows: pd.DataFrame) -> str:
@@ -278,9 +276,3 @@ def explore_shortcuts(audit: Path, output: Path) -> None:
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write text, replaced atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,8 +12,8 @@ import av
 import pandas as pd
 
 from unmask.config import FramesConfig, LimitsConfig
-from unmask.explore.data import evenly, write_text
-from unmask.report.pages import SECONDS, Pair, pairs_page
+from unmask.explore.data import evenly
+from unmask.report.pages import write_page
 from unmask.tables import VIDEOS, read_table
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import sample_frames
@@ -27,6 +28,17 @@ logger = logging.getLogger(__name__)
 _PAIRS = 4
 _RATE = 12
 _LONG_SIDE = 360
+_SECONDS = 6.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An original and one of its fakes, each with its clip as MP4."""
+
+    original: str
+    fake: str
+    original_clip: bytes
+    fake_clip: bytes
 
 
 def small_clip(file: VideoFile) -> bytes:
@@ -46,7 +58,7 @@ def small_clip(file: VideoFile) -> bytes:
         started: float | None = None
         for frame in sample_frames(source, FramesConfig(rate=_RATE)):
             started = frame.time if started is None else started
-            if frame.time - started > SECONDS:
+            if frame.time - started > _SECONDS:
                 break
             scale = min(1.0, _LONG_SIDE / max(frame.width, frame.height))
             width, height = (max(2, 2 * round(s * scale / 2)) for s in (frame.width, frame.height))
@@ -80,11 +92,13 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
     pairs = []
     for (first, second), (original, fake) in zip(_twos(clips), _twos(files), strict=True):
         if isinstance(first, bytes) and isinstance(second, bytes):
-            pairs.append(Pair(original.name, fake.name, (first, second)))
+            pairs.append(Pair(original.name, fake.name, first, second))
         else:
             lost = [one for one in (first, second) if isinstance(one, Lost | str)]
             logger.warning("%s and %s left out: %s", original.name, fake.name, lost)
-    write_text(pairs_page(pairs), output)
+    write_page(
+        output, "pairs.html.j2", title="Originals and fakes", pairs=pairs, seconds=f"{_SECONDS:g}"
+    )
 
 
 def choose_pairs(usable: pd.DataFrame, count: int) -> pd.DataFrame:
