@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from unmask.tables import FACES, SPLITS, write_table
 from unmask.tracking import create_tracking
 from unmask.training import fit as fitting
 from unmask.training.fit import FitJob, fit
+from unmask.training.resume import claim, discard
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 
@@ -320,6 +322,26 @@ def test_a_fit_beside_one_of_the_same_model_is_refused_and_does_no_harm(
         status = process.wait(300)
     assert status == 0
     assert losses(tmp_path) == losses(whole)
+
+
+def test_a_job_that_starts_while_checkpoints_are_deleted_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "last.ckpt").touch()
+
+    def start_another_job(path: Path) -> None:
+        folder.mkdir()
+        claim(folder).close()
+        (folder / "last.ckpt").write_text("of the other job")
+        monkeypatch.undo()
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", start_another_job)
+    discard(folder, claim(folder))
+    assert (folder / "last.ckpt").read_text() == "of the other job"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from unmask.errors import UnmaskError
 
 
 def print_summary(results: Path, report: Path) -> None:
-    """Print the log loss of each experiment beside the best constant answer, and where to look.
+    """Print each experiment's log loss on the test role, its constant baseline, and where to look.
 
     Args:
         results: the workflow's results folder.
@@ -28,8 +28,8 @@ def print_summary(results: Path, report: Path) -> None:
     print(f"\nvideos: {ledger['videos']} ({statuses})")
     for row in pd.read_csv(comparison).itertuples():
         print(
-            f"{row.experiment}: validation log loss {row.test_log_loss:.4f}, "
-            f"best constant answer {row.test_constant_log_loss:.4f} "
+            f"{row.experiment}: test log loss {row.test_log_loss:.4f}, "
+            f"constant baseline {row.test_constant_log_loss:.4f} "
             f"({row.test_count} held-out videos, AUC {row.test_roc_auc:.3f})"
         )
     if (results / "submission.csv").is_file():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -39,7 +38,13 @@ from unmask.training.dataset import (
 from unmask.training.losses import prior_shift
 from unmask.training.model_file import save_model
 from unmask.training.module import DeepfakeClassifier
-from unmask.training.resume import Position, ResumeCheckpoint, claim, find_checkpoint
+from unmask.training.resume import (
+    Position,
+    ResumeCheckpoint,
+    claim,
+    discard,
+    find_checkpoint,
+)
 from unmask.training.sampler import HALF
 from unmask.vocabulary import Label, Role
 
@@ -196,8 +201,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "seconds": round(progress.seconds, 1),
     }
     write_json(summary, output / "run.json")
-    claimed.close()
-    shutil.rmtree(checkpoints)
+    discard(checkpoints, claimed)
     logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
 
 

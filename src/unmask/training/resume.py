@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import shutil
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -82,6 +83,20 @@ def claim(folder: Path) -> IO[str]:
     except OSError as error:
         logger.warning("%s: cannot be locked (%s)", folder, error.strerror)
     return file
+
+
+def discard(folder: Path, claimed: IO[str]) -> None:
+    """Delete a claimed folder of checkpoints and give up the claim.
+
+    The folder is renamed while it is still claimed: a job that starts now makes one of its own,
+    which is not deleted with this one. Closing comes first, since NFS keeps files that are open.
+    """
+    finished = folder.with_name(f"{folder.name}.finished")
+    if finished.exists():  # of a job that was killed here
+        shutil.rmtree(finished)
+    folder.rename(finished)
+    claimed.close()
+    shutil.rmtree(finished)
 
 
 class ResumeCheckpoint(Checkpoint):
