@@ -1,42 +1,46 @@
 """Provenance: a digest of the code behind a rule's output, and the commit it came from.
 
-Snakemake notices an edited shell command but not an edited module, so every rule carries
-`source_digest(...)` of the module it runs as a parameter.
+Snakemake notices an edited shell command but not an edited module, so every rule has
+`source_digest(...)` of the module it runs as a parameter. The digest changes when what the rule can
+compute may have changed: comments, docstrings, type hints and formatting do not count.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 from unmask import tables
 
 _PACKAGE = Path(__file__).resolve().parent
-_FROM_IMPORT = re.compile(r"^ *from ([\w.]+) import (\([^)]*\)|.*)", re.MULTILINE)
 
-# The ground floor changes no result by itself: settings reach a rule as parameters of their own,
-# and of `tables` only the columns that a module names count.
-_NOT_FOLLOWED = {
-    *("errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
+# How a job runs, not what it computes. `config` says which settings there may be; their values are
+# parameters of rules. Of `tables`, only the columns of the tables that a module imports count.
+_IGNORED = {
+    *("errors", "config", "tables", "files", "progress", "orphans"),
     *("provenance", "tracking", "buffer"),
 }
 
 
 def source_digest(module: str) -> str:
-    """Return a digest of a module of this package and all modules of it that it imports.
+    """Return a digest of the code of a module and of all that it imports from this package.
+
+    Data files in the folders of these modules, for example templates, count as well.
 
     Args:
         module: dotted name below `unmask`, for example "videos.probe".
     """
-    digest = hashlib.sha256()
-    for name in sorted(imported_modules(module)):
-        digest.update(f"{name}\0".encode())
-        digest.update(_path(name).read_bytes())
-        digest.update(_columns(name).encode())
-    return digest.hexdigest()[:16]
+    names = sorted(imported_modules(module))
+    parts = [part for name in names for part in (name, _parsed(name)[0], _columns(name))]
+    folders = {_path(name).parent for name in names} - {_PACKAGE}
+    for path in sorted(path for folder in folders for path in _data_files(folder)):
+        parts += [str(path.relative_to(_PACKAGE)), hashlib.sha256(path.read_bytes()).hexdigest()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def imported_modules(module: str) -> set[str]:
@@ -47,50 +51,88 @@ def imported_modules(module: str) -> set[str]:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            waiting += [found for found in _imports(name) if found not in _NOT_FOLLOWED]
+            waiting += {_module_of(one) for one in _parsed(name)[1]} - _IGNORED - {""}
     return seen
 
 
-def _imports(module: str) -> set[str]:
-    return _imports_of(_path(module).read_text(encoding="utf-8"))
-
-
-@cache
-def _imports_of(code: str) -> set[str]:
-    """Return the modules of this package that a source text imports.
-
-    Every start of Snakemake asks for all rules' modules, so a text is parsed once.
-    """
-    found = set()
-    for source, names in _from_imports(code):
-        if source.startswith("unmask"):
-            base = source.removeprefix("unmask").removeprefix(".")
-            candidates = [base, *(f"{base}.{name}".lstrip(".") for name in names)]
-            found |= {name for name in candidates if name and _path(name).is_file()}
-    return found
+def _module_of(imported: str) -> str:
+    """Return the module of this package that an imported name is or comes from, "" if of none."""
+    package, _, name = imported.partition(".")
+    candidates = [name, name.rpartition(".")[0]] if package == "unmask" else []
+    return next((one for one in candidates if one and _path(one).is_file()), "")
 
 
 def _columns(module: str) -> str:
     """Return the tables that a module imports, columns and all."""
-    named = []
-    for source, names in _from_imports(_path(module).read_text(encoding="utf-8")):
-        if source == "unmask.tables":
-            values = (getattr(tables, name, None) for name in names)
-            named += [repr(value) for value in values if isinstance(value, tables.Table)]
-    return "\n".join(sorted(named))
+    names = [one.removeprefix("unmask.tables.") for one in _parsed(module)[1]]
+    values = [getattr(tables, name, None) for name in names]
+    return "\n".join(repr(value) for value in values if isinstance(value, tables.Table))
 
 
 @cache
-def _from_imports(code: str) -> list[tuple[str, list[str]]]:
-    """Return each `from MODULE import NAMES` of a source text, those inside functions too.
+def _parsed(module: str) -> tuple[str, list[str]]:
+    """Return a digest of the code that counts, and the full names of what it imports and uses."""
+    reducer = _Reducer()
+    tree = reducer.visit(ast.parse(_path(module).read_bytes()))
+    # Written alike by Python 3.11 and later, so that another interpreter is no reason to rerun.
+    code = ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
+    used = reducer.imports.keys() & set(re.findall(r"Name\(id='(\w+)'", code))
+    imports = sorted((reducer.imports[name], name) for name in used)
+    digest = hashlib.sha256(f"{imports}\n{code}".encode()).hexdigest()
+    return digest, [imported for imported, _ in imports]
 
-    By their form, which the formatter keeps: parsing 70 modules at each start takes longer.
+
+class _Reducer(ast.NodeTransformer):
+    """Removes docstrings, type hints and imports, and collects the imports.
+
+    Fields of classes keep their types: pydantic acts on them.
     """
-    return [(module, re.findall(r"\w+", names)) for module, names in _FROM_IMPORT.findall(code)]
+
+    def __init__(self) -> None:
+        self.imports: dict[str, str] = {}  # name in the module to full name
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        # Expressions hold nothing to remove, and visiting them takes most of the time.
+        return node if isinstance(node, ast.expr) else super().generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            name = alias.name if alias.asname else alias.name.partition(".")[0]
+            self.imports[alias.asname or name] = name
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) else node
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(node.arg)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        vars(node).pop("type_params", None)  # Python 3.12 and later
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        vars(node).pop("type_params", None)
+        kept = [one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body]
+        node.body = [one for one in kept if one is not None]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        return node.value and ast.Assign([node.target], node.value)
 
 
 def _path(module: str) -> Path:
     return _PACKAGE.joinpath(*module.split(".")).with_suffix(".py")
+
+
+@cache
+def _data_files(folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return [path for path in files if path.suffix not in (".py", ".pyc")]
 
 
 def git_state() -> dict[str, str]:
