@@ -181,6 +181,14 @@ def _tracking(options: Options) -> None:
     create_tracking(options.settings.tracking, options.out)
 
 
+def _track(options: Options) -> None:
+    from unmask.tracking import track_runs
+
+    track_runs(
+        options.runs, options.evaluation, options.bundle, options.settings.tracking, options.out
+    )
+
+
 def _sync_tracking(options: Options) -> None:
     from unmask.tracking import sync_tracking
 
@@ -313,6 +321,7 @@ def _evaluate_sets(options: Options) -> None:
         options.runs,
         options.results,
         options.table,
+        options.details,
         options.figure,
     )
 
@@ -509,6 +518,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("sync-tracking", _sync_tracking, "copy buffered runs to the MLflow server")
     sub.add_argument("--tracking", type=Path, default=Path("results/tracking.json"))
 
+    sub = add("track", _track, "bring MLflow up to date with all results")
+    paths(sub, "runs")
+    path(sub, "evaluation", "bundle", "out")
+    settings(sub)
+
     sub = add("check-experiments", _check_experiments, "make each experiment's model once")
     path(sub, "out")
     settings(sub)
@@ -564,7 +578,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("evaluate-sets", _evaluate_sets, "compare the experiments on the external sets")
     sub.add_argument("--names", nargs="+", required=True)
     paths(sub, "ledgers", "runs")
-    path(sub, "ledger", "results", "table", "figure")
+    path(sub, "ledger", "results", "table", "details", "figure")
 
     sub = add("compare", _compare, "compare the experiments")
     paths(sub, "metrics", "predictions", "speeds")

@@ -486,6 +486,53 @@ def register_bundle(
         return str(tracked.log(log, keep))
 
 
+def track_runs(
+    runs: list[Path], evaluation: Path, bundle: Path, config: TrackingConfig, output: Path
+) -> None:
+    """Log the results of all models into their MLflow runs, and register the bundle.
+
+    Args:
+        runs: `run.json` of all models.
+        evaluation: folder with one evaluation folder per experiment.
+        bundle: the exported bundle, registered for the run of its first model.
+        config: the `tracking` section.
+        output: JSON: the MLflow run of each model.
+
+    Raises:
+        UnmaskError: the server cannot be reached, or refuses.
+    """
+    jobs = [json.loads(path.read_text()) for path in runs]
+    sets_file = evaluation / "sets.json"
+    sets = json.loads(sets_file.read_text()) if sets_file.is_file() else {}
+    for job in jobs:
+        experiment, model = job["experiment"], job["model"]
+        folder = evaluation / experiment
+        values = json.loads((folder / "metrics.json").read_text())["models"][model]
+        metrics = {f"test/{key}": value for key, value in values.items() if value is not None}
+        for name, of_set in sets.get(experiment, {}).get(model, {}).items():
+            metrics[f"set/{name}/log_loss"] = of_set["log_loss"]
+        if (folder / "shifts.json").is_file():
+            metrics |= _shift_metrics(json.loads((folder / "shifts.json").read_text()), model)
+        files = [path for path in sorted(folder.iterdir()) if path.suffix != ".parquet"]
+        log_evaluation(job, metrics, dict.fromkeys(files, "evaluation"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    first = manifest["members"][0]
+    (run,) = (job for job in jobs if job["run_id"] == first["run_id"])
+    numbers = {k: v for k, v in manifest["metrics"].items() if isinstance(v, int | float)}
+    version = register_bundle(run, config.model, bundle, numbers)
+    logger.info("%s: model version %s", bundle, version)
+    write_json({f"{job['experiment']}/{job['model']}": job["run_id"] for job in jobs}, output)
+
+
+def _shift_metrics(shifts: Mapping[str, Any], model: str) -> dict[str, float]:
+    test = shifts["models"][model]
+    losses = {"clean": test["clean"], **test["shifts"], "worst": test["shifts"][test["worst"]]}
+    metrics = {f"shift/{name}/log_loss": one["log_loss"] for name, one in losses.items()}
+    metrics["shift/mean/log_loss"] = test["mean_log_loss"]
+    metrics["shift/selection_score"] = shifts["selection_scores"][model]
+    return metrics
+
+
 def sync_tracking(tracking: Path) -> None:
     """Copy all that jobs buffered to the server; what was copied is removed here.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -251,16 +250,6 @@ def test_a_group_of_few_videos_is_never_the_worst() -> None:
     large["constant_log_loss"] = 0.6
     assert "25" in worst_subgroup([large, large | {"name": "12", "count": 9, "log_loss": 3.0}])
     assert worst_subgroup([]) == ""
-
-
-def test_metrics_and_page_are_logged_to_the_run(data: Data, evaluated: EvaluationFiles) -> None:
-    job = json.loads((data.folder / "good" / "fold1-seed1" / "run.json").read_text())
-    client = mlflow.MlflowClient(job["tracking_uri"])
-    found = client.get_run(job["run_id"]).data.metrics
-    of_model = json.loads(evaluated.metrics.read_text())["models"]["fold1-seed1"]
-    assert found["test/log_loss"] == pytest.approx(of_model["log_loss"])
-    names = {one.path for one in client.list_artifacts(job["run_id"], "evaluation")}
-    assert {"evaluation/page.html", "evaluation/losses.svg"} <= names
 
 
 def test_the_page_names_metrics_groups_and_readouts(evaluated: EvaluationFiles) -> None:

@@ -39,9 +39,7 @@ rule export:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=settings(
-            "frames", "limits", "faces", "evaluation", "kaggle", "tracking"
-        ),
+        settings=settings("frames", "limits", "faces", "evaluation", "kaggle"),
         # The bundle carries the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:

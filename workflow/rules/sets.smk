@@ -102,6 +102,7 @@ rule evaluate_sets:
             category="Experiments",
             labels={"figure": "External sets, table"},
         ),
+        details="results/evaluation/sets.json",
         figure=report(
             "results/evaluation/sets.svg",
             caption="../report/sets.rst",
@@ -131,5 +132,6 @@ rule evaluate_sets:
             --runs {input.runs:q} \
             --results results \
             --table {output.table:q} \
+            --details {output.details:q} \
             --figure {output.figure:q}
         """

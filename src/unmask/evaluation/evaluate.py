@@ -42,7 +42,6 @@ from unmask.tables import (
     read_tables,
     write_table,
 )
-from unmask.tracking import log_evaluation
 from unmask.vocabulary import Answered, Label, Role
 
 logger = logging.getLogger(__name__)
@@ -124,10 +123,10 @@ def evaluate(
     config: EvaluationConfig,
     output: Path,
 ) -> None:
-    """Evaluate an experiment and log what came out into the runs of its training jobs.
+    """Evaluate an experiment.
 
     Each model has a readout of its own. The seeds of a fold answer together: the experiment's
-    figures are those of their mean log-odds, and each model's own are logged into its run.
+    figures are those of their mean log-odds; `models` has each model's own.
 
     Args:
         scores: score tables of the experiment's models.
@@ -180,14 +179,9 @@ def evaluate(
     write_table(out_of_fold(all_videos, table, report), ANSWERS, files.videos)
     write_json(metrics, files.metrics)
     write_json(metrics["readouts"], files.calibration)
-    drawn = _draw(report, metrics, jobs, shards, index, files)
+    _draw(report, metrics, jobs, shards, index, files)
     pictures = {name: files.figure(file).read_bytes() for name, file in _ON_THE_PAGE.items()}
     write_page(files.page, "experiment.html.j2", metrics=metrics, figures=pictures)
-    for job in jobs:
-        of_model = metrics["models"][job["model"]]
-        logged = {f"test/{name}": value for name, value in of_model.items() if value is not None}
-        written = (files.metrics, files.page, *drawn)
-        log_evaluation(job, logged, dict.fromkeys(written, "evaluation"))
     _tell(metrics)
 
 
@@ -350,7 +344,7 @@ def _draw(
     shards: Path,
     faces: pd.DataFrame,
     files: EvaluationFiles,
-) -> list[Path]:
+) -> None:
     labels, probabilities = _is_fake(report), report["probability"].to_numpy()
     drawings = {
         "curves.svg": figures.training_curves(jobs),
@@ -363,8 +357,5 @@ def _draw(
         "confusion.svg": figures.confusion(labels, probabilities),
         "mistakes.png": figures.worst_mistakes(report, faces, shards),
     }
-    paths = []
     for name, figure in drawings.items():
         save(figure, files.figure(name))
-        paths.append(files.figure(name))
-    return paths

@@ -18,10 +18,9 @@ from matplotlib.figure import Figure
 
 from unmask.evaluation.evaluate import average_models
 from unmask.evaluation.predictions import answer_asked, measure_answers, read_readouts
-from unmask.files import atomic_path
+from unmask.files import atomic_path, write_json
 from unmask.report.style import COLORS, save
 from unmask.tables import SCORES, VIDEOS, read_table
-from unmask.tracking import log_evaluation
 from unmask.videos.ledger import with_file
 from unmask.vocabulary import Label
 
@@ -35,9 +34,10 @@ def evaluate_sets(
     runs: Sequence[Path],
     results: Path,
     table: Path,
+    details: Path,
     figure: Path,
 ) -> None:
-    """Compare the experiments on the external sets, and log it into their models' runs.
+    """Compare the experiments on the external sets.
 
     All models of an experiment answer a set together, by the mean of their log-odds, as a bundle
     does: none of them was trained on any of it.
@@ -49,11 +49,13 @@ def evaluate_sets(
         runs: `run.json` of all models.
         results: the workflow's results folder, with scores and calibrations.
         table: CSV to write, a row per experiment and set.
+        details: JSON to write: the metrics of each model by experiment, model and set.
         figure: SVG to write.
     """
     jobs = [json.loads(run.read_text()) for run in runs]
     known = set(read_table(ledger, VIDEOS)["fingerprint"].dropna())
     rows: list[dict[str, Any]] = []
+    of_models: dict[str, dict[str, dict[str, Any]]] = {}
     for name, path in zip(names, ledgers, strict=True):
         asked = with_file(read_table(path, VIDEOS))[["part", "video", "label", "fingerprint"]]
         in_data = int(asked["fingerprint"].isin(known).sum())
@@ -67,8 +69,9 @@ def evaluate_sets(
                 scores = results / "sets" / name / "scores" / experiment / f"{model}.parquet"
                 answers = answer_asked(asked, read_table(scores, SCORES), readouts[model])
                 answered[model] = answers
-                own = measure_answers(answers)
-                log_evaluation(job, {f"set/{name}/log_loss": own["log_loss"]}, {})
+                of_models.setdefault(experiment, {}).setdefault(model, {})[name] = measure_answers(
+                    answers
+                )
             measured = measure_answers(average_models(list(answered.values())))
             one = {"experiment": experiment, "set": name, "models": len(answered)}
             rows.append(one | measured | {"also_in_data": in_data})
@@ -76,6 +79,7 @@ def evaluate_sets(
     compared = pd.DataFrame(rows).sort_values(["set", "log_loss", "experiment"])
     with atomic_path(table) as temporary:
         compared.to_csv(temporary, index=False)
+    write_json(of_models, details)
     save(draw_sets(compared), figure)
 
 

@@ -28,7 +28,6 @@ from unmask.kaggle.parity import Clips, Parity, measure_parity
 from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
-from unmask.tracking import register_bundle
 from unmask.training.model_file import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def export_bundle(
     config: Config,
     output: Path,
 ) -> None:
-    """Write the upload folder of the chosen experiments and register it with MLflow.
+    """Write the upload folder of the chosen experiments.
 
     Args:
         trained: all trained models; those of the chosen experiments are taken.
@@ -96,7 +95,7 @@ def export_bundle(
             would answer together.
         clips: on which the shipped weights must answer as the trained ones.
         sources: what the model card tells of.
-        config: sections frames, limits, faces, evaluation, kaggle and tracking are used.
+        config: sections frames, limits, faces, evaluation and kaggle are used.
         output: the folder; what is in it is replaced.
 
     Raises:
@@ -137,12 +136,7 @@ def export_bundle(
         (output / "README.md").write_text(readme)
         write_json(_manifest(output, members, report, parity, packages), output / MANIFEST)
         check_size(output, kaggle.max_bytes)
-
-        # 5. The registry
-        run = json.loads(next(iter(chosen.values()))[0].run.read_text())
-        figures = {name: value for name, value in report.items() if isinstance(value, int | float)}
-        registered = register_bundle(run, config.tracking.model, output, figures)
-        logger.info("%s: %s, model version %s", output, shipped.name, registered)
+        logger.info("%s: %s, %d models", output, shipped.name, len(members))
 
 
 @contextmanager

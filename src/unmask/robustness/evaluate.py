@@ -28,7 +28,6 @@ from unmask.report.style import COLORS, save
 from unmask.robustness.shifts import CLEAN, SHIFTS
 from unmask.splits.roles import with_roles
 from unmask.tables import SHIFT_SCORES, SHIFTED_VIDEOS, SPLITS, read_table, read_tables
-from unmask.tracking import log_evaluation
 from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def evaluate_shifts(
     summary: Path,
     figure: Path,
 ) -> None:
-    """Measure what each shift costs an experiment, and log it into its models' runs.
+    """Measure what each shift costs an experiment.
 
     Args:
         scores: scores of shifted faces of the experiment's models.
@@ -84,12 +83,14 @@ def evaluate_shifts(
         "test": report,
         "val": select,
         "models": {name: _measure_role(one, Role.TEST) for name, one in answered.items()},
+        "selection_scores": {
+            name: _measure_role(one, Role.VAL)["clean_and_shifted_log_loss"]
+            for name, one in answered.items()
+        },
         "statuses": _statuses(clips),
     }
     write_json(content, summary)
     save(draw_shifts(report), figure)
-    for job in jobs:
-        _log(job, content, answered[job["model"]], {summary: "evaluation", figure: "evaluation"})
     logger.info(
         "%s: report log loss %.4f clean, %.4f shifted on average, %.4f at worst (%s); "
         "selection score %.4f",
@@ -136,23 +137,6 @@ def _statuses(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
         str(shift): {str(status): int(n) for status, n in of_shift["status"].value_counts().items()}
         for shift, of_shift in clips.groupby("shift")
     }
-
-
-def _log(
-    job: Mapping[str, Any],
-    content: Mapping[str, Any],
-    answers: pd.DataFrame,
-    files: Mapping[Path, str],
-) -> None:
-    """Log a model's own figures into its run."""
-    report = content["models"][job["model"]]
-    losses = {CLEAN: report["clean"], **report["shifts"]}
-    metrics = {f"shift/{shift}/log_loss": one["log_loss"] for shift, one in losses.items()}
-    metrics["shift/mean/log_loss"] = report["mean_log_loss"]
-    metrics["shift/worst/log_loss"] = report["shifts"][report["worst"]]["log_loss"]
-    select = _measure_role(answers, Role.VAL)
-    metrics["shift/selection_score"] = select["clean_and_shifted_log_loss"]
-    log_evaluation(job, metrics, files)
 
 
 def draw_shifts(report: Mapping[str, Any]) -> Figure:
