@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unmask.inference.predictor import Bundle, answer_videos, load_bundle, prepare_video
+from unmask.inference.predictor import Bundle, load_bundle, predict_videos, prepare_video
 from unmask.kaggle.governor import Effort, Governor, efforts
 from unmask.kaggle.submission import fewer_frames, predict
 
@@ -48,7 +48,7 @@ def measure(bundle: Bundle, video: Path, shares: list[float]) -> dict[float, Cos
         for _ in range(2):
             prepared = prepare_video(video.parent, video.name, frames, bundle.config.faces)
             began = time.perf_counter()
-            answer_videos(bundle, [prepared.crops], 1)
+            predict_videos(bundle, [prepared.crops], 1)
             tries.append((prepared.seconds, time.perf_counter() - began))
         costs[share] = Cost(*(min(column) for column in zip(*tries, strict=True)))
     return costs

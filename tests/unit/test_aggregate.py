@@ -1,5 +1,7 @@
 """Aggregations answer what their authors' rules say, for each video by itself."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,16 @@ from scipy.special import expit, logit
 from scipy.stats import trim_mean
 
 from unmask.config import EvaluationConfig
+from unmask.files import read_json, write_json
 from unmask.inference.aggregate import AGGREGATIONS, FaceLogits
 from unmask.inference.calibrate import fit_platt
-from unmask.inference.fitting import cross_fit, cross_fit_parts, fit_readout
-from unmask.inference.scoring_head import Readout, aggregate_logits
+from unmask.inference.scoring_head import (
+    ScoringHead,
+    aggregate_logits,
+    cross_fit,
+    cross_fit_parts,
+    fit_scoring_head,
+)
 
 
 def video_of(probabilities: list[float], tracks: list[int] | None = None) -> FaceLogits:
@@ -165,12 +173,13 @@ def scored(
     return FaceLogits(logits, number, number), labels, groups
 
 
-def test_a_readout_survives_json() -> None:
+def test_a_scoring_head_survives_json(tmp_path: Path) -> None:
     config = EvaluationConfig(calibrate="isotonic", aggregate="noisy_or", clip=0.02)
     faces, labels, groups = scored(np.random.default_rng(3), 40)
-    readout = fit_readout(faces, labels, groups, 0.5, config).readout
-    assert Readout.from_json(readout.as_json()) == readout
-    assert readout.calibration.clip == 0.02
+    head = fit_scoring_head(faces, labels, groups, 0.5, config).head
+    write_json({"fold0-seed1": head}, tmp_path / "calibration.json")
+    assert read_json(tmp_path / "calibration.json", dict[str, ScoringHead])["fold0-seed1"] == head
+    assert head.calibration.clip == 0.02
 
 
 def test_few_videos_choose_the_default() -> None:
@@ -178,8 +187,8 @@ def test_few_videos_choose_the_default() -> None:
     chosen = []
     for seed in range(10):
         faces, labels, groups = scored(np.random.default_rng(seed), 12)
-        readout = fit_readout(faces, labels, groups, 0.5, EvaluationConfig()).readout
-        chosen.append((readout.aggregate, readout.calibrate))
+        head = fit_scoring_head(faces, labels, groups, 0.5, EvaluationConfig()).head
+        chosen.append((head.aggregate, head.calibrate))
     assert set(chosen) == {("mean_logit", "platt")}
 
 
@@ -192,8 +201,8 @@ def test_many_videos_seldom_choose_what_is_no_better() -> None:
         number = np.arange(160)
         groups = np.array([f"family {video // 2}" for video in number], dtype=object)
         faces = FaceLogits(logits, number, number)
-        readout = fit_readout(faces, labels, groups, 0.5, EvaluationConfig()).readout
-        chosen.append((readout.aggregate, readout.calibrate))
+        head = fit_scoring_head(faces, labels, groups, 0.5, EvaluationConfig()).head
+        chosen.append((head.aggregate, head.calibrate))
     assert chosen.count(("mean_logit", "platt")) >= 8
 
 
@@ -205,8 +214,8 @@ def test_what_is_clearly_better_is_chosen() -> None:
     logits = np.repeat(8 * fake - 4, 4) + rng.normal(0, 2, 3200)
     faces = FaceLogits(logits, np.repeat(np.arange(400), 8), np.repeat(np.arange(800), 4))
     groups = np.array([f"family {video // 2}" for video in range(400)], dtype=object)
-    readout = fit_readout(faces, labels, groups, 0.5, EvaluationConfig(calibrate="none")).readout
-    assert readout.aggregate in ("noisy_or", "face_rules")
+    head = fit_scoring_head(faces, labels, groups, 0.5, EvaluationConfig(calibrate="none")).head
+    assert head.aggregate in ("noisy_or", "face_rules")
 
 
 def test_held_out_answers_never_saw_their_family() -> None:

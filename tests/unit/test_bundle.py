@@ -20,13 +20,14 @@ from unmask.config import KaggleConfig, Precision, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
-from unmask.inference.predictor import Member
-from unmask.inference.scoring_head import Readout
+from unmask.inference.predictor import Member, VideoCrops
+from unmask.inference.records import MemberRecord, Parity
+from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle.bundle import Trained, check_parity, choose_experiments, models_of
 from unmask.kaggle.card import CardSources, write_card
 from unmask.kaggle.entry import add_wheels, shipped_wheels
 from unmask.kaggle.notebook import build_notebook, dataset_metadata, notebook_metadata
-from unmask.kaggle.parity import Clips, Parity, measure_parity, read_clips
+from unmask.kaggle.parity import Clips, measure_parity, read_clips
 from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.wheels import copy_wheels, repack_wheel, required
 from unmask.tables import SPLITS, write_table
@@ -92,10 +93,10 @@ def test_a_bundle_that_will_be_too_large_is_told_what_would_fit(
 def pair(model: Path, precision: Precision, folder: Path) -> Iterator[tuple[Member, Member]]:
     network, model_input = load_model(model)
     save_model(network, model_input, folder / precision, precision)
-    readout = Readout("mean_logit", "platt", 0.5, Calibration(4.0, 0.0, 0.5))
+    head = ScoringHead("mean_logit", "platt", 0.5, Calibration(4.0, 0.0, 0.5))
     yield (
-        Member(network, model_input, 0.0, readout, 0.5),
-        Member(load_model(folder / precision)[0], model_input, 0.0, readout, 0.5),
+        Member(network, model_input, 0.0, head, 0.5),
+        Member(load_model(folder / precision)[0], model_input, 0.0, head, 0.5),
     )
 
 
@@ -105,7 +106,8 @@ def test_what_less_precision_changes_is_measured_and_half_precision_must_change_
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(6)]
     track = np.array([0, 0, 1, 2, 3, 3])
-    clips = Clips(["p/a.mp4", "p/b.mp4", "p/c.mp4"], pictures, np.array([0, 0, 0, 1, 2, 2]), track)
+    crops = VideoCrops(pictures, np.array([0, 0, 0, 1, 2, 2]), track)
+    clips = Clips(["p/a.mp4", "p/b.mp4", "p/c.mp4"], crops)
     half, eighth = (
         measure_parity(pair(model, precision, tmp_path), clips, 0.5)
         for precision in ("float16", "int8")
@@ -121,10 +123,11 @@ def test_what_less_precision_changes_is_measured_and_half_precision_must_change_
 def test_clips_are_faces_of_videos_all_over_the_data(worked_part: Path) -> None:
     clips = read_clips(worked_part / "faces", [worked_part / "faces/part-00.parquet"])
     assert {name.partition("/")[2] for name in clips.names} >= {"a.mp4", "b.mp4"}
-    assert len(clips.names) == clips.video.max() + 1
-    assert len(clips.pictures) == len(clips.video) == len(clips.track)
-    assert (np.diff(clips.video) >= 0).all()
-    assert np.bincount(clips.video).max() <= 8
+    video = clips.crops.video
+    assert len(clips.names) == video.max() + 1
+    assert len(clips.crops.pictures) == len(video) == len(clips.crops.track)
+    assert (np.diff(video) >= 0).all()
+    assert np.bincount(video).max() <= 8
 
 
 def trained(folder: Path, experiment: str, fold: int, seed: int) -> Trained:
@@ -305,8 +308,15 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
         "constant_log_loss": 0.45,
         "intervals": {"log_loss": [0.2, 0.3], "roc_auc": [None, None]},
     }
-    member = {"experiment": "a", "backbone": "resnet18", "image_size": 224, "weight": 0.5}
-    members = [member | {"model": f"fold{fold}-seed1"} for fold in (0, 1)]
+    head = ScoringHead("mean_logit", "platt", 0.5, Calibration(1.0, 0.0, 0.5))
+    members = [
+        MemberRecord(
+            *("x.safetensors", "a", f"fold{fold}-seed1", fold, 1, "", 0.0, "resnet18", 224),
+            scoring_head=head,
+            weight=0.5,
+        )
+        for fold in (0, 1)
+    ]
     card = tmp_path / "card.md"
     parity = Parity(16, 2.5e-5, "p/1.mp4")
     write_card(sources, members, report, "blur: strong", KaggleConfig(), parity, card)

@@ -26,21 +26,23 @@ from unmask.faces.crops import Crop
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
+from unmask.files import read_json, write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.predictor import (
     CONFIG,
     MANIFEST,
     Bundle,
     Member,
-    answer_videos,
     check_files,
     choose_device,
     load_bundle,
     member_logits,
+    predict_videos,
     prepare_video,
     runs_on,
 )
-from unmask.inference.scoring_head import Readout
+from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
+from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import submission as prediction
 from unmask.kaggle.submission import (
     fewer_frames,
@@ -70,14 +72,24 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = SETTINGS.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
-    readout = Readout("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8)).as_json()
-    member = {"file": "fold0.safetensors", "prior_shift": 1.0, "readout": readout, "weight": 1.0}
-    files = {
-        path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path in folder.iterdir()
-    }
-    (folder / MANIFEST).write_text(json.dumps({"members": [member], "files": files}))
+    head = ScoringHead("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8))
+    write_manifest(folder, head)
     return folder
+
+
+def write_manifest(folder: Path, head: ScoringHead) -> None:
+    member = MemberRecord(
+        *("fold0.safetensors", "tiny", "fold0-seed1", 0, 1, "", 1.0, "test_efficientnet", 64),
+        scoring_head=head,
+        weight=1.0,
+    )
+    files = {
+        path.name: FileRecord(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.iterdir()
+        if path.name != MANIFEST
+    }
+    parity = Parity(1, 0.0, "p/a.mp4")
+    write_json(Manifest("1", [member], {}, {}, parity, {}, {}, files), folder / MANIFEST)
 
 
 @pytest.fixture
@@ -134,7 +146,7 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     pictures = [decode_jpeg(crop.jpeg, "") for crop in crops]
     mean = member_logits(loaded.members[0], pictures, loaded.device).mean()
     calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
-    assert answer_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
+    assert predict_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
 
 
 def test_videos_that_are_answered_together_get_the_answers_of_each(
@@ -146,8 +158,8 @@ def test_videos_that_are_answered_together_get_the_answers_of_each(
         crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "other.mp4")
     )
     two = [*other, *(replace(crop, track=1) for crop in one)]
-    alone = [answer_videos(loaded, [crops])[0] for crops in (two, one)]
-    first, nothing, second = answer_videos(loaded, [two, [], one])
+    alone = [predict_videos(loaded, [crops])[0] for crops in (two, one)]
+    first, nothing, second = predict_videos(loaded, [two, [], one])
     assert nothing is None
     assert [first, second] == pytest.approx(alone, abs=1e-5)
 
@@ -167,8 +179,8 @@ def test_a_video_is_cropped_for_kaggle_as_for_training_byte_for_byte(
     assert [crop.jpeg for crop in prepared.crops] == trained
 
 
-def constant(intercept: float) -> Readout:
-    return Readout("mean_logit", "platt", 0.5, Calibration(0.0, intercept, 0.5))
+def constant(intercept: float) -> ScoringHead:
+    return ScoringHead("mean_logit", "platt", 0.5, Calibration(0.0, intercept, 0.5))
 
 
 def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:
@@ -181,7 +193,7 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
             Member(member.network, member.input, 0.0, constant(intercept), weight)
             for intercept, weight in weights.items()
         ]
-        (found,) = answer_videos(Bundle(loaded.config, members, loaded.device), [crops])
+        (found,) = predict_videos(Bundle(loaded.config, members, loaded.device), [crops])
         assert found is not None
         return found
 
@@ -193,9 +205,7 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
 def test_answers_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
     certain = tmp_path / "certain"
     shutil.copytree(bundle, certain)
-    manifest = json.loads((certain / MANIFEST).read_text())
-    manifest["members"][0]["readout"] = constant(30.0).as_json()
-    (certain / MANIFEST).write_text(json.dumps(manifest))
+    write_manifest(certain, constant(30.0))
     output = tmp_path / "submission.csv"
     predict(certain, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
     assert answers(output)["person.mp4"] == 0.99
@@ -220,7 +230,7 @@ def test_a_file_with_a_flipped_byte_is_named(bundle: Path, tmp_path: Path) -> No
 
 
 def test_an_undamaged_folder_passes(bundle: Path) -> None:
-    check_files(bundle, json.loads((bundle / MANIFEST).read_text())["files"])
+    check_files(bundle, read_json(bundle / MANIFEST, Manifest).files)
 
 
 def test_a_damaged_bundle_is_told_in_one_line_and_no_submission_is_written(
@@ -303,7 +313,7 @@ def test_a_p100_is_named_and_the_cpu_answers(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100-PCIE-16GB")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
     assert choose_device() == torch.device("cpu")
-    assert "Tesla P100-PCIE-16GB is sm_60, and PyTorch" in caplog.text
+    assert "Tesla P100-PCIE-16GB is sm_60, but PyTorch" in caplog.text
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60", "sm_90"])
     assert choose_device() == torch.device("cuda")
 
@@ -361,7 +371,7 @@ def lose_the_stop(*_: Any) -> None:
         raise RuntimeError("could not determine the shape") from None
 
 
-@pytest.mark.parametrize("where", ["load_members", "answer_videos"])
+@pytest.mark.parametrize("where", ["load_members", "predict_videos"])
 def test_a_stop_that_a_library_loses_is_kept(
     where: str,
     bundle: Path,

@@ -65,7 +65,7 @@ def test_certain_predictions_can_be_drawn(tmp_path: Path) -> None:
     """An isotonic calibration without a clip predicts 0 and 1, and may be wrong."""
     figure = figures.losses(np.array([0.0, 1, 1, 0]), np.array([1.0, 1, 0, 0.5]))
     save(figure, tmp_path / "losses.svg")
-    assert "log loss" in (tmp_path / "losses.svg").read_text()
+    assert all(np.isfinite(bar.get_width()) for bar in figure.axes[0].patches)
 
 
 @given(fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999))

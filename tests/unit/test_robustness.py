@@ -20,7 +20,7 @@ from unmask.faces.cropping import crop_shard
 from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.score import score_set, score_shifts
-from unmask.inference.scoring_head import Readout
+from unmask.inference.scoring_head import ScoringHead
 from unmask.robustness.evaluate import evaluate_shifts
 from unmask.robustness.shifted_clips import sample_shifts, shift_shard
 from unmask.robustness.shifts import SHIFTS
@@ -127,8 +127,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     fit(job, CONFIG.training, AuditsConfig(label_noise="keep"), root / f"train/tiny/{MODEL}")
     os.chdir(previous)
-    readout = Readout("mean_logit", "none", 0.6, Calibration(1.0, 0.0, 0.6))
-    write_json({MODEL: readout.as_json()}, root / "evaluation/tiny/calibration.json")
+    head = ScoringHead("mean_logit", "none", 0.6, Calibration(1.0, 0.0, 0.6))
+    write_json({MODEL: head}, root / "evaluation/tiny/calibration.json")
     return root
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,7 @@ from unmask.evaluation.subgroups import describe_videos, measure_subgroups, wors
 from unmask.files import write_json
 from unmask.inference.aggregate import FaceLogits
 from unmask.inference.calibrate import identity
-from unmask.inference.fitting import fit_readout
-from unmask.inference.scoring_head import Readout
+from unmask.inference.scoring_head import ScoringHead, fit_scoring_head
 from unmask.report.pages import write_page
 from unmask.report.style import save
 from unmask.splits.roles import rows_to_choose_on, with_roles
@@ -108,7 +107,7 @@ class ModelAnswers:
         faces: one row per face of the report role, with `logit` and calibrated `log_odds`.
     """
 
-    readout: Readout
+    readout: ScoringHead
     videos: pd.DataFrame
     faces: pd.DataFrame
 
@@ -173,7 +172,7 @@ def evaluate(
         "models": {
             name: _metrics_of(_of_report(answers.videos)) for name, answers in answered.items()
         },
-        "readouts": {name: one.readout.as_json() for name, one in answered.items()},
+        "readouts": {name: asdict(one.readout) for name, one in answered.items()},
     }
     write_table(predictions, PREDICTIONS, files.predictions)
     write_table(out_of_fold(all_videos, table, report), ANSWERS, files.videos)
@@ -236,8 +235,8 @@ def answer_videos(
 
     select, select_videos = number_faces(rows_to_choose_on(scored, Role.VAL))
     known = select_videos.merge(asked, on=_VIDEO, how="left")
-    fitted = fit_readout(select, _is_fake(known), known["group"].to_numpy(), assumed, config)
-    readout = fitted.readout
+    fitted = fit_scoring_head(select, _is_fake(known), known["group"].to_numpy(), assumed, config)
+    readout = fitted.head
 
     faces, videos = number_faces(scored)
     videos["logit"] = readout.logits(faces)

@@ -6,7 +6,6 @@ as they are: nothing is fitted here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,19 @@ from scipy.special import expit
 
 from unmask.evaluation.evaluate import number_faces
 from unmask.evaluation.metrics import binary_metrics
-from unmask.inference.scoring_head import Readout
+from unmask.files import read_json
+from unmask.inference.scoring_head import ScoringHead
 from unmask.vocabulary import Label
 
 _MEASURED = ("log_loss", "roc_auc", "constant_log_loss", "fake")
 
 
-def read_readouts(path: Path) -> dict[str, Readout]:
-    """Return the readout of each model of an experiment, from its `calibration.json`."""
-    return {name: Readout.from_json(one) for name, one in json.loads(path.read_text()).items()}
+def read_readouts(path: Path) -> dict[str, ScoringHead]:
+    """Return the scoring head of each model of an experiment, from its `calibration.json`."""
+    return read_json(path, dict[str, ScoringHead])
 
 
-def answer_asked(asked: pd.DataFrame, scores: pd.DataFrame, readout: Readout) -> pd.DataFrame:
+def answer_asked(asked: pd.DataFrame, scores: pd.DataFrame, readout: ScoringHead) -> pd.DataFrame:
     """Return one model's answers.
 
     Args:

@@ -1,8 +1,7 @@
 """Aggregation: from the logits of a video's faces to one logit for the video.
 
-All functions take the faces of many videos at once, so that millions of them are a matter of
-seconds, and expect logits that assume as many FAKE as REAL videos: the published rules below have
-thresholds that mean something only then.
+Each function takes the faces of many videos at once, so that millions of faces take seconds. The
+logits must assume even odds of FAKE and REAL, because the thresholds of the published rules do.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from scipy.special import expit, log_expit, logit
 
 Floats = NDArray[np.float64]
 
-# Probabilities are kept this far from 0 and 1 before they become logits again.
+# Probabilities are clipped to [_EPSILON, 1 - _EPSILON] before they become logits again.
 _EPSILON = 1e-6
 _TRIMMED = 0.1
 
 
 @dataclass(frozen=True)
 class FaceLogits:
-    """The faces of some videos, those of a video and of a person in it side by side.
+    """The faces of some videos, sorted by video and by track.
 
     Attributes:
         logits: float64 (n,).
-        video: int64 (n,), number of each face's video: ascending from 0, none left out.
-        track: int64 (n,), number of each face's person, ascending from 0 over all videos, none left
-            out.
+        video: int64 (n,), the number of each face's video; ascending from 0 without gaps.
+        track: int64 (n,), the number of each face's track, one person in one video; ascending from
+            0 over all videos without gaps.
     """
 
     logits: Floats
@@ -43,7 +42,7 @@ class FaceLogits:
 
     @property
     def video_of_track(self) -> NDArray[np.int64]:
-        """Return int64 (tracks,), the video of each person."""
+        """Return the video of each track, int64 (tracks,)."""
         first = np.flatnonzero(np.diff(self.track, prepend=-1))
         return self.video[first]
 
@@ -61,7 +60,7 @@ def mean_probability(faces: FaceLogits) -> Floats:
 def trimmed_mean(faces: FaceLogits) -> Floats:
     """Return the mean logit of each video without its lowest and its highest tenth.
 
-    As many as `scipy.stats.trim_mean(logits, 0.1)` leaves out, rounded down.
+    Equal to `scipy.stats.trim_mean(logits, 0.1)`, which rounds the number of trimmed faces down.
     """
     order = np.lexsort((faces.logits, faces.video))
     count = np.bincount(faces.video, minlength=faces.videos)
@@ -72,10 +71,10 @@ def trimmed_mean(faces: FaceLogits) -> Floats:
 
 
 def confident(faces: FaceLogits) -> Floats:
-    """Return the logit of what DFDC's winner (Selim Seferbekov) answered.
+    """Return the logit by the rule of DFDC's winner (Selim Seferbekov).
 
-    Of n faces: where more than n // 2.5 and more than 11 have p > 0.8, the mean of those; else
-    where more than 0.9 n have p < 0.2, the mean of those; else the mean of all.
+    If more than n // 2.5 and more than 11 of the n faces have p > 0.8: the mean of those. Else, if
+    more than 0.9 n have p < 0.2: the mean of those. Else the mean of all.
     """
     p, video, videos = expit(faces.logits), faces.video, faces.videos
     count = np.bincount(video, minlength=videos)
@@ -89,10 +88,10 @@ def confident(faces: FaceLogits) -> Floats:
 
 
 def power_weighted(faces: FaceLogits) -> Floats:
-    """Return the logit of what DFDC's third (NTech-Lab) answered.
+    """Return the logit by the rule of DFDC's third place (NTech-Lab).
 
-    With d = p - 0.5 each face answers q = clip(0.5 + sign(d) |d|^0.65, 0.01, 0.99) with the weight
-    |d| + 1e-4; the video answers the weighted mean.
+    With d = p - 0.5, the mean of q = clip(0.5 + sign(d) |d|^0.65, 0.01, 0.99), weighted by
+    |d| + 1e-4.
     """
     d = expit(faces.logits) - 0.5
     q = np.clip(0.5 + np.sign(d) * np.abs(d) ** 0.65, 0.01, 0.99)
@@ -104,12 +103,12 @@ def power_weighted(faces: FaceLogits) -> Floats:
 
 
 def face_rules(faces: FaceLogits) -> Floats:
-    """Return the logit of what DFDC's fourth (RobustForensics) answered.
+    """Return the logit by the rule of DFDC's fourth place (RobustForensics).
 
-    A person answers the mean of the faces with p > 0.85 where they are more than 70 %; else that of
-    those with p < 0.15 where they are; else the mean of all. Of the persons of a video the maximum
-    counts where it is above 0.9 or all are above 0.6, the minimum where all are below 0.4, else
-    the mean.
+    A track has the mean of its faces with p > 0.85 if they are more than 70 %; else the mean of its
+    faces with p < 0.15 if they are more than 70 %; else the mean of all. A video has the maximum of
+    its tracks if that is above 0.9 or all are above 0.6; the minimum if all are below 0.4; else the
+    mean.
     """
     p, track, tracks = expit(faces.logits), faces.track, int(faces.track[-1]) + 1
     count = np.bincount(track, minlength=tracks)
@@ -117,26 +116,26 @@ def face_rules(faces: FaceLogits) -> Floats:
     fake = np.bincount(track, high, tracks) > 0.7 * count
     real = ~fake & (np.bincount(track, low, tracks) > 0.7 * count)
     kept = np.where(fake[track], high, np.where(real[track], low, True))
-    person = _mean(p[kept], track[kept], tracks)
+    of_track = _mean(p[kept], track[kept], tracks)
 
     video = faces.video_of_track
     first = np.flatnonzero(np.diff(video, prepend=-1))
-    largest, smallest = np.maximum.reduceat(person, first), np.minimum.reduceat(person, first)
-    answer = np.where(
+    largest, smallest = np.maximum.reduceat(of_track, first), np.minimum.reduceat(of_track, first)
+    of_video = np.where(
         (largest > 0.9) | (smallest > 0.6),
         largest,
-        np.where(largest < 0.4, smallest, _mean(person, video, faces.videos)),
+        np.where(largest < 0.4, smallest, _mean(of_track, video, faces.videos)),
     )
-    return _logit(answer)
+    return _logit(of_video)
 
 
 def noisy_or(faces: FaceLogits) -> Floats:
-    """Return the log-odds that at least one person of each video is FAKE, if they were independent.
+    """Return the log-odds that at least one track is FAKE, as if tracks were independent.
 
-    1 - prod(1 - p) over the persons, each with the probability of its mean logit.
+    1 - prod(1 - p) over the tracks of a video, where p belongs to the mean logit of a track.
     """
-    person = _mean(faces.logits, faces.track, int(faces.track[-1]) + 1)
-    all_real = np.bincount(faces.video_of_track, log_expit(-person), faces.videos)
+    of_track = _mean(faces.logits, faces.track, int(faces.track[-1]) + 1)
+    all_real = np.bincount(faces.video_of_track, log_expit(-of_track), faces.videos)
     # log(1 - exp(x)) - x, without overflow.
     x = np.minimum(all_real, -_EPSILON)
     return np.asarray(np.log(-np.expm1(x)) - x, np.float64)

@@ -1,7 +1,7 @@
-"""Prediction from a bundle: videos to probabilities.
+"""Prediction: load a bundle, and predict the probability of FAKE for videos.
 
-It imports nothing that a Kaggle notebook lacks: no Snakemake, MLflow, Lightning or albumentations.
-Crops, preprocessing, aggregation and calibration are the functions that training used.
+Runs on a plain Kaggle image, without Snakemake, MLflow, Lightning, albumentations or pyarrow.
+Crops, preprocessing, aggregation and calibration are those of training and evaluation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -30,8 +29,10 @@ from unmask.faces.crops import Crop, crop_faces
 from unmask.faces.detectors import Detector, create_detector
 from unmask.faces.images import decode_jpeg
 from unmask.faces.search import find_faces
+from unmask.files import read_json
 from unmask.inference.aggregate import FaceLogits
-from unmask.inference.scoring_head import Readout
+from unmask.inference.records import FileRecord, Manifest
+from unmask.inference.scoring_head import ScoringHead
 from unmask.training.backbones import ModelInput
 from unmask.training.model_file import load_model
 from unmask.videos.frames import sample_frames
@@ -40,10 +41,7 @@ from unmask.videos.source import VideoFile
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
 CONFIG = "config.json"
-
 
 _BATCH = 64
 
@@ -54,26 +52,41 @@ class Member:
 
     Attributes:
         network: maps normalised crops (n, 3, size, size) to logits (n, 1).
-        input: what it takes.
+        input: its input size and preprocessing.
         prior_shift: moves its logits from the training prior to that of its data.
-        readout: how they are read; fitted on the select role of its fold.
-        weight: of its log-odds among all members'.
+        head: its scoring head.
+        weight: of its log-odds among those of all members.
     """
 
     network: nn.Module
     input: ModelInput
     prior_shift: float
-    readout: Readout
+    head: ScoringHead
     weight: float
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle; the members are in order of their weights, the heaviest first."""
+    """A loaded bundle; its members in descending order of weight."""
 
     config: Config
     members: list[Member]
     device: torch.device
+
+
+@dataclass(frozen=True)
+class VideoCrops:
+    """The face crops of some videos, sorted by video and by track.
+
+    Attributes:
+        pictures: n RGB crops, uint8 (h, w, 3) each.
+        video: int64 (n,), the number of each crop's video, see `FaceLogits`.
+        track: int64 (n,), the number of each crop's track over all videos.
+    """
+
+    pictures: list[NDArray[np.uint8]]
+    video: NDArray[np.int64]
+    track: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -91,17 +104,17 @@ class Prepared:
     seconds: float
 
 
-def read_bundle(folder: Path) -> tuple[dict[str, Any], Config]:
+def read_bundle(folder: Path) -> tuple[Manifest, Config]:
     """Return the manifest and the configuration of a bundle after checking all of its files.
 
     Raises:
-        UnmaskError: a file is absent or is not what was exported; the message names it.
+        UnmaskError: a file is absent or is not the exported one; the message names it.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except (OSError, json.JSONDecodeError):
+        manifest = read_json(folder / MANIFEST, Manifest)
+    except UnmaskError:
         raise UnmaskError(f"{folder}: no readable {MANIFEST}; export or upload it again") from None
-    check_files(folder, manifest["files"])
+    check_files(folder, manifest.files)
     settings = json.loads((folder / CONFIG).read_text())
     if settings["faces"]["weights"] is not None:
         settings["faces"]["weights"] = str(folder / settings["faces"]["weights"])
@@ -113,51 +126,66 @@ def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
 
     Args:
         folder: the bundle.
-        device: where the networks run; None takes a GPU if there is one that can be used.
+        device: where the networks run; None takes a supported GPU, else the CPU.
 
     Raises:
-        UnmaskError: a file is absent or is not what was exported; the message names it.
+        UnmaskError: a file is absent or is not the exported one; the message names it.
     """
     return load_members(folder, *read_bundle(folder), device or choose_device())
 
 
-def load_members(
-    folder: Path, manifest: Mapping[str, Any], config: Config, device: torch.device
-) -> Bundle:
+def load_members(folder: Path, manifest: Manifest, config: Config, device: torch.device) -> Bundle:
     """Load the models of a bundle whose files have been checked."""
     members = []
-    for described in sorted(manifest["members"], key=lambda one: -float(one["weight"])):
-        network, model_input = load_model(folder / described["file"])
+    for record in sorted(manifest.members, key=lambda one: -one.weight):
+        network, model_input = load_model(folder / record.file)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        readout = Readout.from_json(described["readout"])
-        shift, weight = described["prior_shift"], described["weight"]
-        members.append(Member(network, model_input, shift, readout, weight))
+        head, weight = record.scoring_head, record.weight
+        members.append(Member(network, model_input, record.prior_shift, head, weight))
     return Bundle(config, members, device)
 
 
+def check_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Compare the SHA-256 of each file with the manifest's.
+
+    Raises:
+        UnmaskError: a file is absent or differs.
+    """
+    for name, record in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UnmaskError(f"{path}: named in {MANIFEST} but absent; upload the bundle again")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != record.sha256:
+            raise UnmaskError(
+                f"{path}: sha256 is {digest[:16]}…, the manifest says {record.sha256[:16]}…; "
+                "upload the bundle again"
+            )
+
+
 def choose_device() -> torch.device:
-    """Return the GPU where the installed PyTorch has code for it, otherwise the CPU."""
+    """Return the GPU if the installed PyTorch has code for it, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     capability, codes = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
     if runs_on(capability, codes):
         return torch.device("cuda")
     logger.warning(
-        "%s is sm_%d%d, and PyTorch %s has code for %s only: the CPU answers; choose another GPU "
-        "(on Kaggle a T4) or a PyTorch that has it",
+        "%s is sm_%d%d, but PyTorch %s only has code for %s: predicting on the CPU; choose another "
+        "GPU (on Kaggle a T4) or a PyTorch that supports it",
         *(torch.cuda.get_device_name(), *capability, torch.__version__, ", ".join(codes)),
     )
     return torch.device("cpu")
 
 
 def runs_on(capability: tuple[int, int], codes: Sequence[str]) -> bool:
-    """Tell whether code that was built for some architectures runs on a GPU.
+    """Return whether code that was built for some architectures runs on a GPU.
 
     Args:
-        capability: the GPU's, for example (6, 0) for a P100.
-        codes: `torch.cuda.get_arch_list()`. `sm_75` is machine code, for GPUs of the same major and
-            no smaller minor number; `sm_90a` for its own alone; `compute_70` is compiled on the
-            spot for any GPU that is not older.
+        capability: of the GPU, for example (6, 0) for a P100.
+        codes: `torch.cuda.get_arch_list()`. `sm_75` is machine code for GPUs of the same major and
+            the same or a higher minor version; `sm_90a` for exactly that GPU; `compute_70` is
+            compiled at run time for any GPU that is not older.
     """
     for code in codes:
         kind, _, number = code.partition("_")
@@ -176,78 +204,53 @@ def runs_on(capability: tuple[int, int], codes: Sequence[str]) -> bool:
     return False
 
 
-def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare each file's sha256 with the manifest's.
-
-    Raises:
-        UnmaskError: one is absent or differs.
-    """
-    for name, described in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise UnmaskError(f"{path}: named in {MANIFEST} but absent; upload the bundle again")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != described["sha256"]:
-            raise UnmaskError(
-                f"{path}: sha256 is {digest[:16]}…, the manifest says "
-                f"{described['sha256'][:16]}…; upload the bundle again"
-            )
-
-
-def answer_videos(
+def predict_videos(
     bundle: Bundle, videos: Sequence[Sequence[Crop]], members: int | None = None
 ) -> list[float | None]:
-    """Return the probability of FAKE of each of some videos; None where one has no crop.
+    """Return the probability of FAKE of each video; None for a video without crops.
 
-    Each member's crops become one logit a video as in evaluation, then a calibrated probability at
-    the expected prior of the test set; members are averaged in log-odds, by their weights.
+    Each member's logits go through its scoring head at the prior of `kaggle.prior`; the members'
+    log-odds are averaged by weight.
 
     Args:
-        bundle: its members answer.
-        videos: the crops of each.
-        members: how many of the members answer, the heaviest first; None for all.
+        bundle: the members.
+        videos: the crops of each video, sorted by track.
+        members: how many members to use, in descending order of weight; None for all.
     """
-    seen = [number for number, crops in enumerate(videos) if crops]
-    answers: list[float | None] = [None] * len(videos)
-    if not seen:
-        return answers
-    pictures, video, people = [], [], []
-    for number, crops in enumerate(videos[one] for one in seen):
-        pictures += [decode_jpeg(crop.jpeg, f"frame {crop.frame}") for crop in crops]
-        video += [number] * len(crops)
-        people += [(number, crop.track) for crop in crops]
-    track_of = np.unique(np.array(people), axis=0, return_inverse=True)[1].reshape(-1)
-    faces = (np.array(video, np.int64), track_of)
-    asked = bundle.members[:members]
+    with_crops = [number for number, crops in enumerate(videos) if crops]
+    probabilities: list[float | None] = [None] * len(videos)
+    if not with_crops:
+        return probabilities
+    pairs = [(video, crop) for video, number in enumerate(with_crops) for crop in videos[number]]
+    track = np.array([(video, crop.track) for video, crop in pairs])
+    crops = VideoCrops(
+        [decode_jpeg(crop.jpeg, f"frame {crop.frame}") for _, crop in pairs],
+        np.array([video for video, _ in pairs], np.int64),
+        np.unique(track, axis=0, return_inverse=True)[1].reshape(-1),
+    )
+    used = bundle.members[:members]
     prior, device = bundle.config.kaggle.prior, bundle.device
-    log_odds = [member_log_odds(one, pictures, *faces, prior, device) for one in asked]
-    averaged = expit(np.average(log_odds, axis=0, weights=[one.weight for one in asked]))
-    for number, answer in zip(seen, averaged, strict=True):
-        answers[number] = float(answer)
-    return answers
+    log_odds = [member_log_odds(member, crops, prior, device) for member in used]
+    averaged = expit(np.average(log_odds, axis=0, weights=[member.weight for member in used]))
+    for number, probability in zip(with_crops, averaged, strict=True):
+        probabilities[number] = float(probability)
+    return probabilities
 
 
 def member_log_odds(
-    member: Member,
-    pictures: list[NDArray[np.uint8]],
-    video: NDArray[np.int64],
-    track: NDArray[np.int64],
-    prior: float,
-    device: torch.device,
+    member: Member, crops: VideoCrops, prior: float, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return one member's calibrated log-odds of FAKE of each video.
+    """Return one member's calibrated log-odds of FAKE, float64 (videos,).
 
     Args:
-        member: it answers.
-        pictures: n RGB crops, uint8 (h, w, 3) each, sorted by video and track.
-        video: int64 (n,), from 0, which each crop is of.
-        track: int64 (n,), which person of all videos.
-        prior: share of FAKE that is expected.
+        member: the model.
+        crops: of the videos.
+        prior: expected share of FAKE.
         device: where the network is.
     """
-    logits = member_logits(member, pictures, device) + member.prior_shift
-    read = member.readout.logits(FaceLogits(logits, video, track))
-    return member.readout.calibration.log_odds(read, prior)
+    logits = member_logits(member, crops.pictures, device) + member.prior_shift
+    of_videos = member.head.logits(FaceLogits(logits, crops.video, crops.track))
+    return member.head.calibration.log_odds(of_videos, prior)
 
 
 def member_logits(

@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ import unmask
 from unmask.config import BEST, ENSEMBLE, Config, Precision
 from unmask.errors import UnmaskError
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
-from unmask.files import write_json
+from unmask.files import read_json, write_json
 from unmask.inference.predictor import CONFIG, MANIFEST, Member
-from unmask.inference.scoring_head import Readout
+from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
+from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
 from unmask.kaggle.card import CARD, CardSources, write_card
 from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
-from unmask.kaggle.parity import Clips, Parity, measure_parity
+from unmask.kaggle.parity import Clips, measure_parity
 from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
@@ -116,7 +117,7 @@ def export_bundle(
         check_plan(rest, weights, set(chosen), kaggle)
 
         # 3. Weights, and what their precision changes
-        members: list[dict[str, Any]] = []
+        members: list[MemberRecord] = []
         pairs = _saved_members(chosen, shipped.weights, evaluation, config, output, members)
         parity = measure_parity(pairs, clips, kaggle.prior)
         check_parity(parity, kaggle.precision)
@@ -128,7 +129,7 @@ def export_bundle(
             title=kaggle.title,
             notebook=NOTEBOOK,
             experiment=shipped.name,
-            models=", ".join(f"{one['experiment']} {one['model']}" for one in members),
+            models=", ".join(f"{one.experiment} {one.model}" for one in members),
             log_loss=report["log_loss"],
             constant=report["constant_log_loss"],
             card=CARD,
@@ -192,31 +193,28 @@ def _saved_members(
     evaluation: Path,
     config: Config,
     output: Path,
-    members: list[dict[str, Any]],
+    members: list[MemberRecord],
 ) -> Iterator[tuple[Member, Member]]:
     """Save each member, describe it in `members`, and yield it as trained and as shipped."""
     for experiment, models in chosen.items():
-        readouts = json.loads((evaluation / experiment / "calibration.json").read_text())
+        heads = read_json(evaluation / experiment / "calibration.json", dict[str, ScoringHead])
         for one in models:
             run = json.loads(one.run.read_text())
             file = output / f"{experiment}_{run['model']}.safetensors"
             network, model_input = load_model(one.model)
             save_model(network, model_input, file, config.kaggle.precision)
-            readout = Readout.from_json(readouts[run["model"]])
-            member = Member(
-                *(network, model_input, run["prior_shift"], readout),
-                weight=weights[experiment] / len(models),
-            )
+            head, weight = heads[run["model"]], weights[experiment] / len(models)
+            member = Member(network, model_input, run["prior_shift"], head, weight)
+            names = ("experiment", "model", "fold", "seed", "run_id", "prior_shift")
             members.append(
-                {
-                    "file": file.name,
-                    **{name: run[name] for name in ("experiment", "model", "fold", "seed")},
-                    **{name: run[name] for name in ("run_id", "prior_shift")},
-                    "backbone": model_input.backbone,
-                    "image_size": model_input.size,
-                    "readout": readout.as_json(),
-                    "weight": member.weight,
-                }
+                MemberRecord(
+                    file=file.name,
+                    **{name: run[name] for name in names},
+                    backbone=model_input.backbone,
+                    image_size=model_input.size,
+                    scoring_head=head,
+                    weight=weight,
+                )
             )
             yield member, replace(member, network=load_model(file)[0])
 
@@ -282,32 +280,32 @@ def check_parity(parity: Parity, precision: Precision) -> None:
 
 def _manifest(
     folder: Path,
-    members: list[dict[str, Any]],
+    members: list[MemberRecord],
     report: dict[str, Any],
     parity: Parity,
     packages: list[str],
-) -> dict[str, Any]:
+) -> Manifest:
     files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    return {
-        "unmask": unmask.__version__,
-        "members": members,
-        "metrics": report,
-        "parity": asdict(parity),
-        "versions": {
+    return Manifest(
+        unmask=unmask.__version__,
+        members=members,
+        metrics={name: value for name, value in report.items() if name != "intervals"},
+        intervals=report["intervals"],
+        parity=parity,
+        versions={
             "python": platform.python_version(),
             **{name: version(name) for name in _VERSIONS},
         },
-        "licences": {
+        licences={
             "unmask": "Apache-2.0",
             YUNET.name: "MIT (libfacedetection), quantised by OpenCV Zoo (Apache-2.0)",
             "members": "as the data they were trained on allows",
             **{name: licence_of(name) for name in packages},
         },
-        "files": {
-            path.name: {
-                "bytes": path.stat().st_size,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
+        files={
+            path.name: FileRecord(
+                path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+            )
             for path in files
         },
-    }
+    )

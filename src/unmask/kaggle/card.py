@@ -11,7 +11,7 @@ from typing import Any
 import timm
 
 from unmask.config import KaggleConfig
-from unmask.kaggle.parity import Parity
+from unmask.inference.records import MemberRecord, Parity
 from unmask.tables import SPLITS, read_table
 from unmask.vocabulary import Status
 
@@ -85,7 +85,7 @@ class CardSources:
 
 def write_card(
     sources: CardSources,
-    members: Sequence[Mapping[str, Any]],
+    members: Sequence[MemberRecord],
     report: Mapping[str, Any],
     worst_group: str,
     config: KaggleConfig,
@@ -106,7 +106,7 @@ def write_card(
     ledger = json.loads(sources.ledger.read_text())
     splits = read_table(sources.splits, SPLITS)
     statuses = {name: n for name, n in ledger["statuses"].items() if name != Status.OK}
-    experiments = {one["experiment"] for one in members}
+    experiments = {one.experiment for one in members}
     shifts = [
         one
         for one in (json.loads(path.read_text()) for path in sources.shifts)
@@ -133,7 +133,7 @@ def write_card(
         compared=parity.videos,
         change=parity.largest_change,
         licences=", ".join(
-            f"`{name}` {_licence(name)}" for name in sorted({one["backbone"] for one in members})
+            f"`{name}` {_licence(name)}" for name in sorted({one.backbone for one in members})
         ),
     )
     output.write_text(text, encoding="utf-8")
@@ -147,13 +147,13 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in counts.items())
 
 
-def _model_rows(members: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
-    for experiment in dict.fromkeys(one["experiment"] for one in members):
-        of = [one for one in members if one["experiment"] == experiment]
-        size, weight = of[0]["image_size"], sum(one["weight"] for one in of)
+def _model_rows(members: Sequence[MemberRecord]) -> Iterator[tuple[str, ...]]:
+    for experiment in dict.fromkeys(one.experiment for one in members):
+        of = [one for one in members if one.experiment == experiment]
+        size, weight = of[0].image_size, sum(one.weight for one in of)
         yield (
-            *(experiment, f"`{of[0]['backbone']}`", f"{size} × {size}"),
-            *(", ".join(one["model"] for one in of), f"{weight:.2f}"),
+            *(experiment, f"`{of[0].backbone}`", f"{size} × {size}"),
+            *(", ".join(one.model for one in of), f"{weight:.2f}"),
         )
 
 

@@ -14,7 +14,8 @@ from scipy.special import expit
 
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.inference.predictor import Member, member_log_odds
+from unmask.inference.predictor import Member, VideoCrops, member_log_odds
+from unmask.inference.records import Parity
 from unmask.tables import FACES, read_tables
 
 _VIDEOS = 16
@@ -26,16 +27,12 @@ class Clips:
     """Crops of some videos of the training data.
 
     Attributes:
-        names: `part/video` of each.
-        pictures: RGB uint8 (h, w, 3) each, sorted by video and track.
-        video: int64 (crops,), which video each is of.
-        track: int64 (crops,), which person of all videos.
+        names: `part/video` of each video.
+        crops: of these videos.
     """
 
     names: list[str]
-    pictures: list[NDArray[np.uint8]]
-    video: NDArray[np.int64]
-    track: NDArray[np.int64]
+    crops: VideoCrops
 
 
 def read_clips(shards: Path, indices: list[Path]) -> Clips:
@@ -63,27 +60,12 @@ def read_clips(shards: Path, indices: list[Path]) -> Clips:
     video, track = (
         np.asarray(few.groupby(columns[:depth], sort=False).ngroup(), np.int64) for depth in (2, 3)
     )
-    return Clips(list(dict.fromkeys(names)), pictures, video, track)
+    return Clips(list(dict.fromkeys(names)), VideoCrops(pictures, video, track))
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
     """Return up to `most` numbers below `count`, evenly apart."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
-@dataclass(frozen=True)
-class Parity:
-    """What the shipped weights changed.
-
-    Attributes:
-        videos: that were answered with either.
-        largest_change: of a video's probability.
-        video: that changed most.
-    """
-
-    videos: int
-    largest_change: float
-    video: str
 
 
 def measure_parity(pairs: Iterable[tuple[Member, Member]], clips: Clips, prior: float) -> Parity:
@@ -98,10 +80,7 @@ def measure_parity(pairs: Iterable[tuple[Member, Member]], clips: Clips, prior: 
     total, answers = 0.0, np.zeros((2, len(clips.names)))
     for pair in pairs:
         for row, member in enumerate(pair):
-            log_odds = member_log_odds(
-                member, clips.pictures, clips.video, clips.track, prior, device
-            )
-            answers[row] += member.weight * log_odds
+            answers[row] += member.weight * member_log_odds(member, clips.crops, prior, device)
         total += pair[0].weight
     changes = np.abs(np.diff(expit(answers / total), axis=0)[0])
     most = int(changes.argmax())

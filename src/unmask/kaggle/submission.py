@@ -31,10 +31,10 @@ from unmask.files import atomic_path
 from unmask.inference.predictor import (
     Bundle,
     Prepared,
-    answer_videos,
     choose_device,
     load_bundle,
     load_members,
+    predict_videos,
     prepare_video,
     read_bundle,
 )
@@ -294,13 +294,13 @@ def _answer_or_fall_back(
 ) -> tuple[Bundle, list[float | None]]:
     """Answer some videos; from a GPU that fails on, the CPU answers them and all that follow."""
     try:
-        return bundle, answer_videos(bundle, videos, members)
+        return bundle, predict_videos(bundle, videos, members)
     except RuntimeError as error:
         if bundle.device.type == "cpu":
             raise
         logger.warning("the GPU failed (%s); the CPU goes on", str(error).splitlines()[0])
         bundle = load_bundle(folder, torch.device("cpu"))
-        return bundle, answer_videos(bundle, videos, members)
+        return bundle, predict_videos(bundle, videos, members)
 
 
 def parse_duration(text: str) -> float:
