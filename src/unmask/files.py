@@ -1,4 +1,4 @@
-"""Files: written whole or not at all."""
+"""Files that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -18,23 +18,42 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
+    """Yield a temporary path next to `path`; rename it to `path` when the block succeeds.
 
-    A reader therefore never sees half a file, and a job killed while writing leaves the old one.
+    A reader never sees half a file. Where the job is killed, or the machine loses power, before the
+    block ends, the previous file remains.
+
+    Raises:
+        UnmaskError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming_full_disk(path):
             yield temporary
+            # Otherwise the new name could reach the disk before the content does.
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _sync(path: Path) -> None:
+    """Write a file's content, or a folder's names, through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn what the system says about a full disk into what to do about it.
+    """Replace the system's error about a full disk by one that says what to do.
 
     Raises:
         UnmaskError: there is no room for what the block writes to `path`.
@@ -51,7 +70,7 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON, dataclasses as objects; replaced atomically."""
+    """Write indented JSON, dataclasses as objects, replacing the file atomically."""
     with atomic_path(path) as temporary:
         text = json.dumps(content, indent=2, default=_as_object)
         temporary.write_text(text + "\n", encoding="utf-8")

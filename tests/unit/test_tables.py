@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.files import atomic_path
 from unmask.tables import (
     CROPPED,
     FACES,
@@ -188,27 +187,3 @@ def test_several_tables_are_read_as_one(splits: pd.DataFrame, tmp_path: Path) ->
         write_table(rows, SPLITS, path)
     assert read_tables(paths, SPLITS).to_dict("list") == splits.to_dict("list")
     assert list(read_tables([], SPLITS)) == list(SPLITS.columns)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "result.txt"
-    path.write_text("old")
-
-    def fail_halfway() -> None:
-        with atomic_path(path) as temporary:
-            temporary.write_text("half of the ne")
-            raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        fail_halfway()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_finished_write_replaces_the_old_file_at_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "new/result.txt"
-    with atomic_path(path) as temporary:
-        temporary.write_text("new")
-        assert not path.exists()
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
