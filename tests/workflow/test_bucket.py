@@ -182,7 +182,7 @@ def refused(workflow: Workflow, challenge: DemoSummary, root: str, output: Path)
     ("root", "said"),
     [
         ("s3://nobodys/train", "cannot list s3://nobodys/train (An error occurred (NoSuchBucket)"),
-        ("s3://dfdc/unpacked", "no .zip in s3://dfdc/unpacked; in a bucket, a part is a .zip"),
+        ("s3://dfdc/unpacked", "no .zip in s3://dfdc/unpacked; in a bucket, each part is a .zip"),
     ],
 )
 def test_a_bucket_without_parts_is_one_line(
