@@ -146,6 +146,7 @@ def _audit_shortcuts(options: Options) -> None:
         options.settings.audits,
         options.settings.seed,
         options.out,
+        options.figure,
     )
 
 
@@ -339,13 +340,13 @@ def _compare(options: Options) -> None:
 
 
 def _explore_videos(options: Options) -> None:
-    from unmask.explore.data import explore_videos
+    from unmask.explore.videos import explore_videos
 
     explore_videos(options.ledger, options.out)
 
 
 def _explore_faces(options: Options) -> None:
-    from unmask.explore.data import explore_faces
+    from unmask.explore.faces import explore_faces
 
     explore_faces(options.ledger, options.shards, options.indices, options.out)
 
@@ -366,15 +367,9 @@ def _explore_pairs(options: Options) -> None:
 
 
 def _explore_costs(options: Options) -> None:
-    from unmask.explore.data import explore_costs
+    from unmask.explore.costs import explore_costs
 
     explore_costs(options.results, options.benchmarks, options.out)
-
-
-def _explore_shortcuts(options: Options) -> None:
-    from unmask.explore.data import explore_shortcuts
-
-    explore_shortcuts(options.audit, options.out)
 
 
 def _export(options: Options) -> None:
@@ -494,8 +489,8 @@ def _parser() -> argparse.ArgumentParser:
     paths(sub, "identities", "indices")
     settings(sub)
 
-    sub = add("audit-shortcuts", _audit_shortcuts, "measure what containers tell about labels")
-    path(sub, "ledger", "splits", "out")
+    sub = add("audit-shortcuts", _audit_shortcuts, "measure how well metadata predicts labels")
+    path(sub, "ledger", "splits", "out", "figure")
     settings(sub)
 
     sub = add("audit-labels", _audit_labels, "compare the FAKE faces of a shard with originals")
@@ -604,9 +599,6 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("explore-costs", _explore_costs, "draw the time and the room that stages took")
     path(sub, "results", "benchmarks", "out")
-
-    sub = add("explore-shortcuts", _explore_shortcuts, "draw what containers tell")
-    path(sub, "audit", "out")
 
     sub = add("export", _export, "write the Kaggle upload folder")
     paths(sub, "models", "runs", "indices")

@@ -33,14 +33,13 @@ def edited(finished: Finished, tmp_path: Path) -> Workflow:
 
 SCORED = {"score", "score_shifts"}
 AFTER_TRAIN = {*SCORED, "evaluate", "evaluate_shifts", "compare", "export", "predict", "all"}
-FIGURES = {f"explore_{what}" for what in ("videos", "faces", "pairs", "shortcuts", "augmentations")}
+FIGURES = {f"explore_{what}" for what in ("videos", "faces", "pairs", "augmentations")}
 # Drawn last, of all that is there.
 COSTS = {"explore_costs"}
 AFTER_SPLIT = {
     "audit_leaks",
     "audit_shortcuts",
     "report_labels",
-    "explore_shortcuts",
     "explore_costs",
     "sample_shifts",
     "shift_faces",

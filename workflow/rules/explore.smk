@@ -1,14 +1,14 @@
-"""Exploration: what the data is like, before any model.
+"""Exploration: the data in figures, pages and tables, before any model is trained.
 
-The target `explore` makes all of it, with the audits of leaks, labels and detectors.
+The target `explore` makes all of it, together with the audits of the split, labels and detectors.
 
 INPUTS
     results/videos.parquet, face shards, results/audits/, benchmarks/
 
 OUTPUTS
     results/explore/*.svg, *.png    figures
-    results/explore/*.html          pages: metadata, originals beside fakes, augmentations
-    results/explore/*.csv           the same as tables, for figures of one's own
+    results/explore/*.html          pages: metadata, originals and fakes, augmentations
+    results/explore/*.csv           the same as tables
 """
 
 EXPLORED = [
@@ -25,10 +25,14 @@ EXPLORED = [
         "landmarks.png",
         "odd_cases.png",
         "augmentations.html",
-        "shortcuts.svg",
     )
 ]
-EXPLORED += ["results/audits/leaks.json", *LABEL_AUDIT, *DETECTORS]
+EXPLORED += [
+    "results/audits/leaks.json",
+    "results/audits/shortcuts.svg",
+    *LABEL_AUDIT,
+    *DETECTORS,
+]
 
 
 rule explore:
@@ -45,7 +49,7 @@ rule explore_videos:
             "results/explore/statuses.svg",
             caption="../report/statuses.rst",
             category="Data",
-            labels={"figure": "Ledger"},
+            labels={"figure": "Statuses"},
         ),
         labels=report(
             "results/explore/labels.svg",
@@ -57,7 +61,7 @@ rule explore_videos:
             "results/explore/containers.svg",
             caption="../report/containers.rst",
             category="Data",
-            labels={"figure": "Containers"},
+            labels={"figure": "Container metadata"},
         ),
         families=report(
             "results/explore/families.svg",
@@ -69,7 +73,7 @@ rule explore_videos:
             "results/explore/metadata.html",
             caption="../report/metadata.rst",
             category="Data",
-            labels={"figure": "Metadata, as a table"},
+            labels={"figure": "Metadata, tables"},
         ),
         videos_table="results/explore/videos.csv",
         families_table="results/explore/families.csv",
@@ -86,7 +90,7 @@ rule explore_videos:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=source_digest("explore.data"),
+        code=source_digest("explore.videos"),
     shell:
         r"""
         python -m unmask explore-videos \
@@ -140,7 +144,7 @@ rule explore_faces:
         mem_mb=growing(4000),
         runtime=growing(20),
     params:
-        code=source_digest("explore.data"),
+        code=source_digest("explore.faces"),
     shell:
         r"""
         python -m unmask explore-faces \
@@ -198,7 +202,7 @@ rule explore_pairs:
             "results/explore/pairs.html",
             caption="../report/pairs.rst",
             category="Data",
-            labels={"figure": "Originals beside fakes"},
+            labels={"figure": "Originals and fakes"},
         ),
     log:
         "logs/explore_pairs.log",
@@ -224,46 +228,15 @@ rule explore_pairs:
         """
 
 
-rule explore_shortcuts:
-    input:
-        "results/audits/shortcuts.json",
-    output:
-        shortcuts=report(
-            "results/explore/shortcuts.svg",
-            caption="../report/shortcuts.rst",
-            category="Data",
-            labels={"figure": "Shortcuts"},
-        ),
-    log:
-        "logs/explore_shortcuts.log",
-    benchmark:
-        "benchmarks/explore_shortcuts.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(20),
-    params:
-        code=source_digest("explore.data"),
-    shell:
-        r"""
-        python -m unmask explore-shortcuts \
-            --log {log:q} \
-            --audit {input:q} \
-            --out {output:q}
-        """
-
-
 rule explore_costs:
     input:
-        EXPLORED,  # what it adds up should be there
+        EXPLORED,  # so that their costs are counted
     output:
         costs=report(
             "results/explore/costs.svg",
             caption="../report/costs.rst",
             category="Data",
-            labels={"figure": "Time and room"},
+            labels={"figure": "Time and disk space"},
         ),
         times="results/explore/times.csv",
         storage="results/explore/storage.csv",
@@ -278,7 +251,7 @@ rule explore_costs:
         mem_mb=growing(1000),
         runtime=growing(20),
     params:
-        code=source_digest("explore.data"),
+        code=source_digest("explore.costs"),
     shell:
         r"""
         python -m unmask explore-costs \

@@ -12,6 +12,7 @@ OUTPUTS
     results/audits/leaks.parquet    the pairs
     results/audits/leak_pairs.png   the most similar faces in two folds, side by side
     results/audits/shortcuts.json   AUC of container metadata alone, and of each column
+    results/audits/shortcuts.svg    the same as a figure
 """
 
 
@@ -107,7 +108,13 @@ rule audit_shortcuts:
         ledger="results/videos.parquet",
         splits="results/splits.parquet",
     output:
-        "results/audits/shortcuts.json",
+        summary="results/audits/shortcuts.json",
+        figure=report(
+            "results/audits/shortcuts.svg",
+            caption="../report/shortcuts.rst",
+            category="Data",
+            labels={"figure": "Metadata shortcuts"},
+        ),
     log:
         "logs/audit_shortcuts.log",
     benchmark:
@@ -128,5 +135,6 @@ rule audit_shortcuts:
             --ledger {input.ledger:q} \
             --splits {input.splits:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --out {output.summary:q} \
+            --figure {output.figure:q}
         """

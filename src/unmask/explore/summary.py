@@ -1,4 +1,4 @@
-"""The summary of a run that `make demo` prints."""
+"""The summary of a finished run, which `make demo` prints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from unmask.errors import UnmaskError
 
 
 def print_summary(results: Path, report: Path) -> None:
-    """Print each experiment's log loss on the test role, its constant baseline, and where to look.
+    """Print the log loss of each experiment next to the constant baseline, and where results are.
 
     Args:
         results: the workflow's results folder.
-        report: the Snakemake report, named if it exists.
+        report: the Snakemake report, printed if it exists.
 
     Raises:
-        UnmaskError: the workflow has not finished there.
+        UnmaskError: the workflow has not finished in that folder.
     """
     comparison = results / "evaluation" / "comparison.csv"
     if not comparison.is_file():
-        raise UnmaskError(f"{comparison}: not there yet; run snakemake first")
+        raise UnmaskError(f"{comparison}: does not exist yet; run snakemake first")
     ledger = json.loads((results / "ledger.json").read_text())
     statuses = ", ".join(f"{name} {count}" for name, count in ledger["statuses"].items())
     print(f"\nvideos: {ledger['videos']} ({statuses})")
@@ -30,7 +30,7 @@ def print_summary(results: Path, report: Path) -> None:
         print(
             f"{row.experiment}: test log loss {row.test_log_loss:.4f}, "
             f"constant baseline {row.test_constant_log_loss:.4f} "
-            f"({row.test_count} held-out videos, AUC {row.test_roc_auc:.3f})"
+            f"({row.test_count} test videos, ROC AUC {row.test_roc_auc:.3f})"
         )
     if (results / "submission.csv").is_file():
         print(f"submission: {results / 'submission.csv'}")

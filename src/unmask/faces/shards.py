@@ -10,11 +10,16 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
+from unmask.faces.images import decode_jpeg
 from unmask.files import atomic_path
 
 
@@ -78,6 +83,15 @@ class ShardReader:
                 f"{self._folder / shard}: ends before byte {offset + size}; delete it and rerun"
             )
         return data
+
+    def read_crop(self, face: Mapping[Any, Any]) -> NDArray[np.uint8]:
+        """Return the crop of a row of the face index as RGB uint8 (size, size, 3).
+
+        Raises:
+            UnmaskError: the shard is absent, or holds no readable JPEG there.
+        """
+        data = self.read(face["shard"], int(face["offset"]), int(face["size"]))
+        return decode_jpeg(data, face["key"])
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the descriptors behind: a spawned worker opens its own."""

@@ -1,23 +1,32 @@
-"""The style of all figures: colours that any colour vision tells apart, readable in print."""
+"""Style of all figures: readable in print, on a phone and with any colour vision.
+
+At most two panels side by side, and no text below 9 points in a figure 6 inches wide.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unmask.files import atomic_path
 from unmask.vocabulary import Label
 
-# Okabe & Ito (2008), told apart with any colour vision.
+# From the palette of Okabe & Ito (2008), which is distinct for any colour vision.
 COLORS = {Label.REAL: "#0072B2", Label.FAKE: "#D55E00"}
+GRAY = "#666666"
+WIDTH = 6.0  # inches
 
 mpl.use("agg")
 mpl.rcParams.update(
     {
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 11,
         "figure.constrained_layout.use": True,
         "font.size": 11,
         "legend.frameon": False,
@@ -25,6 +34,30 @@ mpl.rcParams.update(
         "svg.hashsalt": "unmask",
     }
 )
+
+
+def create_axes(
+    title: str, x: str, y: str = "", size: tuple[float, float] = (WIDTH, 4.2)
+) -> tuple[Figure, Axes]:
+    """Return a figure of one panel with a title and the labels of its axes; `size` in inches."""
+    figure = Figure(figsize=size)
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def draw_bars(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    captions: Sequence[str],
+    color: str | Sequence[str] = GRAY,
+) -> None:
+    """Draw horizontal bars, the first on top, each with a caption at its end."""
+    bars = axes.barh(names, values, height=0.7, color=color)
+    axes.bar_label(bars, captions, padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Distributions of columns by label: as a table of quantiles and as histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from unmask.report.style import COLORS, WIDTH
+from unmask.vocabulary import Label
+
+# A column with so many distinct values at most has a bar for each, not a histogram.
+_MAX_BARS = 8
+
+
+def describe(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return count, mean, standard deviation and quantiles of each column and label, as rows.
+
+    Args:
+        table: one row per video, with `label`.
+        columns: numeric columns; missing and infinite values are left out.
+    """
+    rows = []
+    for column in columns:
+        values = _finite(table[column])
+        for label in Label:
+            known = values[table["label"] == label].dropna()
+            described = known.describe(percentiles=[0.05, 0.25, 0.5, 0.75, 0.95])
+            rows.append({"column": column, "label": str(label)} | described.to_dict())
+    return pd.DataFrame(rows).rename(columns={"count": "videos", "50%": "median"})
+
+
+def draw_distributions(table: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
+    """Draw how the values of columns are distributed, as shares of each label.
+
+    Args:
+        table: one row per video, with `label`.
+        columns: column to the label of its axis.
+        title: of the figure.
+    """
+    rows = -(-len(columns) // 2)
+    figure = Figure(figsize=(WIDTH + 0.6, 2.5 * rows + 0.9))
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat[len(columns) :]:
+        axes.axis("off")
+    for axes, (column, shown) in zip(grid.flat, columns.items(), strict=False):
+        _draw_by_label(axes, _finite(table[column]), table["label"])
+        axes.set_xlabel(shown)
+    for row in grid:
+        row[0].set_ylabel("share of label")
+    counts = table["label"].value_counts()
+    figure.suptitle(title, x=0.02, ha="left")
+    figure.legend(
+        handles=[
+            Patch(color=color, label=f"{label} ({counts.get(label, 0):,})")
+            for label, color in COLORS.items()
+        ],
+        loc="outside lower center",
+        ncols=2,
+    )
+    return figure
+
+
+def _finite(values: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    return numbers.replace([np.inf, -np.inf], np.nan)
+
+
+def _draw_by_label(axes: Axes, values: pd.Series, labels: pd.Series) -> None:
+    known = values.dropna()
+    if known.empty:
+        axes.text(0.5, 0.5, "no known value", ha="center", va="center", transform=axes.transAxes)
+        axes.set(xticks=[], yticks=[])
+        return
+    by_label = {label: known[labels == label] for label in COLORS}
+    ticks = sorted(known.round(3).unique())
+    if len(ticks) <= _MAX_BARS:
+        for side, (label, color) in zip((-0.2, 0.2), COLORS.items(), strict=True):
+            counts = by_label[label].round(3).value_counts().reindex(ticks, fill_value=0)
+            share = counts / max(1, len(by_label[label]))
+            axes.bar(np.arange(len(ticks)) + side, share, width=0.4, color=color)
+        axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+        if len(ticks) > 4:
+            axes.tick_params(axis="x", rotation=45)
+        return
+    # One broken container must not squeeze all others into one bar.
+    low, high = np.percentile(known, [0.5, 99.5])
+    if not low < high:
+        low, high = known.min(), known.max()
+    edges = list(np.linspace(low, high, 21))
+    for label, color in COLORS.items():
+        inside = by_label[label].clip(low, high)
+        weights = np.full(len(inside), 1 / max(1, len(inside)))
+        axes.hist(inside, edges, weights=weights, color=color, alpha=0.35)
+        axes.hist(inside, edges, weights=weights, color=color, histtype="step", lw=1.8)

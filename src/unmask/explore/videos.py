@@ -1,0 +1,151 @@
+"""Videos of the ledger: statuses, labels, container metadata and families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from unmask.explore.distributions import describe, draw_distributions
+from unmask.files import atomic_path
+from unmask.report.pages import TableSection, write_page
+from unmask.report.style import COLORS, WIDTH, create_axes, draw_bars, save
+from unmask.tables import VIDEOS, read_table
+from unmask.vocabulary import Label, Status
+
+_CONTAINER_COLUMNS = {
+    "video_duration": "duration [s]",
+    "video_nb_frames": "frames",
+    "video_fps": "frames per second",
+    "video_bit_rate": "bit rate [Mbit/s]",
+    "video_width": "width [px]",
+    "video_height": "height [px]",
+}
+_MAX_ROWS = 100  # of a table on the page
+_MAX_PARTS = 60  # in the figure of labels
+
+
+def explore_videos(ledger: Path, output: Path) -> None:
+    """Draw and tabulate statuses, labels, container metadata and families.
+
+    Args:
+        ledger: `results/videos.parquet`.
+        output: folder of the figures, the page and its tables as CSV.
+    """
+    videos = read_table(ledger, VIDEOS)
+    labelled = videos[videos["label"].isin(list(Label))]
+    opened = labelled[labelled["video_codec_name"].notna()]
+    containers = opened.assign(video_bit_rate=opened["video_bit_rate"] / 1e6)
+    save(draw_statuses(videos["status"]), output / "statuses.svg")
+    save(draw_labels(labelled), output / "labels.svg")
+    families = list_families(labelled)
+    save(draw_families(families), output / "families.svg")
+    figure = draw_distributions(containers, _CONTAINER_COLUMNS, "Container metadata by label")
+    save(figure, output / "containers.svg")
+
+    described = describe(containers, list(_CONTAINER_COLUMNS))
+    not_ok = videos.loc[videos["status"] != Status.OK]
+    not_ok = not_ok[["part", "video", "label", "status", "detail"]]
+    tables = {
+        "videos.csv": videos.drop(columns=["phash", "fingerprint"]),
+        "families.csv": families,
+        "containers.csv": described,
+        "not_ok.csv": not_ok,
+    }
+    for name, table in tables.items():
+        with atomic_path(output / name) as temporary:
+            table.to_csv(temporary, index=False)
+
+    def section(heading: str, text: str, rows: pd.DataFrame, name: str) -> TableSection:
+        if len(rows) > _MAX_ROWS:
+            text += f" The first {_MAX_ROWS} of {name}."
+        return TableSection(heading, text, rows.head(_MAX_ROWS))
+
+    shown = described.assign(column=described["column"].map(_CONTAINER_COLUMNS))
+    units = "Sizes in bytes, bit rates in bit/s, times in seconds, width and height in pixels."
+    few_columns = videos.drop(columns=["phash", "fingerprint", "detail", "family"])
+    sections = [
+        section("Container metadata", "Distributions by label.", shown, "containers.csv"),
+        section(
+            "Videos whose status is not ok",
+            f"{len(not_ok):,} of {len(videos):,}.",
+            not_ok,
+            "not_ok.csv",
+        ),
+        section("Largest families", f"{len(families):,} families.", families, "families.csv"),
+        section(
+            "Videos",
+            f"{len(videos):,} videos. {units}",
+            few_columns.dropna(axis="columns", how="all"),
+            "videos.csv",
+        ),
+    ]
+    write_page(output / "metadata.html", "tables.html.j2", title="Metadata", sections=sections)
+
+
+def draw_statuses(statuses: pd.Series) -> Figure:
+    """Draw the number of videos of each status, the most frequent on top."""
+    counts = statuses.value_counts()
+    size = (WIDTH, 1.2 + 0.4 * max(1, len(counts)))
+    figure, axes = create_axes(f"Status of {len(statuses):,} videos", "videos", size=size)
+    draw_bars(axes, [str(name) for name in counts.index], counts, _with_shares(counts))
+    return figure
+
+
+def draw_labels(videos: pd.DataFrame) -> Figure:
+    """Draw the number of REAL and FAKE videos, and their shares in each part."""
+    counts = videos.groupby(["part", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(COLORS), fill_value=0)
+    totals, parts = counts.sum(), counts.head(_MAX_PARTS)
+    figure = Figure(figsize=(WIDTH, 2.6 + 0.34 * len(parts)))
+    above, below = figure.subplots(2, 1, height_ratios=[2, 0.6 + 0.35 * len(parts)])
+    names = [str(name) for name in totals.index]
+    draw_bars(above, names, totals, _with_shares(totals), list(COLORS.values()))
+    above.set(title=f"Labels of {totals.sum():,} videos", xlabel="videos")
+    videos_of_part = parts.sum(axis=1)
+    left = np.zeros(len(parts))
+    for label, color in COLORS.items():
+        share = (parts[label] / videos_of_part.clip(lower=1)).to_numpy()
+        below.barh([str(part) for part in parts.index], share, left=left, color=color)
+        left += share
+    for row, count in enumerate(videos_of_part):
+        below.annotate(f"{count:,}", (1.02, row), annotation_clip=False, va="center")
+    below.set(title="By part, and videos of the part", xlabel="share of videos", xlim=(0, 1))
+    below.invert_yaxis()
+    return figure
+
+
+def _with_shares(counts: pd.Series) -> list[str]:
+    return [f"{count:,} ({count / max(1, counts.sum()):.1%})" for count in counts]
+
+
+def list_families(videos: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per family (an original and its fakes), the largest first."""
+    grouped = videos.assign(fake=videos["label"] == Label.FAKE).groupby("family")
+    originals = set(videos.loc[videos["label"] == Label.REAL, "video"])
+    table = pd.DataFrame({"videos": grouped.size(), "fakes": grouped["fake"].sum().astype(int)})
+    table = table.reset_index()
+    table["original_present"] = table["family"].isin(originals).astype(bool)
+    return table.sort_values(["fakes", "family"], ascending=[False, True], ignore_index=True)
+
+
+def draw_families(families: pd.DataFrame) -> Figure:
+    """Draw how many fakes an original has.
+
+    Args:
+        families: the result of `list_families`.
+    """
+    counts = families["fakes"].value_counts().sort_index()
+    absent = int((~families["original_present"]).sum())
+    title = f"{len(families):,} families, {absent:,} without their original"
+    figure, axes = create_axes(title, "fakes of the family", "families", (WIDTH, 3.8))
+    bars = axes.bar([str(count) for count in counts.index], counts, color=COLORS[Label.FAKE])
+    if len(counts) <= 15:
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2)
+    else:
+        step = -(-len(counts) // 12)
+        axes.set_xticks(range(0, len(counts), step), [str(c) for c in counts.index[::step]])
+    axes.margins(y=0.12)
+    return figure
