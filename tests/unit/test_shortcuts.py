@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from unmask.audits.shortcuts import _area, audit_shortcuts, find_shortcuts
+from unmask.audits.shortcuts import _area_with_interval, audit_shortcuts, find_shortcuts
 from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
 from unmask.tables import SPLITS, VIDEOS, write_table
@@ -51,8 +51,10 @@ def ledger(leak: float = 0.0, families: int = FAMILIES) -> pd.DataFrame:
 def audit(tmp_path: Path, videos: pd.DataFrame, config: AuditsConfig) -> dict:
     write_table(videos, VIDEOS, tmp_path / "videos.parquet")
     write_table(videos, SPLITS, tmp_path / "splits.parquet")
-    output = tmp_path / "shortcuts.json"
-    audit_shortcuts(tmp_path / "videos.parquet", tmp_path / "splits.parquet", config, 1, output)
+    output, figure = tmp_path / "shortcuts.json", tmp_path / "shortcuts.svg"
+    paths = tmp_path / "videos.parquet", tmp_path / "splits.parquet"
+    audit_shortcuts(*paths, config, 1, output, figure)
+    assert figure.stat().st_size > 1000
     return json.loads(output.read_text())
 
 
@@ -125,7 +127,7 @@ def test_a_direction_that_only_noise_has_is_not_flipped_into_an_area_above_a_hal
 def test_the_area_within_one_fold_is_scikit_learn_s() -> None:
     rng = np.random.default_rng(0)
     answers, fake = rng.integers(0, 9, 200) / 9, rng.random(200) < 0.7
-    area = _area(answers, fake, np.zeros(200, int), np.arange(200), 0)
+    area = _area_with_interval(answers, fake, np.zeros(200, int), np.arange(200), 0)
     assert area.auc == pytest.approx(roc_auc_score(fake, answers))
     assert area.low < area.auc < area.high
 
@@ -134,4 +136,4 @@ def test_two_folds_are_not_compared_with_each_other() -> None:
     fold = np.repeat([0, 1], 4)
     answers = np.array([0.1, 0.1, 0.2, 0.2, 0.8, 0.8, 0.9, 0.9])
     fake = np.array([0, 0, 1, 1] * 2, bool)
-    assert _area(answers, fake, fold, np.arange(8), 0).auc == 1
+    assert _area_with_interval(answers, fake, fold, np.arange(8), 0).auc == 1

@@ -125,7 +125,7 @@ rule evaluate:
         ),
         answers=report(
             "results/evaluation/{experiment}/answers.svg",
-            caption="../report/answers.rst",
+            caption="../report/predictions.rst",
             category="Evaluation",
             subcategory="{experiment}",
             labels={"experiment": "{experiment}", "figure": "Answers"},

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
-from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.files import atomic_path, write_json
 from unmask.progress import track
@@ -403,9 +402,7 @@ def _face(
     if of_track.empty:
         return _blank(1)
     crop = of_track.loc[of_track["sharpness"].idxmax()]
-    picture = decode_jpeg(
-        reader.read(crop["shard"], int(crop["offset"]), int(crop["size"])), crop["key"]
-    )
+    picture = reader.read_crop(crop.to_dict())
     resized = cv2.resize(picture[..., ::-1], (_CELL, _CELL), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.uint8)
 

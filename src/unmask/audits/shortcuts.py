@@ -1,8 +1,8 @@
-"""Shortcuts: whether what containers say about videos already tells FAKE from REAL.
+"""Metadata shortcuts: how well container metadata alone separates FAKE from REAL.
 
-A classifier of container metadata alone, cross-validated by group, is what a model could cheat
-with: by frame count alone, DFDC's own videos can be told apart a little (AUC 0.54), and data sets
-whose fakes went through another encoder can be told apart completely.
+What a classifier of metadata can learn, a detector can learn too, instead of looking at faces.
+DFDC's own videos are hardly separable this way (AUC 0.54 by the number of frames), but data sets
+whose fakes went through another encoder can be perfectly separable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedGroupKFold
@@ -21,33 +22,28 @@ from sklearn.model_selection import StratifiedGroupKFold
 from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
+from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, save
 from unmask.tables import SPLITS, VIDEOS, read_table
 from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
 
-NUMBERS = (
+_COLUMNS = [
     *("file_size", "video_width", "video_height", "video_nb_frames", "video_bit_rate"),
     *("video_duration", "video_start_time", "video_fps", "video_rotation", "video_keyframes"),
     *("video_has_b_frames", "audio_channels", "audio_sample_rate", "audio_nb_frames"),
     *("audio_bit_rate", "audio_duration", "audio_start_time"),
-)
-NAMES = ("format", "video_codec_name", "video_pix_fmt", "audio_codec_name")
+    *("format", "video_codec_name", "video_pix_fmt", "audio_codec_name"),
+]
 _FOLDS = 5
 _RESAMPLES = 500
-_CONFIDENCE = 0.95
-_COMMON_NAMES = 50
+_MAX_CATEGORIES = 50
+_MAX_BARS = 12  # columns in the figure
 
 
 @dataclass(frozen=True)
 class Area:
-    """An area under the ROC curve, cross-validated.
-
-    Attributes:
-        auc: the share of pairs of a FAKE and a REAL that are ordered rightly; 0.5 is chance.
-        low: lower end of the 95 % interval.
-        high: upper end.
-    """
+    """A cross-validated area under the ROC curve with its 95 % interval; 0.5 is chance."""
 
     auc: float
     low: float
@@ -56,14 +52,14 @@ class Area:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """What container metadata tells.
+    """How well metadata separates the labels.
 
     Attributes:
-        videos: videos looked at.
-        groups: groups they belong to.
-        together: of all columns; None where it cannot be measured.
-        columns: of each column alone, the most telling first.
-        reason: why it cannot be measured; empty where it can.
+        videos: number of videos.
+        groups: number of groups that they belong to.
+        together: of all columns together; None where it cannot be measured.
+        columns: of each column alone, the largest area first.
+        reason: why nothing can be measured, else empty.
     """
 
     videos: int
@@ -73,82 +69,122 @@ class Shortcuts:
     reason: str = ""
 
 
+def audit_shortcuts(
+    ledger: Path, splits: Path, config: AuditsConfig, seed: int, output: Path, figure: Path
+) -> None:
+    """Measure how well the container metadata of the split's videos predicts their labels.
+
+    Args:
+        ledger: `results/videos.parquet`.
+        splits: `results/splits.parquet`, for its groups.
+        config: the `audits` section.
+        seed: the configuration's seed.
+        output: JSON of the areas.
+        figure: SVG of the areas.
+
+    Raises:
+        UnmaskError: the area exceeds `audits.shortcut_auc`, and `audits.on_shortcut` is `stop`.
+    """
+    groups = read_table(splits, SPLITS)[["part", "video", "group"]]
+    videos = read_table(ledger, VIDEOS).merge(groups, on=["part", "video"])
+    videos = videos[videos["video_codec_name"].notna() & videos["label"].isin(list(Label))]
+    columns = videos[_COLUMNS].assign(has_audio=videos["audio_codec_name"].notna())
+    fake = (videos["label"] == Label.FAKE).to_numpy(dtype=bool)
+    found = find_shortcuts(columns, fake, list(videos["group"]), seed)
+    area, limit = found.together, config.shortcut_auc
+    # The lower end, so that a few dozen videos raise no false alarm.
+    leaks = area is not None and area.low > limit
+    write_json({"limit": limit, "leaks": leaks, **asdict(found)}, output)
+    save(draw_shortcuts(found, limit), figure)
+    logger.info("%s", found.reason or f"{found.videos} videos: {area}")
+    if area is not None and leaks:
+        best = next(iter(found.columns))
+        message = (
+            f"container metadata alone separates FAKE from REAL: AUC {area.auc:.2f} "
+            f"({area.low:.2f} to {area.high:.2f}), limit {limit:g} (audits.shortcut_auc); "
+            f"best column {best} ({found.columns[best].auc:.2f})"
+        )
+        if config.on_shortcut == "stop":
+            raise UnmaskError(
+                f"{message}; encode both labels alike, or set audits.on_shortcut: warn"
+            )
+        logger.warning("%s", message)
+
+
 def find_shortcuts(
     features: pd.DataFrame, fake: NDArray[np.bool_], groups: Sequence[str], seed: int
 ) -> Shortcuts:
-    """Measure how well columns tell FAKE from REAL, all together and each alone.
+    """Measure how well columns separate FAKE from REAL, all together and each alone.
 
-    Predictions are out of fold (gradient-boosted trees, so the direction of an effect and its shape
-    are learnt from other groups than those it is measured on: noise stays at 0.5). Only videos of
-    one fold are compared with each other, because the answers of two models do not compare. The
-    interval is a bootstrap over groups, whose videos are not independent.
+    Predictions are out of fold: gradient-boosted trees learn direction and shape of an effect from
+    other groups than those it is measured on, so noise stays at 0.5. Only videos of one fold are
+    compared with each other, because scores of different models are not comparable. The interval
+    is a bootstrap over groups, because the videos of a group are not independent.
 
     Args:
-        features: one row per video; numbers, booleans and strings, any of them may be missing.
+        features: one row per video; numbers, booleans and strings, with missing values.
         fake: (n,) whether each is FAKE.
-        groups: (n,) what must not be on both sides.
+        groups: (n,) names of groups, which are kept in one fold.
         seed: of the folds and of the bootstrap.
     """
     codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
-    features = _comparable(features)
-    result = Shortcuts(len(fake), len(np.unique(codes)), None, {})
-    of_label = [len(np.unique(codes[fake == value])) for value in (True, False)]
-    if min(of_label) < 2:
-        return _unmeasured(result, f"{of_label[0]} groups with a FAKE, {of_label[1]} with a REAL")
+    features = _as_features(features)
+    fake_groups, real_groups = (len(np.unique(codes[fake == value])) for value in (True, False))
+
+    def unmeasured(reason: str) -> Shortcuts:
+        reason = f"cannot be measured: {reason}"
+        return Shortcuts(len(fake), len(np.unique(codes)), None, {}, reason)
+
+    if min(fake_groups, real_groups) < 2:
+        return unmeasured(f"{fake_groups} groups with a FAKE, {real_groups} with a REAL")
     if features.empty:
-        return _unmeasured(result, "no column has two values")
-    splitter = StratifiedGroupKFold(min(_FOLDS, *of_label), shuffle=True, random_state=seed)
+        return unmeasured("no column has two values")
+    splits = min(_FOLDS, fake_groups, real_groups)
+    splitter = StratifiedGroupKFold(splits, shuffle=True, random_state=seed)
     fold = np.empty(len(fake), dtype=int)
     for number, (_, held_out) in enumerate(splitter.split(features, fake, codes)):
         fold[held_out] = number
     if not any(0 < fake[fold == number].mean() < 1 for number in np.unique(fold)):
-        return _unmeasured(result, "no fold has both labels")
+        return unmeasured("no fold has both labels")
 
-    def area(columns: list[str]) -> Area:
-        answers = _out_of_fold(features[columns], fake, fold, seed)
-        return _area(answers, fake, fold, codes, seed)
+    def measure(columns: list[str]) -> Area:
+        scores = _predict_out_of_fold(features[columns], fake, fold, seed)
+        return _area_with_interval(scores, fake, fold, codes, seed)
 
     names = [str(column) for column in features]
-    alone = {name: area([name]) for name in names}
-    together = area(names) if len(names) > 1 else alone[names[0]]
+    alone = {name: measure([name]) for name in names}
+    together = measure(names) if len(names) > 1 else alone[names[0]]
     ranked = dict(sorted(alone.items(), key=lambda item: -item[1].auc))
-    return Shortcuts(result.videos, result.groups, together, ranked)
+    return Shortcuts(len(fake), len(np.unique(codes)), together, ranked)
 
 
-def _unmeasured(result: Shortcuts, reason: str) -> Shortcuts:
-    return Shortcuts(result.videos, result.groups, None, {}, f"cannot be measured: {reason}")
+def _as_features(table: pd.DataFrame) -> pd.DataFrame:
+    """Return numbers as float64 and strings as categories, without constant columns.
 
-
-def _comparable(features: pd.DataFrame) -> pd.DataFrame:
-    """Return columns that trees take: numbers as float, names as categories, none that is constant.
-
-    A column that is only there for some videos is not constant: absence is a value as well, below
-    all others. (Trees know missing values, but fail where all that they learn from are missing.)
+    A missing value counts as a value: below all numbers, or as a category of its own. (The trees
+    accept missing values, but fail on a column whose training values are all missing.)
     """
     columns: dict[str, pd.Series] = {}
-    for name in features:
-        values = features[name]
+    for name, values in table.items():
         if values.nunique(dropna=False) < 2:
             continue
-        if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
-            columns[str(name)] = _filled(values.astype("float64"))
-        elif values.dropna().map(lambda value: isinstance(value, bool)).all():
-            columns[str(name)] = _filled(pd.to_numeric(values.map({True: 1.0, False: 0.0})))
+        known = values.dropna()
+        is_flag = known.map(lambda value: isinstance(value, bool)).all()
+        if is_flag or pd.api.types.is_numeric_dtype(values):
+            numbers = values.map({True: 1.0, False: 0.0}) if is_flag else values
+            numbers = numbers.astype("float64")
+            columns[str(name)] = numbers.fillna(numbers.min() - 1)
         else:
-            known = values.astype("object").where(values.notna(), "none")
-            common = known.value_counts().index[:_COMMON_NAMES]
-            columns[str(name)] = known.where(known.isin(common), "other").astype("category")
-    return pd.DataFrame(columns, index=features.index)
+            common = known.value_counts().index[:_MAX_CATEGORIES]
+            strings = values.astype("object").where(values.isin(common), "other")
+            columns[str(name)] = strings.where(values.notna(), "none").astype("category")
+    return pd.DataFrame(columns, index=table.index)
 
 
-def _filled(values: pd.Series) -> pd.Series:
-    return values.fillna(values.min() - 1)
-
-
-def _out_of_fold(
+def _predict_out_of_fold(
     features: pd.DataFrame, fake: NDArray[np.bool_], fold: NDArray[np.int_], seed: int
 ) -> NDArray[np.float64]:
-    answers = np.full(len(fake), np.nan)
+    scores = np.full(len(fake), 0.5)
     for number in np.unique(fold):
         train = fold != number
         model = HistGradientBoostingClassifier(
@@ -160,23 +196,21 @@ def _out_of_fold(
             categorical_features="from_dtype",
             random_state=seed,
         )
-        if len(np.unique(fake[train])) < 2:
-            answers[~train] = 0.5
-        else:
+        if len(np.unique(fake[train])) == 2:
             model.fit(features[train], fake[train])
-            answers[~train] = model.predict_proba(features[~train])[:, 1]
-    return answers
+            scores[~train] = model.predict_proba(features[~train])[:, 1]
+    return scores
 
 
-def _area(
-    answers: NDArray[np.float64],
+def _area_with_interval(
+    scores: NDArray[np.float64],
     fake: NDArray[np.bool_],
     fold: NDArray[np.int_],
     group: NDArray[np.int_],
     seed: int,
 ) -> Area:
-    # Answers as ranks that grow with the fold (answers are in [0, 1]): one sort for all resamples.
-    rank = np.unique(2 * fold + answers, return_inverse=True)[1]
+    # Ranks by fold, then by score in [0, 1]: one sort serves all resamples.
+    rank = np.unique(2 * fold + scores, return_inverse=True)[1]
     fold_of_rank = np.zeros(rank.max() + 1, dtype=int)
     fold_of_rank[rank] = fold
 
@@ -190,56 +224,39 @@ def _area(
         return float(fakes @ (below + reals / 2)) / pairs if pairs else np.nan
 
     rng = np.random.default_rng(seed)
-    count = int(group.max()) + 1
-    resampled = []
-    for _ in range(_RESAMPLES):
-        drawn = np.bincount(rng.integers(count, size=count), minlength=count)
-        resampled.append(auc(drawn[group].astype(float)))
-    tail = 50 * (1 - _CONFIDENCE)
-    low, high = np.nanpercentile(resampled, [tail, 100 - tail])
+    groups = int(group.max()) + 1
+    drawn = (
+        np.bincount(rng.integers(groups, size=groups), minlength=groups) for _ in range(_RESAMPLES)
+    )
+    areas = [auc(counts[group].astype(float)) for counts in drawn]
+    low, high = np.nanpercentile(areas, [2.5, 97.5])
     return Area(auc(np.ones(len(fake))), float(low), float(high))
 
 
-def audit_shortcuts(
-    ledger: Path, splits: Path, config: AuditsConfig, seed: int, output: Path
-) -> None:
-    """Write what the containers of the split's videos tell about their labels.
-
-    Args:
-        ledger: `results/videos.parquet`.
-        splits: `results/splits.parquet`, for its groups.
-        config: the `audits` section.
-        seed: the configuration's seed.
-        output: JSON of the areas, those of single columns in order.
-
-    Raises:
-        UnmaskError: the containers tell more than the configuration allows, and it says `stop`.
-    """
-    groups = read_table(splits, SPLITS)[["part", "video", "group"]]
-    videos = read_table(ledger, VIDEOS).merge(groups, on=["part", "video"])
-    videos = videos[videos["video_codec_name"].notna() & videos["label"].isin(list(Label))]
-    columns = videos[[*NUMBERS, *NAMES]].assign(has_audio=videos["audio_codec_name"].notna())
-    fake = (videos["label"] == Label.FAKE).to_numpy(dtype=bool)
-    found = find_shortcuts(columns, fake, list(videos["group"]), seed)
-    # By the lower end, so that a few dozen videos raise no false alarm.
-    leaks = found.together is not None and found.together.low > config.shortcut_auc
-    report = {"limit": config.shortcut_auc, "leaks": leaks, **asdict(found)}
-    write_json(report, output)
-    logger.info("%s", found.reason or f"{found.videos} videos: {found.together}")
-    if leaks:
-        _tell(found, config)
-
-
-def _tell(found: Shortcuts, config: AuditsConfig) -> None:
-    assert found.together is not None
-    area, most = found.together, next(iter(found.columns))
-    said = (
-        f"container metadata alone tells FAKE from REAL: AUC {area.auc:.2f} "
-        f"({area.low:.2f} to {area.high:.2f}), limit {config.shortcut_auc:g} "
-        f"(audits.shortcut_auc); most by {most} ({found.columns[most].auc:.2f})"
-    )
-    if config.on_shortcut == "stop":
-        raise UnmaskError(
-            f"{said}; make both labels with one encoder, or set audits.on_shortcut: warn"
-        )
-    logger.warning("%s", said)
+def draw_shortcuts(found: Shortcuts, limit: float) -> Figure:
+    """Draw the areas with their 95 % intervals: all columns together, then the best columns."""
+    areas = {} if found.together is None else {"all columns": found.together}
+    areas |= dict(list(found.columns.items())[:_MAX_BARS])
+    title, label = "Metadata shortcuts", "ROC AUC of container metadata, cross-validated"
+    size = (WIDTH, 1.9 + 0.34 * max(3, len(areas)))
+    figure, axes = create_axes(title, label, size=size)
+    axes.set_xlim(0.2, 1.02)
+    if not areas:
+        axes.text(0.5, 0.5, found.reason, ha="center", transform=axes.transAxes, wrap=True)
+        axes.set_yticks([])
+        return figure
+    for row, area in enumerate(areas.values()):
+        color = COLORS[Label.FAKE] if area.low > limit else COLORS[Label.REAL]
+        axes.plot([max(0.2, area.low), area.high], [row, row], color=color, lw=2)
+        axes.plot(max(0.2, area.auc), row, "o", color=color, ms=8 if row == 0 else 6)
+        axes.annotate(f"{area.auc:.2f}", (1.04, row), annotation_clip=False, va="center")
+    for x, name, color, style in (
+        (0.5, "chance", GRAY, ":"),
+        (limit, "limit", COLORS[Label.FAKE], "--"),
+    ):
+        axes.axvline(x, color=color, linestyle=style)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        axes.text(x, -0.75, name, ha="center", color=color, bbox=box)
+    axes.set_yticks(range(len(areas)), list(areas))
+    axes.set_ylim(len(areas) - 0.4, -1.1)
+    return figure

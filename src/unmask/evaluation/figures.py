@@ -17,7 +17,6 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from unmask.evaluation.intervals import row_losses
 from unmask.evaluation.metrics import binary_metrics, constant_log_loss
-from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.report.style import COLORS
 from unmask.vocabulary import Label
@@ -194,8 +193,7 @@ def _middle_face(video: Any, faces: pd.DataFrame, reader: ShardReader) -> NDArra
     of_video = faces[(faces["part"] == video.part) & (faces["video"] == video.video)]
     of_track = of_video[of_video["track"] == 0]
     crop = of_track.iloc[len(of_track) // 2]
-    data = reader.read(crop["shard"], int(crop["offset"]), int(crop["size"]))
-    return decode_jpeg(data, crop["key"])
+    return reader.read_crop(crop.to_dict())
 
 
 def comparison(table: pd.DataFrame) -> Figure:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from unmask.files import atomic_path
-from unmask.report.style import COLORS, GRAY, WIDTH, draw_bars, save
+from unmask.report.style import COLORS, WIDTH, draw_bars, save
 from unmask.vocabulary import Label
 
 _BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}
@@ -70,17 +70,16 @@ def draw_costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 2.4 + 0.36 * (len(times) + len(storage))))
     above, below = figure.subplots(2, 1, height_ratios=[1 + len(times), 1 + len(storage)])
-    unit = _unit(times["seconds"].max() if len(times) else 0, _SECONDS)
+    seconds, size = times.set_index("rule")["seconds"], storage.set_index("folder")["bytes"]
+    unit = _unit(seconds.max() if len(seconds) else 0, _SECONDS)
     captions = [
-        f"{_with_unit(row.seconds, _SECONDS)}, {row.jobs} job{'s' * (row.jobs != 1)}"
-        for row in times.itertuples()
+        f"{_with_unit(took, _SECONDS)}, {jobs} job{'s' * (jobs != 1)}"
+        for took, jobs in zip(seconds, times["jobs"], strict=True)
     ]
-    seconds = times["seconds"] / _SECONDS[unit]
-    draw_bars(above, times["rule"], seconds, captions, COLORS[Label.REAL])
+    draw_bars(above, seconds / _SECONDS[unit], captions, COLORS[Label.REAL])
     above.set(title="Wall time of all jobs by rule", xlabel=f"wall time [{unit}]")
-    unit = _unit(storage["bytes"].max() if len(storage) else 0, _BYTES)
-    captions = [_with_unit(size, _BYTES) for size in storage["bytes"]]
-    draw_bars(below, storage["folder"], storage["bytes"] / _BYTES[unit], captions, GRAY)
+    unit = _unit(size.max() if len(size) else 0, _BYTES)
+    draw_bars(below, size / _BYTES[unit], [_with_unit(value, _BYTES) for value in size])
     below.set(title="Disk space of results", xlabel=unit)
     return figure
 

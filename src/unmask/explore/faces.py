@@ -128,7 +128,7 @@ def find_odd_faces(faces: pd.DataFrame) -> pd.DataFrame:
         ["tracks", *_VIDEO, "track"], ascending=[False, True, True, True]
     )
     rows = crowded.drop_duplicates([*_VIDEO, "track"]).head(_ODD_PER_KIND)
-    why = [f"track {row.track + 1} of {row.tracks}" for row in rows.itertuples()]
+    why = [f"track {row['track'] + 1} of {row['tracks']}" for row in rows.to_dict("records")]
     return pd.concat([*odd, rows.assign(why=why)])
 
 

@@ -90,7 +90,7 @@ def draw_statuses(statuses: pd.Series) -> Figure:
     counts = statuses.value_counts()
     size = (WIDTH, 1.2 + 0.4 * max(1, len(counts)))
     figure, axes = create_axes(f"Status of {len(statuses):,} videos", "videos", size=size)
-    draw_bars(axes, [str(name) for name in counts.index], counts, _with_shares(counts))
+    draw_bars(axes, counts, _with_shares(counts))
     return figure
 
 
@@ -101,8 +101,7 @@ def draw_labels(videos: pd.DataFrame) -> Figure:
     totals, parts = counts.sum(), counts.head(_MAX_PARTS)
     figure = Figure(figsize=(WIDTH, 2.6 + 0.34 * len(parts)))
     above, below = figure.subplots(2, 1, height_ratios=[2, 0.6 + 0.35 * len(parts)])
-    names = [str(name) for name in totals.index]
-    draw_bars(above, names, totals, _with_shares(totals), list(COLORS.values()))
+    draw_bars(above, totals, _with_shares(totals), list(COLORS.values()))
     above.set(title=f"Labels of {totals.sum():,} videos", xlabel="videos")
     videos_of_part = parts.sum(axis=1)
     left = np.zeros(len(parts))

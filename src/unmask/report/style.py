@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -47,14 +48,10 @@ def create_axes(
 
 
 def draw_bars(
-    axes: Axes,
-    names: Sequence[str],
-    values: Sequence[float],
-    captions: Sequence[str],
-    color: str | Sequence[str] = GRAY,
+    axes: Axes, values: pd.Series, captions: Sequence[str], color: str | Sequence[str] = GRAY
 ) -> None:
-    """Draw horizontal bars, the first on top, each with a caption at its end."""
-    bars = axes.barh(names, values, height=0.7, color=color)
+    """Draw horizontal bars named by the index of `values`, the first on top, with captions."""
+    bars = axes.barh([str(name) for name in values.index], values, height=0.7, color=color)
     axes.bar_label(bars, captions, padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.3)
