@@ -1,4 +1,4 @@
-"""Tiny real clips of people who move, for the fixtures and for the hostile part."""
+"""Tiny real clips of moving people, for the fixtures and the hostile part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -18,7 +18,7 @@ FACE_CENTRE, FACE_HEIGHT = (223, 120), 114  # on the portrait, in pixels
 def draw_people(
     size: tuple[int, int], count: int, at: tuple[float, float], phase: float
 ) -> NDArray[np.uint8]:
-    """Draw `count` portraits side by side, moved a little by `phase` in [0, 1]."""
+    """Draw `count` portraits side by side, shifted a little by `phase` in [0, 1]."""
     width, height = size
     if not count:
         y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
@@ -40,6 +40,26 @@ def draw_people(
     return picture
 
 
+# The same bytes on every run: no threads inside an encoder, and no macroblock tree in x264, whose
+# assembly reads beyond a picture of 160 columns.
+_X264 = "threads=1:mbtree=0"
+_ENCODERS = {
+    "libx264rgb": {"preset": "fast", "crf": "18", "x264-params": _X264},
+    "libx265": {"x265-params": "pools=1:frame-threads=1:log-level=none", "preset": "ultrafast"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "threads": "1"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "threads": "1"},
+    "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
+}
+
+
+def encoder_options(codec: str, b_frames: int = 3, keyint: int = 48) -> dict[str, str]:
+    """Return options with which an encoder is fast and writes the same bytes on every run."""
+    if codec != "libx264":
+        return dict(_ENCODERS.get(codec, {}))
+    structure = f"bframes={b_frames}:b-adapt=0:b-pyramid=normal:ref=4:keyint={keyint}"
+    return {"crf": "18", "preset": "fast", "x264-params": f"{structure}:{_X264}"}
+
+
 def encode_video(
     path: Path,
     size: tuple[int, int] = (160, 120),
@@ -59,44 +79,39 @@ def encode_video(
     full_range: bool = False,
     colorspace: int = 2,
     options: Mapping[str, str] | None = None,
-    codec_options: Mapping[str, str] | None = None,
     change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
 ) -> Path:
     """Encode a clip of people who move smoothly.
 
     Args:
-        path: the file; its suffix says the container.
+        path: the file; its suffix selects the container.
         size: width and height in pixels, upright.
-        frames: how many.
-        fps: frames per second where `milliseconds` does not say the times.
+        frames: number of frames.
+        fps: frames per second, unless `milliseconds` gives the times.
         people: portraits side by side; 0 for saturated colours without a face.
-        at: where the face is, as a share of the picture's (or its own panel's) size.
+        at: position of the face, relative to the size of the picture (or of its own panel).
         codec: FFmpeg's name of the encoder.
-        pix_fmt: of the encoded planes.
-        b_frames: between reference frames at most, as x264's pyramid.
+        pix_fmt: pixel format of the encoded planes.
+        b_frames: at most so many between reference frames, as x264's pyramid.
         keyint: frames from one key frame to the next.
-        encoder: options of the encoder instead of the usual ones.
-        rotation: counter-clockwise degrees that a player turns the stored picture by.
+        encoder: options of the encoder that replace `encoder_options`.
+        rotation: counter-clockwise degrees by which a player turns the stored picture.
         sound: add an AAC track.
         milliseconds: presentation time of each frame, for a variable rate.
-        full_range: luma from 0 to 255, and the stream says so.
-        colorspace: FFmpeg's AVColorSpace; 2 for BT.601 without saying so.
+        full_range: luma from 0 to 255, declared in the stream.
+        colorspace: FFmpeg's AVColorSpace; 2 for BT.601 without declaring it.
         options: of the container.
-        codec_options: of the encoder.
-        change: what is done to each drawn picture, uint8 (height, width, 3).
+        change: function applied to each drawn picture, uint8 (height, width, 3).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=dict(options or {})) as container:
+    with av.open(
+        str(path), "w", options={"fflags": "+bitexact"} | dict(options or {})
+    ) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
-        if codec == "libx264":
-            x264 = f"bframes={b_frames}:b-adapt=0:b-pyramid=normal:ref=4:keyint={keyint}:threads=1"
-            stream.options = {"crf": "18", "preset": "fast", "x264-params": x264}
-        if codec_options is not None:
-            stream.options = dict(codec_options)
-        if encoder is not None:
-            stream.options = dict(encoder)
+        defaults = encoder_options(codec, b_frames, keyint)
+        stream.options = defaults if encoder is None else dict(encoder)
         if milliseconds:
             stream.codec_context.time_base = Fraction(1, 1000)
         if full_range:

@@ -3,47 +3,30 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-# Bytes between the start of a box and the boxes inside it, where it has any.
-_CHILDREN_AT = {b"stsd": 16, b"avc1": 86, b"meta": 12, b"dref": 16} | dict.fromkeys(
-    [b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta", b"mvex", b"moof"], 8
-)
+# Bytes between the start of a box and the boxes inside it.
+_CHILDREN_AT = {b"stsd": 16, b"avc1": 86, b"meta": 12, b"dref": 16}
 
 
-@dataclass(frozen=True)
-class Box:
-    """Where one box lies.
+class Box(NamedTuple):
+    """Position of a box: its first byte, and the first byte after it."""
 
-    Attributes:
-        kind: its four letters.
-        start: of its header, in bytes from the start of the file.
-        end: exclusive.
-    """
-
-    kind: bytes
     start: int
     end: int
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Yield the boxes side by side in `data[start:end]`."""
-    end = len(data) if end is None else end
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        yield Box(kind, start, start + size)
-        start += size
-
-
 def find(data: bytes, path: str) -> list[Box]:
-    """Return the first box at `path` ("moov/trak/tkhd") and, before it, those around it."""
+    """Return the first box at `path` ("moov/trak/tkhd"), preceded by the boxes that contain it."""
     found: list[Box] = []
-    start, end = 0, len(data)
-    for kind in path.encode().split(b"/"):
-        box = next(box for box in boxes(data, start, end) if box.kind == kind)
-        found.append(box)
-        start, end = box.start + _CHILDREN_AT.get(kind, 8), box.end
+    at = 0
+    for wanted in path.encode().split(b"/"):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        while kind != wanted:
+            at += size
+            size, kind = struct.unpack_from(">I4s", data, at)
+        found.append(Box(at, at + size))
+        at += _CHILDREN_AT.get(kind, 8)
     return found
 
 
@@ -66,30 +49,29 @@ def patch(data: bytes, path: str, offset: int, value: int, width: int = 4) -> by
 
 
 def splice(data: bytes, path: str, start: int, end: int, payload: bytes) -> bytes:
-    """Replace bytes inside the box at `path`, and correct the sizes of it and those around it.
+    """Replace bytes of the box at `path`, and correct its size and those of its parents.
 
     Args:
-        data: a file with its moov at the end: chunk offsets are not corrected.
+        data: a file with its moov at the end, because chunk offsets are not corrected.
         path: of the box.
-        start: of what is replaced, in bytes from the start of the box's header.
+        start: first replaced byte, counted from the start of the box's header.
         end: exclusive.
-        payload: what comes instead, of any length.
+        payload: the replacement, of any length.
     """
-    around = find(data, path)
-    at = around[-1].start
-    grown = len(payload) - (end - start)
+    boxes = find(data, path)
+    at = boxes[-1].start
     data = data[: at + start] + payload + data[at + end :]
-    for box in around:
-        data = put(data, box.start, struct.pack(">I", box.end - box.start + grown))
+    growth = len(payload) - (end - start)
+    for box in boxes:
+        data = put(data, box.start, struct.pack(">I", box.end - box.start + growth))
     return data
 
 
 def replace_box(data: bytes, path: str, payload: bytes) -> bytes:
-    """Replace the whole box at `path` by `payload`, and correct the sizes around it."""
-    parent, _, _ = path.rpartition("/")
-    box = find(data, path)[-1]
-    outer = find(data, parent)[-1]
-    return splice(data, parent, box.start - outer.start, box.end - outer.start, payload)
+    """Replace the whole box at `path` by `payload`, and correct the sizes of its parents."""
+    *_, parent, box = find(data, path)
+    start, end = box.start - parent.start, box.end - parent.start
+    return splice(data, path.rpartition("/")[0], start, end, payload)
 
 
 def box(kind: bytes, payload: bytes) -> bytes:
@@ -97,61 +79,46 @@ def box(kind: bytes, payload: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(payload), kind) + payload
 
 
-class _Bits:
-    """Bits of an H.264 header, read and written."""
-
-    def __init__(self, data: bytes = b"") -> None:
-        self.text = "".join(f"{byte:08b}" for byte in data)
-        self.at = 0
-
-    def take(self, count: int) -> str:
-        self.at += count
-        return self.text[self.at - count : self.at]
-
-    def golomb(self) -> str:
-        """Take one Exp-Golomb code."""
-        zeros = self.text.index("1", self.at) - self.at
-        return self.take(2 * zeros + 1)
-
-
 def _golomb(value: int) -> str:
+    """Return the Exp-Golomb code of a number as a string of bits."""
     code = f"{value + 1:b}"
     return "0" * (len(code) - 1) + code
 
 
 def resize_sps(sps: bytes, width: int, height: int) -> bytes:
-    """Let a sequence parameter set (ITU-T H.264, 7.3.2.1.1) declare another size.
+    """Change the size that a sequence parameter set declares (ITU-T H.264, 7.3.2.1.1).
 
     Args:
         sps: the NAL unit, progressive, of the profiles that x264 writes for 4:2:0 in 8 bits.
         width: a multiple of 16.
         height: a multiple of 16.
     """
-    bits = _Bits(sps[:1] + re.sub(rb"\0\0\x03", b"\0\0", sps[1:]))
-    kept = bits.take(32)
-    kept += bits.golomb()  # seq_parameter_set_id
-    if sps[1] == 100:  # High
-        kept += "".join(bits.golomb() for _ in range(3)) + bits.take(2)
-    kept += bits.golomb()  # log2_max_frame_num_minus4
-    order = bits.golomb()  # pic_order_cnt_type
-    kept += order
-    if order == _golomb(0):
-        kept += bits.golomb()
-    kept += bits.golomb() + bits.take(1)  # max_num_ref_frames, gaps
-    bits.golomb(), bits.golomb()
-    kept += _golomb(width // 16 - 1) + _golomb(height // 16 - 1)
-    kept += bits.take(2)  # frame_mbs_only_flag, direct_8x8_inference_flag
-    if bits.take(1) == "1":
-        [bits.golomb() for _ in range(4)]
-    rest = bits.text[bits.at :].rstrip("0")
-    text = kept + "0" + rest
+    bits = "".join(f"{byte:08b}" for byte in re.sub(rb"\0\0\x03", b"\0\0", sps))
+
+    def skip(at: int, codes: int) -> int:
+        """Return the position after some Exp-Golomb codes."""
+        for _ in range(codes):
+            at = 2 * bits.index("1", at) - at + 1
+        return at
+
+    at = skip(32, 1)  # after profile and level: seq_parameter_set_id
+    if sps[1] == 100:  # High: chroma_format_idc, two bit depths, two flags
+        at = skip(at, 3) + 2
+    at = skip(at, 1)  # log2_max_frame_num_minus4
+    order_type_0 = bits[at] == "1"
+    at = skip(at, 3 if order_type_0 else 2) + 1  # picture order, max_num_ref_frames, gaps flag
+    size, flags = at, skip(at, 2)
+    end = flags + 3  # frame_mbs_only_flag, direct_8x8_inference_flag, frame_cropping_flag
+    rest = bits[skip(end, 4 if bits[end - 1] == "1" else 0) :].rstrip("0")
+    declared = _golomb(width // 16 - 1) + _golomb(height // 16 - 1)
+    text = bits[:size] + declared + bits[flags : flags + 2] + "0" + rest
     text += "0" * (-len(text) % 8)
     raw = int(text, 2).to_bytes(len(text) // 8, "big")
     return raw[:1] + re.sub(rb"\0\0(?=[\0-\x03])", b"\0\0\x03", raw[1:])
 
 
 def resize_avc(data: bytes, width: int, height: int) -> bytes:
-    """Let every header of an H.264 mp4 declare another size: track, sample entry and SPS."""
+    """Change the size in every header of an H.264 mp4: track, sample entry and SPS."""
     path = "moov/trak/mdia/minf/stbl/stsd/avc1"
     config = find(data, f"{path}/avcC")[-1]
     length = int.from_bytes(data[config.start + 14 : config.start + 16], "big")
@@ -162,7 +129,7 @@ def resize_avc(data: bytes, width: int, height: int) -> bytes:
 
 
 def resize_vp9(ivf: bytes, width: int, height: int) -> bytes:
-    """Let the first key frame of a VP9 stream in IVF declare another size."""
+    """Change the size that the first key frame of a VP9 stream in IVF declares."""
     frame = 32 + 12
     length = int.from_bytes(ivf[32:36], "little")
     bits = f"{int.from_bytes(ivf[frame : frame + length], 'big'):0{8 * length}b}"
@@ -173,25 +140,25 @@ def resize_vp9(ivf: bytes, width: int, height: int) -> bytes:
 
 
 def resize_vp8(ivf: bytes, width: int, height: int) -> bytes:
-    """Let the first key frame of a VP8 stream in IVF declare another size, below 16384."""
+    """Change the size that the first key frame of a VP8 stream declares, to less than 16384."""
     size = struct.pack("<HH", width, height)
     return put(put(ivf, 32 + 12 + 6, size), 12, size)
 
 
 def resize_jpeg(data: bytes, width: int, height: int) -> bytes:
-    """Let every baseline JPEG inside `data` declare another size."""
+    """Change the size that every baseline JPEG inside `data` declares."""
     size = struct.pack(">HH", height, width)
     return re.sub(rb"(?<=\xff\xc0\0\x11\x08)....", lambda _: size, data, flags=re.DOTALL)
 
 
 def resize_mpeg2(data: bytes, width: int, height: int) -> bytes:
-    """Let every sequence header of MPEG-2 declare another size, below 4096."""
+    """Change the size that every sequence header of MPEG-2 declares, to less than 4096."""
     size = ((width << 12) + height).to_bytes(3, "big")
     return re.sub(rb"(?<=\0\0\x01\xb3)...", lambda _: size, data, flags=re.DOTALL)
 
 
 def png(width: int, height: int, bits: int, colour: int, raw: bytes) -> bytes:
-    """Return a PNG of `raw` scan lines, whatever their number."""
+    """Return a PNG that holds the scan lines `raw`, whatever their number."""
 
     def chunk(kind: bytes, payload: bytes) -> bytes:
         crc = zlib.crc32(kind + payload)

@@ -1,20 +1,22 @@
-"""Write the hostile part: `python -m hostile.generate FOLDER --seed 0`, from inside `tests/`.
+"""Write the hostile part: more than 500 files that are damaged, unusual or malicious.
 
-Each file has a recipe and its own random numbers, drawn from the seed and its name, so that a few
-files alone are byte for byte the ones of the whole part. Names begin with what was done. The files
-of the group `ordinary` are sound and merely unusual: every one of them shows a face.
+Each file has a recipe and random numbers of its own, drawn from the seed and the file's name, so
+that a file has the same bytes whether it is written alone or with the whole part. A name begins
+with what was done. The files of the group `ordinary` are valid and merely unusual: every one of
+them shows a face.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
+import itertools
 import json
 import os
 import stat
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -22,27 +24,48 @@ from hostile import edit, material
 from hostile.material import clip, faststart, picture, sound
 
 Recipe = Callable[[Path, Random], None]
+Source = Callable[[], bytes]
 Change = Callable[[bytes, Random], bytes]
 
-OUTSIDE = "outside.mp4"  # beside the part, and no business of it
+OUTSIDE = "outside.mp4"  # next to the part, and not to be opened
 # In the part, but not in its metadata.json.
 UNLISTED, UNLISTED_PICTURE = "unlisted.mp4", "unlisted_001.jpg"
 _PORT = 9  # "discard"
 _STBL = "moov/trak/mdia/minf/stbl"
-_HUGE = 0xFFFFFFFF
-_HOLE = 1 << 30
+_LARGE, _HUGE = 0x7FFFFFFF, 0xFFFFFFFF
+
+# What is damaged.
+SOURCES: dict[str, Source] = {
+    "mp4": clip,
+    "talking": partial(clip, sound=True),
+    "faststart": faststart,
+    "fragmented": partial(clip, options="movflags=frag_keyframe+empty_moov g=6"),
+    "mkv": partial(clip, ".mkv"),
+    "avi": partial(clip, ".avi", codec="mpeg4"),
+    "mjpeg": partial(clip, ".avi", codec="mjpeg", pix_fmt="yuvj420p"),
+    "ts": partial(clip, ".ts", codec="mpeg2video"),
+    "webm": partial(clip, ".webm", codec="libvpx-vp9"),
+    "vp8_ivf": partial(clip, ".ivf", codec="libvpx"),
+    "vp9_ivf": partial(clip, ".ivf", codec="libvpx-vp9"),
+    "gif": partial(clip, ".gif", codec="gif", pix_fmt="rgb8"),
+    "hevc": partial(clip, codec="libx265"),
+    "hevc_faststart": partial(faststart, codec="libx265"),
+    "vp9": partial(clip, codec="libvpx-vp9"),
+    "av1": partial(clip, codec="libsvtav1"),
+    "mpeg4": partial(clip, codec="mpeg4"),
+}
 
 
 def write_hostile_part(
     folder: Path, seed: int, names: Collection[str] | None = None, port: int = _PORT
 ) -> Path:
-    """Write a part of hostile files, and beside it a clip that nothing in the part may reach.
+    """Write a part of hostile files, and next to it a clip that nothing in the part may reach.
 
     Args:
-        folder: where to; the clip beside it is `OUTSIDE`.
-        seed: of everything drawn.
+        folder: of the part; the clip next to it is `OUTSIDE`.
+        seed: of all random numbers.
         names: the files wanted; None for all.
-        port: on 127.0.0.1, where the playlists with a network address point to.
+        port: on 127.0.0.1, for the playlists with a network address.
 
     Returns:
         The folder.
@@ -70,7 +93,7 @@ def write_hostile_part(
 def hostile_groups(port: int = _PORT) -> dict[str, dict[str, Recipe]]:
     """Return the recipes by group and file name."""
     return {
-        "ordinary": _ordinary() | _named(),
+        "ordinary": _ordinary() | dict.fromkeys(ODD_NAMES, _bytes(clip)),
         "stills": _stills(),
         "without_times": _without_times(),
         "faceless": _faceless(),
@@ -85,15 +108,15 @@ def hostile_groups(port: int = _PORT) -> dict[str, dict[str, Recipe]]:
     }
 
 
-# --- how a file comes about
+# --- how a file is made
 
 
-def _bytes(make: Callable[[], bytes]) -> Recipe:
+def _bytes(make: Source) -> Recipe:
     return lambda path, random: _write(path, make())
 
 
-def _changed(make: Callable[[], bytes], change: Change) -> Recipe:
-    return lambda path, random: _write(path, change(make(), random))
+def _changed(source: str, change: Change) -> Recipe:
+    return lambda path, random: _write(path, change(SOURCES[source](), random))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -108,64 +131,64 @@ def _series(stem: str, suffix: str, recipes: Iterable[Recipe]) -> dict[str, Reci
     return {f"{stem}_{index:03d}{suffix}": recipe for index, recipe in enumerate(recipes)}
 
 
-# --- sound files
+def _clips(table: dict[str, dict[str, object]]) -> dict[str, Recipe]:
+    """Return recipes from file names, several in one string, and keywords of `clip`."""
+    return {
+        name: _bytes(partial(clip, Path(f"x{name}").suffix, **keywords))
+        for names, keywords in table.items()
+        for name in names.split()
+    }
+
+
+# --- valid files
 
 
 def _ordinary() -> dict[str, Recipe]:
-    fragments = (("movflags", "frag_keyframe+empty_moov+default_base_moof"),)
-    pieces = (("movflags", "dash"), ("frag_duration", "200000"))
-    uneven = [0, 10, 300, 310, 320, 900, 905, 1500, 2600, 2610, 4000, 4001]
-    far = [100_000_000 + 40 * index for index in range(12)]
-    early = [40 * index - 200 for index in range(12)]
-    interlaced = (("x264-params", "tff=1:threads=1:mbtree=0"), ("crf", "18"))
-    intra = (("x264-params", "keyint=1:threads=1:mbtree=0"), ("crf", "18"))
-    still = (("preset", "ultrafast"), ("threads", "1"))
+    uneven = (0, 10, 300, 310, 320, 900, 905, 1500, 2600, 2610, 4000, 4001)
+    far = tuple(100_000_000 + 40 * index for index in range(12))
+    early = tuple(40 * index - 200 for index in range(12))
+    interlaced = "crf=18 x264-params=tff=1:threads=1:mbtree=0"
+    intra = "crf=18 x264-params=keyint=1:threads=1:mbtree=0"
+    healthy = {
+        f"healthy_{index}.mp4": {"at": (0.44 + 0.02 * index, 0.5), "sound": index % 2 == 0}
+        for index in range(6)
+    }
     clips: dict[str, dict[str, object]] = {
         "rotated_090.mp4": {"rotation": 90},
         "rotated_180.mp4": {"rotation": 180},
         "rotated_270.mp4": {"rotation": 270},
         "rotated_odd.mp4": {"rotation": 90, "size": (161, 119), "pix_fmt": "yuv444p"},
-        "vfr.mp4": {"milliseconds": uneven, "frames": 12},
-        "vfr.mkv": {"milliseconds": uneven, "frames": 12},
-        "far_from_zero.mp4": {"milliseconds": far, "frames": 12},
-        "far_from_zero.mkv": {"milliseconds": far, "frames": 12},
+        "vfr.mp4 vfr.mkv": {"milliseconds": uneven, "frames": 12},
+        "far_from_zero.mp4 far_from_zero.mkv": {"milliseconds": far, "frames": 12},
         "before_zero.mp4": {"milliseconds": early, "frames": 12},
         "full_range.mp4": {"full_range": True},
         "bt709.mp4": {"colorspace": 1},
         "one_frame.mp4": {"frames": 1},
         "two_frames.mp4": {"frames": 2},
-        "fragmented.mp4": {"container": fragments},
-        "dash.mp4": {"container": pieces},
-        "faststart.mp4": {"container": (("movflags", "+faststart"),)},
-        "interlaced.mp4": {"tuned": interlaced},
-        "intra.mp4": {"tuned": intra},
+        "fragmented.mp4": {"options": "movflags=frag_keyframe+empty_moov+default_base_moof"},
+        "dash.mp4": {"options": "movflags=dash frag_duration=200000"},
+        "faststart.mp4": {"options": "movflags=+faststart"},
+        "interlaced.mp4": {"encoder": interlaced},
+        "intra.mp4": {"encoder": intra},
         "one_fps.mp4": {"fps": 1, "frames": 6},
         "thousand_fps.mp4": {"fps": 1000},
-        "still_60_s.mp4": {"frames": 1440, "tuned": still},
-        "h264.mkv": {},
-        "h264.mov": {},
-        "h264.ts": {},
+        "still_60_s.mp4": {"frames": 1440, "encoder": "preset=ultrafast threads=1"},
+        "h264.mkv h264.mov h264.ts h264.flv": {},
         "h264.avi": {"b_frames": 0},
-        "h264.flv": {},
         "h264_10_bit.mp4": {"pix_fmt": "yuv420p10le"},
         "h264_422.mp4": {"pix_fmt": "yuv422p"},
         "h264_444.mp4": {"pix_fmt": "yuv444p"},
         "h264_gray.mp4": {"pix_fmt": "gray"},
         "h264_rgb.mp4": {"codec": "libx264rgb", "pix_fmt": "rgb24"},
-        "hevc.mp4": {"codec": "libx265"},
+        "hevc.mp4 hevc.mkv": {"codec": "libx265"},
         "hevc_10_bit.mp4": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
-        "hevc.mkv": {"codec": "libx265"},
         "vp8.webm": {"codec": "libvpx"},
-        "vp9.webm": {"codec": "libvpx-vp9"},
-        "vp9.mp4": {"codec": "libvpx-vp9"},
-        "vp9.ivf": {"codec": "libvpx-vp9"},
+        "vp9.webm vp9.mp4 vp9.ivf": {"codec": "libvpx-vp9"},
         "av1.mp4": {"codec": "libsvtav1"},
         "av1_10_bit.mkv": {"codec": "libsvtav1", "pix_fmt": "yuv420p10le"},
-        "mpeg4.mp4": {"codec": "mpeg4"},
-        "mpeg4.avi": {"codec": "mpeg4"},
-        "mpeg4_b_frames.avi": {"codec": "mpeg4", "tuned": (("bf", "2"),)},
-        "mpeg2.ts": {"codec": "mpeg2video"},
-        "mpeg2.mpg": {"codec": "mpeg2video"},
+        "mpeg4.mp4 mpeg4.avi": {"codec": "mpeg4"},
+        "mpeg4_b_frames.avi": {"codec": "mpeg4", "encoder": "bf=2"},
+        "mpeg2.ts mpeg2.mpg": {"codec": "mpeg2video"},
         "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
         "wmv2.wmv": {"codec": "wmv2"},
         "flv1.flv": {"codec": "flv1"},
@@ -184,275 +207,211 @@ def _ordinary() -> dict[str, Recipe]:
         "odd_size_444.mp4": {"size": (161, 119), "pix_fmt": "yuv444p"},
         "odd_width.mp4": {"size": (321, 240), "pix_fmt": "yuv444p"},
     }
-    recipes = {name: _clip(name, **keywords) for name, keywords in clips.items()}
-    healthy = [_clip(".mp4", at=(0.44 + 0.02 * i, 0.5), sound=i % 2 == 0) for i in range(6)]
-    return (
-        {f"healthy_{index}.mp4": made for index, made in enumerate(healthy)}
-        | recipes
-        | {
-            "two_videos.mp4": _bytes(lambda: material.two_videos(1, 0)),
-            "cover_art_first.mp4": _bytes(material.cover_art_first),
-            "subtitles_first.mp4": _bytes(material.with_subtitles),
-            "data_stream.ts": _bytes(material.with_data_stream),
-            "size_changes.ts": _bytes(lambda: material.size_changes(".ts", "mpeg2video")),
-            "trailing_garbage.mp4": _changed(clip, _with_garbage),
-            "wrong_suffix.jpg": _bytes(clip),
-            "mkv_called.mp4": _bytes(lambda: clip(".mkv")),
-            "avi_called.mp4": _bytes(lambda: clip(".avi", codec="mpeg4")),
-            "title_in_latin_1.mp4": _bytes(_latin_title),
-        }
-    )
-
-
-def _clip(name: str, **keywords: object) -> Recipe:
-    # Lists cannot be cached by.
-    keywords = {key: tuple(v) if isinstance(v, list) else v for key, v in keywords.items()}
-    return _bytes(lambda: clip(Path(f"x{name}").suffix, **keywords))
-
-
-def _with_garbage(data: bytes, random: Random) -> bytes:
-    return data + random.randbytes(50_000)
+    return _clips(healthy | clips) | {
+        "two_videos.mp4": _bytes(material.two_videos),
+        "cover_art_first.mp4": _bytes(material.cover_art_first),
+        "subtitles_first.mp4": _bytes(material.with_subtitles),
+        "data_stream.ts": _bytes(material.with_data_stream),
+        "size_changes.ts": _bytes(material.size_changes),
+        "trailing_garbage.mp4": _changed(
+            "mp4", lambda data, random: data + random.randbytes(50_000)
+        ),
+        "wrong_suffix.jpg": _bytes(clip),
+        "mkv_called.mp4": _bytes(SOURCES["mkv"]),
+        "avi_called.mp4": _bytes(SOURCES["avi"]),
+        "title_in_latin_1.mp4": _bytes(_latin_title),
+    }
 
 
 def _latin_title() -> bytes:
     udta = edit.box(b"udta", edit.box(b"\xa9nam", struct.pack(">HH", 4, 0) + b"Vid\xe9"))
-    plain = clip()
-    size = (moov := edit.find(plain, "moov")[0]).end - moov.start
-    return edit.splice(plain, "moov", size, size, udta)
+    (moov,) = edit.find(clip(), "moov")
+    size = moov.end - moov.start
+    return edit.splice(clip(), "moov", size, size, udta)
 
 
 ODD_NAMES = (
-    "with space.mp4",
-    " space first.mp4",
-    "space last.mp4 ",
-    "ünïcødé 视频 🎭.mp4",
-    "decomposed e\u0301.mp4",
-    "right to left \u202e4pm.mp4",
-    "-leading-dash.mp4",
-    "--out",
-    "a:b.mp4",
-    "file:healthy_0.mp4",
-    "concat:healthy_0.mp4|healthy_1.mp4",
-    "subfile,,start,0,end,0,,:healthy_0.mp4",
-    "data:video,hello.mp4",
-    "pipe:0",
-    "fd:0",
-    "http:127.0.0.1",
-    "%03d.mp4",
-    "%s%n.mp4",
-    "*.mp4",
-    "[0-9]?.mp4",
-    "{brace,}.mp4",
-    "$HOME.mp4",
-    "~.mp4",
-    "a;b&c|d.mp4",
-    'quote\'s "two".mp4',
-    "new\nline.mp4",
-    "\ttab.mp4",
-    "\x1b[31mred.mp4",
-    ".hidden.mp4",
-    ".mp4",
-    "no suffix",
-    "CAPITALS.MP4",
-    "end.json",
-    "twin.mp4",
-    "twin.mkv.mp4",
-    "twin.mov",
-    f"{'long' * 62}.mp4",
+    *("a:b.mp4", "file:healthy_0.mp4", "data:video,hello.mp4", "pipe:0", "fd:0", "http:127.0.0.1"),
+    *("concat:healthy_0.mp4|healthy_1.mp4", "subfile,,start,0,end,0,,:healthy_0.mp4"),
+    *("%03d.mp4", "%s%n.mp4", "*.mp4", "[0-9]?.mp4", "{brace,}.mp4", "$HOME.mp4", "~.mp4"),
+    *("a;b&c|d.mp4", "-leading-dash.mp4", "--out", ".hidden.mp4", ".mp4", "CAPITALS.MP4"),
+    *("twin.mp4", "twin.mkv.mp4", "twin.mov", "end.json", "no suffix", f"{'long' * 62}.mp4"),
+    *("with space.mp4", " space first.mp4", "space last.mp4 ", "\ttab.mp4", "new\nline.mp4"),
+    *("ünïcødé 视频 🎭.mp4", "decomposed e\u0301.mp4", "right to left \u202e4pm.mp4"),
+    *("\x1b[31mred.mp4", 'quote\'s "two".mp4'),
 )
 
 
-def _named() -> dict[str, Recipe]:
-    return {name: _bytes(clip) for name in ODD_NAMES}
-
-
 def _stills() -> dict[str, Recipe]:
-    """Pictures, some under names that FFmpeg's image2 demuxer takes for patterns of others."""
+    """Pictures, some with names that FFmpeg's image2 demuxer reads as patterns of file names."""
     return {
         "jpeg_face.mp4": _bytes(picture),
-        "jpeg_nobody.mp4": _bytes(lambda: picture(people=0)),
-        "png_nobody.mp4": _bytes(lambda: picture(people=0, suffix=".png")),
+        "jpeg_nobody.mp4": _bytes(partial(picture, people=0)),
+        "png_nobody.mp4": _bytes(partial(picture, people=0, suffix=".png")),
         "unlisted_%03d.jpg": _bytes(picture),
         "unlisted_%*.jpg": _bytes(picture),
-        "absent_%03d.png": _bytes(lambda: picture(suffix=".png")),
+        "absent_%03d.png": _bytes(partial(picture, suffix=".png")),
     }
 
 
 def _without_times() -> dict[str, Recipe]:
-    return {
-        "without_times.h264": _clip(".h264"),
-        "without_times.hevc": _clip(".hevc", codec="libx265"),
-        "without_times.m4v": _clip(".m4v", codec="mpeg4"),
-    }
+    return _clips(
+        {
+            "without_times.h264": {},
+            "without_times.hevc": {"codec": "libx265"},
+            "without_times.m4v": {"codec": "mpeg4"},
+        }
+    )
 
 
 def _faceless() -> dict[str, Recipe]:
-    fast = (("preset", "ultrafast"), ("threads", "1"))
-    clips: dict[str, dict[str, object]] = {
-        "nobody.mp4": {"people": 0},
-        "size_2x2.mp4": {"size": (2, 2)},
-        "size_16x16.mp4": {"size": (16, 16)},
-        "size_1x1.mkv": {"size": (1, 1), "codec": "ffv1"},
-        "size_240x1.mkv": {"size": (240, 1), "codec": "ffv1"},
-        "size_2x240.mp4": {"size": (2, 240)},
-        "size_4000x16.mp4": {"size": (4000, 16), "people": 0, "frames": 6},
-        "size_16x4000.mp4": {"size": (16, 4000), "people": 0, "frames": 6},
-        "frames_3000.mp4": {"size": (16, 16), "people": 0, "frames": 3000, "tuned": fast},
-    }
-    return {name: _clip(name, **keywords) for name, keywords in clips.items()} | {
-        "frames_3000_mpeg4.avi": _clip(".avi", codec="mpeg4", size=(16, 16), people=0, frames=3000),
-    }
+    many = {"size": (16, 16), "people": 0, "frames": 3000}
+    return _clips(
+        {
+            "nobody.mp4": {"people": 0},
+            "size_2x2.mp4": {"size": (2, 2)},
+            "size_16x16.mp4": {"size": (16, 16)},
+            "size_1x1.mkv": {"size": (1, 1), "codec": "ffv1"},
+            "size_240x1.mkv": {"size": (240, 1), "codec": "ffv1"},
+            "size_2x240.mp4": {"size": (2, 240)},
+            "size_4000x16.mp4": {"size": (4000, 16), "people": 0, "frames": 6},
+            "size_16x4000.mp4": {"size": (16, 4000), "people": 0, "frames": 6},
+            "frames_3000.mp4": many | {"encoder": "preset=ultrafast threads=1"},
+            "frames_3000_mpeg4.avi": many | {"codec": "mpeg4"},
+        }
+    )
 
 
 # --- damaged files
 
 
-def _cut(share: float) -> Change:
-    return lambda data, random: data[: int(len(data) * share)]
-
-
 def _truncated() -> dict[str, Recipe]:
-    def evenly(count: int) -> list[float]:
-        return [(index + 0.5) / count for index in range(count)]
+    def cut(source: str, share: float) -> Recipe:
+        return _changed(source, lambda data, random: data[: int(len(data) * share)])
 
-    def cut(make: Callable[[], bytes], count: int) -> list[Recipe]:
-        return [_changed(make, _cut(share)) for share in evenly(count)]
+    def without_last(count: int) -> Recipe:
+        return _changed("mp4", lambda data, random: data[:-count])
 
-    fragments = (("movflags", "frag_keyframe+empty_moov"), ("g", "6"))
-    last = [_changed(clip, lambda data, random, n=n: data[:-n]) for n in (1, 2, 4, 8, 100)]
-    return (
-        _series("truncated", ".mp4", cut(clip, 14) + last)
-        | _series("truncated_faststart", ".mp4", cut(faststart, 24))
-        | _series("truncated_fragmented", ".mp4", cut(lambda: clip(container=fragments), 6))
-        | _series("truncated", ".mkv", cut(lambda: clip(".mkv"), 8))
-        | _series("truncated", ".avi", cut(lambda: clip(".avi", codec="mpeg4"), 6))
-        | _series("truncated", ".ts", cut(lambda: clip(".ts", codec="mpeg2video"), 4))
-        | _series("truncated", ".webm", cut(lambda: clip(".webm", codec="libvpx-vp9"), 4))
-        | _series("truncated", ".gif", cut(lambda: clip(".gif", codec="gif", pix_fmt="rgb8"), 2))
-        | _series("truncated_hevc", ".mp4", cut(lambda: faststart(codec="libx265"), 4))
-    )
+    table = [
+        ("truncated", ".mp4", "mp4", 14),
+        ("truncated_faststart", ".mp4", "faststart", 24),
+        ("truncated_fragmented", ".mp4", "fragmented", 6),
+        ("truncated", ".mkv", "mkv", 8),
+        ("truncated", ".avi", "avi", 6),
+        ("truncated", ".ts", "ts", 4),
+        ("truncated", ".webm", "webm", 4),
+        ("truncated", ".gif", "gif", 2),
+        ("truncated_hevc", ".mp4", "hevc_faststart", 4),
+    ]
+    recipes: dict[str, Recipe] = {}
+    for stem, suffix, source, count in table:
+        made = [cut(source, (index + 0.5) / count) for index in range(count)]
+        recipes |= _series(stem, suffix, made)
+    return recipes | _series("without_end", ".mp4", map(without_last, (1, 2, 4, 8, 100)))
 
 
-def _flip(count: int, where: str = "") -> Change:
+def _inside(data: bytes, path: str) -> tuple[int, int]:
+    """Return the first byte of a box's content, and its end; of the whole file without a path."""
+    if not path:
+        return 0, len(data)
+    box = edit.find(data, path)[-1]
+    return box.start + 8, box.end
+
+
+def _flip(source: str, path: str, count: int) -> Recipe:
     """Flip `count` bits of a box, or of the whole file."""
 
     def flip(data: bytes, random: Random) -> bytes:
-        start, end = 0, len(data)
-        if where:
-            found = edit.find(data, where)[-1]
-            start, end = found.start + 8, found.end
         flipped = bytearray(data)
         for _ in range(count):
-            flipped[random.randrange(start, end)] ^= 1 << random.randrange(8)
+            flipped[random.randrange(*_inside(data, path))] ^= 1 << random.randrange(8)
         return bytes(flipped)
 
-    return flip
+    return _changed(source, flip)
 
 
 def _flipped() -> dict[str, Recipe]:
-    def flips(make: Callable[[], bytes], where: str, counts: Iterable[int]) -> list[Recipe]:
-        return [_changed(make, _flip(count, where)) for count in counts]
-
-    def talking() -> bytes:
-        return clip(sound=True)
-
-    def gif() -> bytes:
-        return clip(".gif", codec="gif", pix_fmt="rgb8")
-
     several = (1, 1, 1, 3, 10, 30)
-    tables = [
-        _changed(clip, _flip(count, f"{_STBL}/{kind}"))
-        for kind in ("stsd", "stts", "stsc", "stsz", "stco", "stss", "ctts")
-        for count in (1, 5)
+    table = [
+        ("flip_moov", ".mp4", "talking", "moov", several * 3),
+        ("flip_mdat", ".mp4", "talking", "mdat", (1, 3, 10, 30, 100, 1000) * 3),
+        ("flip_any", ".mp4", "talking", "", several),
+        ("flip", ".mkv", "mkv", "", several),
+        ("flip", ".avi", "avi", "", several),
+        ("flip", ".ts", "ts", "", several),
+        ("flip", ".webm", "webm", "", several),
+        ("flip", ".gif", "gif", "", several),
+        ("flip_hevc", ".mp4", "hevc", "mdat", several),
+        ("flip_av1", ".mp4", "av1", "mdat", several),
+        ("flip_mpeg4", ".mp4", "mpeg4", "mdat", several),
     ]
-    return (
-        _series("flip_moov", ".mp4", flips(talking, "moov", several * 3))
-        | _series("flip_table", ".mp4", tables)
-        | _series("flip_mdat", ".mp4", flips(talking, "mdat", (1, 3, 10, 30, 100, 1000) * 3))
-        | _series("flip_any", ".mp4", flips(talking, "", several))
-        | _series("flip", ".mkv", flips(lambda: clip(".mkv"), "", several))
-        | _series("flip", ".avi", flips(lambda: clip(".avi", codec="mpeg4"), "", several))
-        | _series("flip", ".ts", flips(lambda: clip(".ts", codec="mpeg2video"), "", several))
-        | _series("flip", ".webm", flips(lambda: clip(".webm", codec="libvpx-vp9"), "", several))
-        | _series("flip", ".gif", flips(gif, "", several))
-        | _series("flip_hevc", ".mp4", flips(lambda: clip(codec="libx265"), "mdat", several))
-        | _series("flip_av1", ".mp4", flips(lambda: clip(codec="libsvtav1"), "mdat", several))
-        | _series("flip_mpeg4", ".mp4", flips(lambda: clip(codec="mpeg4"), "mdat", several))
-    )
+    kinds = ("stsd", "stts", "stsc", "stsz", "stco", "stss", "ctts")
+    tables = [_flip("mp4", f"{_STBL}/{kind}", count) for kind in kinds for count in (1, 5)]
+    recipes = _series("flip_table", ".mp4", tables)
+    for stem, suffix, source, path, counts in table:
+        recipes |= _series(stem, suffix, [_flip(source, path, count) for count in counts])
+    return recipes
 
 
-def _zeroed(share: float, where: str) -> Change:
+def _zeroed(path: str, share: float) -> Recipe:
     def zero(data: bytes, random: Random) -> bytes:
-        found = edit.find(data, where)[-1]
-        length = max(1, int(share * (found.end - found.start - 8)))
-        at = random.randrange(found.start + 8, found.end - length + 1)
-        return edit.put(data, at, bytes(length))
+        start, end = _inside(data, path)
+        length = max(1, int(share * (end - start)))
+        return edit.put(data, random.randrange(start, end - length + 1), bytes(length))
 
-    return zero
+    return _changed("mp4", zero)
 
 
-def _blocks(action: str, size: int) -> Change:
-    def change(data: bytes, random: Random) -> bytes:
+def _moved(action: str, size: int) -> Recipe:
+    def move(data: bytes, random: Random) -> bytes:
         first, second = (random.randrange(0, max(1, len(data) - size)) for _ in range(2))
         one, two = data[first : first + size], data[second : second + size]
         if action == "swap":
             return edit.put(edit.put(data, first, two), second, one)[: len(data)]
         if action == "copy":
             return edit.put(data, second, one)[: len(data)]
-        if action == "insert":
-            return data[:first] + two + data[first:]
-        return data[:first] + data[first + size :]
+        return data[:first] + (two + data[first:] if action == "insert" else data[first + size :])
 
-    return change
+    return _changed("mp4", move)
 
 
-def _noise(where: str) -> Change:
+def _noise(source: str, path: str = "mdat") -> Recipe:
     def noise(data: bytes, random: Random) -> bytes:
-        found = edit.find(data, where)[-1]
-        return edit.put(data, found.start + 8, random.randbytes(found.end - found.start - 8))
+        start, end = _inside(data, path)
+        return edit.put(data, start, random.randbytes(end - start))
 
-    return noise
+    return _changed(source, noise)
 
 
 def _scrambled() -> dict[str, Recipe]:
-    zeroed = [
-        _changed(clip, _zeroed(share, where))
-        for where in ("mdat", "moov")
-        for share in (0.01, 0.05, 0.1, 0.3, 0.6, 1.0)
-    ]
-    moved = [
-        (action, _changed(clip, _blocks(action, size)))
-        for action in ("swap", "copy", "insert", "remove")
-        for size in (16, 512, 4096)
-    ]
-    spliced = _bytes(lambda: clip()[: len(clip()) // 2] + faststart(codec="libx265"))
+    shares = (0.01, 0.05, 0.1, 0.3, 0.6, 1.0)
+    zeroed = [_zeroed(path, share) for path in ("mdat", "moov") for share in shares]
+    actions = itertools.product(("swap", "copy", "insert", "remove"), (16, 512, 4096))
+    moved = {f"{kind}_{size:04d}.mp4": _moved(kind, size) for kind, size in actions}
+    codecs = ("hevc", "vp9", "av1", "mpeg4")
+    noise = {f"noise_in_mdat_{source}.mp4": _noise(source) for source in codecs}
     return (
         _series("zeroed", ".mp4", zeroed)
-        | {f"{kind}_{index:03d}.mp4": made for index, (kind, made) in enumerate(moved)}
+        | moved
+        | noise
         | {
-            "noise_in_mdat.mp4": _changed(clip, _noise("mdat")),
-            "noise_in_mdat_hevc.mp4": _changed(lambda: clip(codec="libx265"), _noise("mdat")),
-            "noise_in_mdat_vp9.mp4": _changed(lambda: clip(codec="libvpx-vp9"), _noise("mdat")),
-            "noise_in_mdat_av1.mp4": _changed(lambda: clip(codec="libsvtav1"), _noise("mdat")),
-            "noise_in_mdat_mpeg4.mp4": _changed(lambda: clip(codec="mpeg4"), _noise("mdat")),
-            "noise_in_moov.mp4": _changed(clip, _noise("moov")),
-            "noise_in_tables.mp4": _changed(clip, _noise(_STBL)),
-            "spliced.mp4": spliced,
+            "noise_in_mdat.mp4": _noise("mp4"),
+            "noise_in_moov.mp4": _noise("mp4", "moov"),
+            "noise_in_tables.mp4": _noise("mp4", _STBL),
+            "spliced.mp4": _bytes(lambda: clip()[: len(clip()) // 2] + SOURCES["hevc_faststart"]()),
         }
     )
 
 
-# --- files whose headers lie
+# --- files whose headers are wrong
 
 
-def _field(path: str, offset: int, value: int, width: int = 4) -> Recipe:
-    return _bytes(lambda: edit.patch(clip(), path, offset, value, width))
+def _fields(value: int, *fields: tuple[str, int]) -> Recipe:
+    """Return a clip in which some fields of 32 bits, given by box and offset, have a value."""
 
-
-def _fields(*fields: tuple[str, int, int]) -> Recipe:
     def make() -> bytes:
         data = clip()
-        for path, offset, value in fields:
+        for path, offset in fields:
             data = edit.patch(data, path, offset, value)
         return data
 
@@ -461,101 +420,91 @@ def _fields(*fields: tuple[str, int, int]) -> Recipe:
 
 def _patched() -> dict[str, Recipe]:
     mdhd, tkhd, hdlr = "moov/trak/mdia/mdhd", "moov/trak/tkhd", "moov/trak/mdia/hdlr"
-    avc1 = f"{_STBL}/stsd/avc1"
+    elst, avc1 = "moov/trak/edts/elst", f"{_STBL}/stsd/avc1"
+    counted = dict.fromkeys(("stts", "ctts", "stsc", "stco", "stss", "stsd"), 12) | {"stsz": 16}
+    sized = ("moov", "moov/trak", _STBL, f"{_STBL}/stsd", f"{avc1}/avcC")
+    # Stem of the name, box, offset of the field in it, and the values that it gets.
+    numbers = [
+        ("movie_timescale", "moov/mvhd", 20, (0, _HUGE)),
+        ("timescale", mdhd, 20, (0, 1, _LARGE, _HUGE)),
+        ("sample_durations", f"{_STBL}/stts", 20, (0, _LARGE, _HUGE)),
+        ("chunk_offset", f"{_STBL}/stco", 16, (0, _LARGE)),
+        ("chunk_description", f"{_STBL}/stsc", 24, (9,)),
+        ("first_keyframe", f"{_STBL}/stss", 16, (5,)),
+        ("edit_start", elst, 20, (_LARGE, _HUGE)),
+        ("edit_rate", elst, 24, (0,)),
+        ("edit_count", elst, 12, (_HUGE,)),
+        ("mdat_size", "mdat", 0, (0,)),
+        *(
+            (f"count_{kind}", f"{_STBL}/{kind}", at, (0, _LARGE, _HUGE))
+            for kind, at in counted.items()
+        ),
+        *((f"box_{path.rpartition('/')[2]}", path, 0, (0, 1, 7, _HUGE)) for path in sized),
+    ]
+    codes = [("handler", hdlr, 16, "soun zzzz"), ("codec", avc1, 4, "hvc1 mp4v mp4a encv zzzz")]
+    codes += [("brand", "ftyp", 8, "zzzz")]
+    durations = (("moov/mvhd", 24), (tkhd, 28), (mdhd, 24))
+    # With these times the only picture that a decoder still returns is one that nothing refers to.
+    drawn = Random("0/times_shuffled.mp4")
+    shuffled = [drawn.randrange(0, 100_000) for _ in range(50)]
     one, c = 1 << 16, 46341  # 16.16 fixed point: 1 and the cosine of 45 degrees
     endless = struct.pack(">I4sQ", 1, b"ftyp", (1 << 63) - 1)
     scale = b"\x2a\xd7\xb1\x83\x0f\x42\x40"  # TimestampScale: 1,000,000
-    durations = (("moov/mvhd", 24), (tkhd, 28), (mdhd, 24))
-    # Times by which the one picture that a decoder still gives out is one that nothing refers to.
-    drawn = Random("0/times_shuffled.mp4")
-    shuffled = [drawn.randrange(0, 100_000) for _ in range(50)]
-    counted = dict.fromkeys(("stts", "ctts", "stsc", "stco", "stss", "stsd"), 12) | {"stsz": 16}
-    counts = {
-        f"count_{kind}_{value:x}.mp4": _field(f"{_STBL}/{kind}", offset, value)
-        for kind, offset in counted.items()
-        for value in (0, 0x7FFFFFFF, _HUGE)
+    recipes = {
+        f"{stem}_{value:x}.mp4": _fields(value, (path, offset))
+        for stem, path, offset, values in numbers
+        for value in values
     }
-    sizes = {
-        f"box_{path.rpartition('/')[2]}_{value:x}.mp4": _field(path, 0, value)
-        for path in ("moov", "moov/trak", _STBL, f"{_STBL}/stsd", f"{avc1}/avcC")
-        for value in (0, 1, 7, _HUGE)
+    recipes |= {
+        f"{stem}_{code}.mp4": _fields(int.from_bytes(code.encode(), "big"), (path, offset))
+        for stem, path, offset, values in codes
+        for code in values.split()
     }
-    return (
-        counts
-        | sizes
-        | {
-            "movie_timescale_0.mp4": _field("moov/mvhd", 20, 0),
-            "movie_timescale_huge.mp4": _field("moov/mvhd", 20, _HUGE),
-            "timescale_0.mp4": _field(mdhd, 20, 0),
-            "timescale_1.mp4": _field(mdhd, 20, 1),
-            "timescale_huge.mp4": _field(mdhd, 20, 0x7FFFFFFF),
-            "timescale_negative.mp4": _field(mdhd, 20, _HUGE),
-            "duration_0.mp4": _fields(*((where, at, 0) for where, at in durations)),
-            "duration_huge.mp4": _fields(*((where, at, _HUGE) for where, at in durations)),
-            "sample_durations_0.mp4": _field(f"{_STBL}/stts", 20, 0),
-            "sample_durations_huge.mp4": _field(f"{_STBL}/stts", 20, 0x7FFFFFFF),
-            "sample_durations_negative.mp4": _field(f"{_STBL}/stts", 20, _HUGE),
-            "times_shuffled.mp4": _bytes(lambda: _times(clip(), shuffled)),
-            "times_overflow.mp4": _bytes(lambda: _times(clip(), [0x7FFFFFFF, 0x80000000])),
-            "sample_sizes_huge.mp4": _bytes(lambda: _sample_sizes(clip(), 0x7FFFFFFF)),
-            "sample_sizes_0.mp4": _bytes(lambda: _sample_sizes(clip(), 0)),
-            "chunk_beyond_end.mp4": _field(f"{_STBL}/stco", 16, 0x7FFFFFFF),
-            "chunk_in_header.mp4": _field(f"{_STBL}/stco", 16, 0),
-            "chunk_description_9.mp4": _field(f"{_STBL}/stsc", 24, 9),
-            "keyframe_first_is_the_fifth.mp4": _field(f"{_STBL}/stss", 16, 5),
-            "edit_beyond_end.mp4": _field("moov/trak/edts/elst", 20, 0x7FFFFFFF),
-            "edit_empty.mp4": _field("moov/trak/edts/elst", 20, _HUGE),
-            "edit_rate_0.mp4": _field("moov/trak/edts/elst", 24, 0),
-            "edit_count_huge.mp4": _field("moov/trak/edts/elst", 12, _HUGE),
-            "edits_100000.mp4": _bytes(lambda: _edits(100_000)),
-            "matrix_45_degrees.mp4": _bytes(lambda: _matrix([c, c, 0, -c, c, 0, 0, 0, 1 << 30])),
-            "matrix_mirrored.mp4": _bytes(
-                lambda: _matrix([-one, 0, 0, 0, one, 0, 160 * one, 0, 1 << 30])
-            ),
-            "matrix_zero.mp4": _bytes(lambda: _matrix([0] * 9)),
-            "matrix_huge.mp4": _bytes(lambda: _matrix([0x7FFFFFFF] * 9)),
-            "handler_sound.mp4": _field(hdlr, 16, int.from_bytes(b"soun", "big")),
-            "handler_unknown.mp4": _field(hdlr, 16, int.from_bytes(b"zzzz", "big")),
-            "codec_unknown.mp4": _field(avc1, 4, int.from_bytes(b"zzzz", "big")),
-            "codec_hevc.mp4": _field(avc1, 4, int.from_bytes(b"hvc1", "big")),
-            "codec_mpeg4.mp4": _field(avc1, 4, int.from_bytes(b"mp4v", "big")),
-            "codec_sound.mp4": _field(avc1, 4, int.from_bytes(b"mp4a", "big")),
-            "codec_encrypted.mp4": _field(avc1, 4, int.from_bytes(b"encv", "big")),
-            "brand_unknown.mp4": _field("ftyp", 8, int.from_bytes(b"zzzz", "big")),
-            "avcc_zeroed.mp4": _bytes(lambda: _avcc(lambda old: bytes(len(old)))),
-            "avcc_empty.mp4": _bytes(lambda: _avcc(lambda old: b"")),
-            "avcc_removed.mp4": _bytes(lambda: edit.replace_box(clip(), f"{avc1}/avcC", b"")),
-            "avcc_length_size_1.mp4": _field(f"{avc1}/avcC", 12, 0xFC, 1),
-            "tables_removed.mp4": _bytes(lambda: edit.replace_box(clip(), _STBL, b"")),
-            "tracks_none.mp4": _bytes(lambda: edit.replace_box(clip(), "moov/trak", b"")),
-            "tracks_1500.mp4": _bytes(lambda: _repeated_track(1500)),
-            "nested_20000.mp4": _bytes(lambda: _nested(20_000)),
-            "moov_twice.mp4": _bytes(lambda: clip() + clip()[edit.find(clip(), "moov")[0].start :]),
-            "moov_alone.mp4": _bytes(lambda: clip()[edit.find(clip(), "moov")[0].start :]),
-            "mdat_alone.mp4": _bytes(lambda: clip()[: edit.find(clip(), "moov")[0].start]),
-            "mdat_to_the_end.mp4": _field("mdat", 0, 0),
-            "first_box_huge.mp4": _bytes(lambda: endless + clip()),
-            "riff_sizes_huge.avi": _bytes(lambda: _avi(4, _HUGE)),
-            "streams_65535.avi": _bytes(lambda: _avi(56, 65535)),
-            "microseconds_0.avi": _bytes(lambda: _avi(32, 0)),
-            "rate_0.avi": _bytes(lambda: edit.put(_avi(32, 0), _rate_at(_avi(32, 0)), bytes(8))),
-            "scale_0.mkv": _bytes(lambda: clip(".mkv").replace(scale, scale[:4] + bytes(3))),
-        }
-    )
+    return recipes | {
+        "duration_0.mp4": _fields(0, *durations),
+        "duration_huge.mp4": _fields(_HUGE, *durations),
+        "times_shuffled.mp4": _bytes(lambda: _times(shuffled)),
+        "times_overflow.mp4": _bytes(lambda: _times([_LARGE, 0x80000000])),
+        "sample_sizes_huge.mp4": _bytes(lambda: _sample_sizes(_LARGE)),
+        "sample_sizes_0.mp4": _bytes(lambda: _sample_sizes(0)),
+        "edits_100000.mp4": _bytes(lambda: _edits(100_000)),
+        "matrix_45_degrees.mp4": _matrix(c, c, 0, -c, c, 0, 0, 0, 1 << 30),
+        "matrix_mirrored.mp4": _matrix(-one, 0, 0, 0, one, 0, 160 * one, 0, 1 << 30),
+        "matrix_zero.mp4": _matrix(*[0] * 9),
+        "matrix_huge.mp4": _matrix(*[_LARGE] * 9),
+        "avcc_zeroed.mp4": _replaced(f"{avc1}/avcC", lambda old: old[:8] + bytes(len(old) - 8)),
+        "avcc_empty.mp4": _replaced(f"{avc1}/avcC", lambda old: edit.box(b"avcC", b"")),
+        "avcc_removed.mp4": _replaced(f"{avc1}/avcC", lambda old: b""),
+        "avcc_length_size_1.mp4": _replaced(f"{avc1}/avcC", lambda old: edit.put(old, 12, b"\xfc")),
+        "tables_removed.mp4": _replaced(_STBL, lambda old: b""),
+        "tracks_none.mp4": _replaced("moov/trak", lambda old: b""),
+        "tracks_1500.mp4": _replaced("moov/trak", lambda old: 1500 * old),
+        "nested_20000.mp4": _bytes(lambda: _nested(20_000)),
+        "moov_twice.mp4": _bytes(lambda: clip() + clip()[_moov_start() :]),
+        "moov_alone.mp4": _bytes(lambda: clip()[_moov_start() :]),
+        "mdat_alone.mp4": _bytes(lambda: clip()[: _moov_start()]),
+        "first_box_huge.mp4": _bytes(lambda: endless + clip()),
+        "riff_sizes_huge.avi": _bytes(lambda: _avi(4, _HUGE)),
+        "streams_65535.avi": _bytes(lambda: _avi(56, 65535)),
+        "microseconds_0.avi": _bytes(lambda: _avi(32, 0)),
+        "rate_0.avi": _bytes(lambda: _avi(_avi(32, 0).index(b"strh") + 32, 0)),
+        "scale_0.mkv": _bytes(lambda: clip(".mkv").replace(scale, scale[:4] + bytes(3))),
+    }
 
 
-def _times(data: bytes, offsets: list[int]) -> bytes:
-    """Overwrite the composition offsets of the samples, round and round."""
+def _times(offsets: list[int]) -> bytes:
+    """Overwrite the composition offsets of the samples with `offsets`, repeated."""
+    data = clip()
     found = edit.find(data, f"{_STBL}/ctts")[-1]
     for index, at in enumerate(range(found.start + 20, found.end, 8)):
         data = edit.put(data, at, struct.pack(">I", offsets[index % len(offsets)]))
     return data
 
 
-def _sample_sizes(data: bytes, size: int) -> bytes:
-    found = edit.find(data, f"{_STBL}/stsz")[-1]
+def _sample_sizes(size: int) -> bytes:
+    found = edit.find(clip(), f"{_STBL}/stsz")[-1]
     count = (found.end - found.start - 20) // 4
-    return edit.put(data, found.start + 20, struct.pack(">I", size) * count)
+    return edit.put(clip(), found.start + 20, struct.pack(">I", size) * count)
 
 
 def _edits(count: int) -> bytes:
@@ -564,22 +513,22 @@ def _edits(count: int) -> bytes:
     return edit.replace_box(clip(), "moov/trak/edts/elst", edit.box(b"elst", listing))
 
 
-def _matrix(values: list[int]) -> bytes:
-    data = clip()
-    at = edit.find(data, "moov/trak/tkhd")[-1].start + 48
-    return edit.put(data, at, struct.pack(">9i", *values))
+def _matrix(*values: int) -> Recipe:
+    packed = struct.pack(">9i", *values)
+    at = "moov/trak/tkhd"
+    return _bytes(lambda: edit.put(clip(), edit.find(clip(), at)[-1].start + 48, packed))
 
 
-def _avcc(change: Callable[[bytes], bytes]) -> bytes:
-    path = f"{_STBL}/stsd/avc1/avcC"
-    found = edit.find(clip(), path)[-1]
-    new = edit.box(b"avcC", change(clip()[found.start + 8 : found.end]))
-    return edit.replace_box(clip(), path, new)
+def _replaced(path: str, change: Callable[[bytes], bytes]) -> Recipe:
+    def make() -> bytes:
+        found = edit.find(clip(), path)[-1]
+        return edit.replace_box(clip(), path, change(clip()[found.start : found.end]))
+
+    return _bytes(make)
 
 
-def _repeated_track(count: int) -> bytes:
-    found = edit.find(clip(), "moov/trak")[-1]
-    return edit.replace_box(clip(), "moov/trak", clip()[found.start : found.end] * count)
+def _moov_start() -> int:
+    return edit.find(clip(), "moov")[0].start
 
 
 def _nested(depth: int) -> bytes:
@@ -589,86 +538,79 @@ def _nested(depth: int) -> bytes:
 
 
 def _avi(at: int, value: int) -> bytes:
-    return edit.put(clip(".avi", codec="mpeg4"), at, struct.pack("<I", value))
+    return edit.put(SOURCES["avi"](), at, struct.pack("<I", value))
 
 
-def _rate_at(data: bytes) -> int:
-    return data.index(b"strh") + 8 + 20
-
-
-# --- small files that ask for much
+# --- small files that cost much
 
 
 def _bombs() -> dict[str, Recipe]:
-    def uniform(samples: int) -> bytes:
-        data = edit.patch(edit.patch(clip(), f"{_STBL}/stsz", 12, 1), f"{_STBL}/stsz", 16, samples)
-        data = edit.patch(data, f"{_STBL}/stts", 16, samples)
-        return edit.patch(data, f"{_STBL}/stsc", 20, samples)
+    def uniform(samples: int) -> Recipe:
+        def make() -> bytes:
+            data = edit.patch(clip(), f"{_STBL}/stsz", 12, 1)
+            for kind, offset in (("stsz", 16), ("stts", 16), ("stsc", 20)):
+                data = edit.patch(data, f"{_STBL}/{kind}", offset, samples)
+            return data
 
-    def packed(size: int, declared: int) -> bytes:
-        cmvd = edit.box(b"cmvd", struct.pack(">I", declared) + zlib.compress(bytes(size), 9))
-        inner = edit.box(b"dcom", b"zlib") + cmvd
-        return clip()[:32] + edit.box(b"moov", edit.box(b"cmov", inner))
+        return _bytes(make)
 
-    def vp9() -> bytes:
-        return clip(".ivf", codec="libvpx-vp9")
+    def packed(size: int, declared: int) -> Recipe:
+        def make() -> bytes:
+            cmvd = struct.pack(">I", declared) + zlib.compress(bytes(size), 9)
+            inner = edit.box(b"dcom", b"zlib") + edit.box(b"cmvd", cmvd)
+            return clip()[:32] + edit.box(b"moov", edit.box(b"cmov", inner))
 
-    def vp8() -> bytes:
-        return clip(".ivf", codec="libvpx")
+        return _bytes(make)
 
-    def mjpeg() -> bytes:
-        return clip(".avi", codec="mjpeg", pix_fmt="yuvj420p")
+    def declared(make: Callable[[int], bytes], sides: Iterable[int], suffix: str) -> None:
+        for side in sides:
+            recipes[f"declared_{side}{suffix}"] = _bytes(partial(make, side))
 
-    def mpeg2() -> bytes:
-        return clip(".ts", codec="mpeg2video")
+    def hole(source: Source) -> Recipe:
+        """Write a source and a GiB of zeros, which takes no room on the disk."""
 
-    headers: dict[str, Callable[[int], bytes]] = {
-        ".mp4": lambda side: edit.resize_avc(clip(), side, side),
-        ".vp9.ivf": lambda side: edit.resize_vp9(vp9(), side, side),
-        ".mjpeg.avi": lambda side: edit.resize_jpeg(mjpeg(), side, side),
-        ".gif": lambda side: material.gif(side, side, 20),
-        ".png": lambda side: edit.png(side, side, 8, 2, bytes(1000)),
-    }
-    declared = {
-        f"declared_{side}{suffix}": _bytes(lambda make=make, side=side: make(side))
-        for suffix, make in headers.items()
-        for side in (8192, 16000, 16384, 65520)
-    }
-    avc1 = f"{_STBL}/stsd/avc1"
+        def write(path: Path, _: Random) -> None:
+            path.write_bytes(source())
+            os.truncate(path, 1 << 30)
+
+        return write
+
     # Without x264's lookahead, which would hold 40 such pictures.
-    fast = (("preset", "ultrafast"), ("tune", "zerolatency"), ("threads", "1"))
-    return declared | {
-        "declared_4096.mp4": _bytes(lambda: edit.resize_avc(clip(), 4096, 4096)),
+    fast = "preset=ultrafast tune=zerolatency threads=1"
+    recipes = _clips(
+        {"picture_8192x4320.mp4": {"size": (8192, 4320), "frames": 2, "encoder": fast}}
+    )
+    sides = (8192, 16000, 16384, 65520)
+    vp8, vp9, mjpeg, ts = (SOURCES[name] for name in ("vp8_ivf", "vp9_ivf", "mjpeg", "ts"))
+    declared(lambda side: edit.resize_avc(clip(), side, side), (4096, *sides), ".mp4")
+    declared(lambda side: edit.resize_vp9(vp9(), side, side), sides, ".vp9.ivf")
+    declared(lambda side: edit.resize_vp8(vp8(), side, side), (16383,), ".vp8.ivf")
+    declared(lambda side: edit.resize_jpeg(mjpeg(), side, side), sides, ".mjpeg.avi")
+    declared(lambda side: edit.resize_mpeg2(ts(), side, side), (4095,), ".mpeg2.ts")
+    declared(lambda side: material.gif(side, side, 20), sides, ".gif")
+    declared(lambda side: edit.png(side, side, 8, 2, bytes(1000)), sides, ".png")
+    track = ((f"{_STBL}/stsd/avc1", 32), ("moov/trak/tkhd", 84))
+    return recipes | {
         "declared_65520x16.mp4": _bytes(lambda: edit.resize_avc(clip(), 65520, 16)),
-        "declared_0_in_track.mp4": _fields((avc1, 32, 0), ("moov/trak/tkhd", 84, 0)),
-        "declared_65535_in_track.mp4": _fields((avc1, 32, _HUGE), ("moov/trak/tkhd", 84, _HUGE)),
-        "declared_16383.vp8.ivf": _bytes(lambda: edit.resize_vp8(vp8(), 16383, 16383)),
-        "declared_4095.mpeg2.ts": _bytes(lambda: edit.resize_mpeg2(mpeg2(), 4095, 4095)),
+        "declared_0_in_track.mp4": _fields(0, *track),
+        "declared_65535_in_track.mp4": _fields(_HUGE, *track),
         "picture_16000.png": _bytes(lambda: edit.png(16000, 16000, 1, 0, bytes(2001 * 16000))),
-        "picture_8192x4320.mp4": _clip(".mp4", size=(8192, 4320), frames=2, tuned=fast),
-        "samples_20_million.mp4": _bytes(lambda: uniform(20_000_000)),
-        "samples_2_billion.mp4": _bytes(lambda: uniform(0x7FFFFFFF)),
-        "packed_moov_100_mb.mp4": _bytes(lambda: packed(100_000_000, 100_000_000)),
-        "packed_moov_2_gb_declared.mp4": _bytes(lambda: packed(1000, 0x7FFFFFFF)),
-        "hole_of_zeros.mp4": lambda path, _: _with_hole(path, b""),
-        "hole_behind_a_clip.mp4": lambda path, _: _with_hole(path, clip()),
-        "hole_behind_a_stream.ts": lambda path, _: _with_hole(path, mpeg2()),
+        "samples_20_million.mp4": uniform(20_000_000),
+        "samples_2_billion.mp4": uniform(_LARGE),
+        "packed_moov_100_mb.mp4": packed(100_000_000, 100_000_000),
+        "packed_moov_2_gb_declared.mp4": packed(1000, _LARGE),
+        "hole_of_zeros.mp4": hole(bytes),
+        "hole_behind_a_clip.mp4": hole(clip),
+        "hole_behind_a_stream.ts": hole(ts),
     }
 
 
-def _with_hole(path: Path, content: bytes) -> None:
-    """Write content and a GiB of zeros, which takes no room on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.truncate(_HOLE)
-
-
-# --- what is no video
+# --- files that are not videos
 
 
 def _not_video() -> dict[str, Recipe]:
     page = "<!DOCTYPE html><html><body><h1>404 Not Found</h1></body></html>\n"
-    noise = [_changed(lambda: b"", lambda _, random, n=n: random.randbytes(n)) for n in (64, 5000)]
+    noise = [_changed("mp4", lambda _, random, n=n: random.randbytes(n)) for n in (64, 5000)]
     lyrics = "1\n00:00:00,000 --> 00:00:02,000\nHello\n\n"
     elf = b"\x7fELF\x02\x01\x01" + bytes(57)
     return _series("noise", ".mp4", noise) | {
@@ -683,15 +625,15 @@ def _not_video() -> dict[str, Recipe]:
         "json.mp4": _text(json.dumps({"error": "quota exceeded"})),
         "subtitles.mp4": _text(lyrics * 40),
         "executable.mp4": _bytes(lambda: elf),
-        "zip.mp4": _bytes(lambda: material.archive("zip")),
-        "gzip.mp4": _bytes(lambda: material.archive("gzip")),
+        "zip.mp4": _bytes(partial(material.archive, "zip")),
+        "gzip.mp4": _bytes(partial(material.archive, "gzip")),
         "git_lfs_pointer.mp4": _text("version https://git-lfs.github.com/spec/v1\nsize 12345\n"),
         "ansi_art.txt": _text("\x1b[31mhello\x1b[0m\n" * 40),
-        "sound.wav.mp4": _bytes(lambda: sound(".wav", "pcm_s16le")),
-        "sound.mp3.mp4": _bytes(lambda: sound(".mp3", "libmp3lame")),
-        "sound.aac.mp4": _bytes(lambda: sound(".aac", "aac")),
-        "sound.mp4": _bytes(lambda: sound(".mp4", "aac")),
-        "sound.mkv": _bytes(lambda: sound(".mkv", "aac")),
+        "sound.wav.mp4": _bytes(partial(sound, ".wav", "pcm_s16le")),
+        "sound.mp3.mp4": _bytes(partial(sound, ".mp3", "libmp3lame")),
+        "sound.aac.mp4": _bytes(partial(sound, ".aac", "aac")),
+        "sound.mp4": _bytes(partial(sound, ".mp4", "aac")),
+        "sound.mkv": _bytes(partial(sound, ".mkv", "aac")),
     }
 
 
@@ -728,67 +670,58 @@ def _no_file() -> dict[str, Recipe]:
 
 # --- files that name other files
 
+# By kind, and the suffix that FFmpeg expects; each is also written as .mp4.
+PLAYLISTS = {
+    ("hls", ".m3u8"): (
+        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n"
+        "#EXTINF:1.0,\n{target}\n#EXT-X-ENDLIST\n"
+    ),
+    ("hls_master", ".m3u8"): (
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=100000,RESOLUTION=176x144\n{target}\n"
+    ),
+    ("ffconcat", ".ffconcat"): "ffconcat version 1.0\nfile '{target}'\n",
+    ("dash", ".mpd"): (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000" '
+        'width="176" height="144"><BaseURL>{target}</BaseURL></Representation></AdaptationSet>'
+        "</Period></MPD>\n"
+    ),
+    ("redirect", ".mp4"): "[Reference]\r\nRef1={target}\r\n",
+}
+_SDP = (
+    "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
+)
+
 
 def _playlists(port: int) -> dict[str, Recipe]:
-    """Playlists of each kind, to each target, under names that FFmpeg believes and does not."""
+    """Playlists of each kind and target."""
     url = f"http://127.0.0.1:{port}/clip.mp4"
-    kinds: dict[str, tuple[tuple[str, ...], Callable[[str], str]]] = {
-        "hls": ((".mp4", ".m3u8"), _hls),
-        "hls_master": ((".mp4", ".m3u8"), _hls_master),
-        "ffconcat": ((".mp4", ".ffconcat"), _ffconcat),
-        "dash": ((".mp4", ".mpd"), _dash),
-        "redirect": ((".mp4",), lambda target: f"[Reference]\r\nRef1={target}\r\n"),
-    }
     targets = {"inside": UNLISTED, "network": url, "passwd": "/etc/passwd"}
-    recipes: dict[str, Recipe] = {}
-    for kind, (suffixes, write) in kinds.items():
-        for suffix in suffixes:
-            for where, target in targets.items():
-                recipes[f"{kind}_{where}{suffix}"] = _text(write(target))
-            recipes[f"{kind}_outside{suffix}"] = _to_outside(write)
-    sdp = (
-        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
-        f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
-    )
-    return recipes | {
-        "sdp.mp4": _text(sdp),
-        "sdp.sdp": _text(sdp),
+
+    def playlist(text: str, where: str) -> Recipe:
+        def write(path: Path, _: Random) -> None:
+            target = targets.get(where, path.parent.with_name(OUTSIDE))
+            path.write_text(text.format(target=target))
+
+        return write
+
+    return {
+        f"{kind}_{where}{suffix}": playlist(text, where)
+        for (kind, expected), text in PLAYLISTS.items()
+        for suffix in dict.fromkeys((".mp4", expected))
+        for where in (*targets, "outside")
+    } | {
+        "sdp.mp4": _text(_SDP.format(port=port)),
+        "sdp.sdp": _text(_SDP.format(port=port)),
         "rtsp.mp4": _text(f"RTSPtextrtsp://127.0.0.1:{port}/x\n"),
         "mp4_data_outside.mp4": lambda path, _: _write(path, _elsewhere(path)),
     }
 
 
-def _to_outside(write: Callable[[str], str]) -> Recipe:
-    return lambda path, _: _write(path, write(str(path.parent.with_name(OUTSIDE))).encode())
-
-
-def _hls(target: str) -> str:
-    return (
-        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n"
-        f"#EXTINF:1.0,\n{target}\n#EXT-X-ENDLIST\n"
-    )
-
-
-def _hls_master(target: str) -> str:
-    return f"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=100000,RESOLUTION=176x144\n{target}\n"
-
-
-def _ffconcat(target: str) -> str:
-    return f"ffconcat version 1.0\nfile '{target}'\n"
-
-
-def _dash(target: str) -> str:
-    return (
-        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
-        'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
-        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000" '
-        f'width="176" height="144"><BaseURL>{target}</BaseURL></Representation></AdaptationSet>'
-        "</Period></MPD>\n"
-    )
-
-
 def _elsewhere(path: Path) -> bytes:
-    """Return an mp4 whose samples lie outside the part, as QuickTime's aliases say it."""
+    """Return an mp4 whose samples are in a file outside the part, by a QuickTime alias."""
     name = str(path.parent.with_name(OUTSIDE)).encode()
     # An alias record of version 2 (FFmpeg, mov_read_dref): a body, then tagged fields.
     body = bytearray(150)
@@ -800,17 +733,3 @@ def _elsewhere(path: Path) -> bytes:
     alias = edit.box(b"alis", bytes(4) + bytes(body) + fields + struct.pack(">HH", 0xFFFF, 0))
     dref = edit.box(b"dref", struct.pack(">II", 0, 1) + alias)
     return edit.replace_box(clip(), "moov/trak/mdia/minf/dinf/dref", dref)
-
-
-def main() -> None:
-    """Write the part from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    part = write_hostile_part(options.folder, options.seed)
-    print(f"{len(json.loads((part / 'metadata.json').read_text()))} files in {part}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,13 @@
-"""Whatever a part holds, every file gets a status, at a bounded cost, and nothing else is opened.
+"""Whatever a part holds, each file gets a status at a bounded cost, and no other file is opened.
 
 The stages run as the workflow runs them, through the command line. A fixed sample of the hostile
 part runs with the other tests, the whole part with `make fuzz`.
 """
 
+import fnmatch
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,157 +25,98 @@ from hostile.generate import (
     hostile_groups,
     write_hostile_part,
 )
-from hostile.watch import Job, Listener, OpenWatch, run_unmask
+from hostile.watch import Job, Listener, OpenWatch, run_job
 from unmask.tables import VIDEOS, read_table
 from unmask.vocabulary import Status
 
-MEMORY = 1_500_000_000  # bytes that a job may hold; the rules ask for more
-SETTINGS = {
-    "frames": {"per_video": 4},
-    "faces": {"size": 64},
-    "limits": {"seconds": 30},
-}
+MEMORY = 1_500_000_000  # bytes that a job may use; the rules request more
+FRAMES, FACES, LIMITS = {"per_video": 4}, {"size": 64}, {"seconds": 30}
 SEEDS = [int(seed) for seed in os.environ.get("UNMASK_FUZZ_SEEDS", "0").split()]
 GROUPS = hostile_groups()
 
-# How many of each group the sample has; they are taken evenly from its list.
-SAMPLED = {
-    "ordinary": 18,
-    "stills": 6,
-    "without_times": 1,
-    "faceless": 3,
-    "truncated": 8,
-    "flipped": 8,
-    "scrambled": 4,
-    "patched": 8,
-    "bombs": 3,
-    "not_video": 5,
-    "no_file": 4,
-    "playlists": 5,
-}
+# Number of files of each group in the sample, at equal distances in the group's list.
+SAMPLED = {"ordinary": 18, "stills": 6, "without_times": 1, "faceless": 3, "truncated": 8}
+SAMPLED |= {"flipped": 8, "scrambled": 4, "patched": 8, "bombs": 3, "not_video": 5}
+SAMPLED |= {"no_file": 4, "playlists": 5}
 
-# Costly even where the limits hold: each alone in `test_a_heavy_file_is_bounded`, with `make fuzz`.
+# Costly even within the limits: each alone in `test_a_heavy_file_is_bounded`, with `make fuzz`.
 HEAVY = {
-    "edits_100000.mp4",
-    "samples_20_million.mp4",
-    "declared_16000.mp4",
-    "declared_16000.gif",
-    "declared_8192.gif",
-    "picture_16000.png",
+    *("edits_100000.mp4", "samples_20_million.mp4", "picture_16000.png"),
+    *("declared_16000.mp4", "declared_16000.gif", "declared_8192.gif"),
 }
-
-# Each was lost, or showed what it should not, in an earlier version: always in the sample.
-FORMER_PROBLEMS = (
-    "qtrle_palette.mov",
-    "cover_art_first.mp4",
-    "keyframe_first_is_the_fifth.mp4",
-    "hole_behind_a_stream.ts",
-    "times_shuffled.mp4",
-    "before_zero.mp4",
-    "hls_inside.m3u8",
-    "hls_outside.m3u8",
-    "ffconcat_inside.mp4",
-    "ffconcat_inside.ffconcat",
-)
-
-OK, MISSING, UNREADABLE, NO_STREAM, NO_FACE, DECODE = (
-    "ok",
-    "missing",
-    "unreadable",
-    "no_video_stream",
-    "no_face",
-    "decode_error",
-)
+# An earlier version lost these, or used pictures it should not: always in the sample.
+FORMER_PROBLEMS = {
+    *("qtrle_palette.mov", "cover_art_first.mp4", "first_keyframe_5.mp4", "times_shuffled.mp4"),
+    *("hole_behind_a_stream.ts", "before_zero.mp4", "hls_inside.m3u8", "hls_outside.m3u8"),
+    *("ffconcat_inside.mp4", "ffconcat_inside.ffconcat"),
+}
+# The statuses that are right for a file or for an @group, if they are the same for every seed;
+# later lines win. Stills and streams without times need not be videos, but no other file may be
+# read in their place. Subtitles and ANSI art are formats that FFmpeg reads.
+STATUSES = """
+ok: @ordinary
+no_face: @faceless
+ok no_face unreadable: @stills
+ok decode_error unreadable: @without_times
+unreadable: @not_video
+unreadable no_video_stream decode_error: @playlists
+missing: @no_file
+missing unreadable: folder.mp4 fifo.mp4 socket.mp4
+missing unreadable: link_to_folder.mp4 link_to_device.mp4 link_to_fifo.mp4
+decode_error unreadable no_face too_large timeout: declared_16000* declared_8192* picture* samples*
+decode_error unreadable too_large: declared_16384* declared_65520.* declared_16383*
+unreadable no_face: ansi_art.txt
+no_video_stream: sound.mp4 sound.mkv tracks_none.mp4 handler_soun.mp4
+unreadable no_video_stream: subtitles.mp4 sound.*.mp4 nested_20000.mp4
+unreadable: mdat_alone.mp4 box_moov_7.mp4 first_box_huge.mp4
+no_video_stream unreadable too_large: packed_moov_100_mb.mp4
+unreadable too_large: hole_of_zeros.mp4
+ok decode_error: times_shuffled.mp4
+decode_error: codec_zzzz.mp4 tables_removed.mp4 chunk_offset_7fffffff.mp4 sample_sizes_*.mp4
+decode_error: avcc_zeroed.mp4 moov_alone.mp4 zeroed_005.mp4 count_stco_0.mp4 noise_in_mdat.mp4
+decode_error: noise_in_mdat_hevc.mp4 noise_in_mdat_vp9.mp4 noise_in_mdat_av1.mp4
+ok too_large: picture_8192x4320.mp4
+decode_error unreadable ok too_large timeout: edits_100000.mp4
+ok: link_to_clip.mp4 hole_behind_a_clip.mp4 hole_behind_a_stream.ts first_keyframe_5.mp4
+ok: brand_zzzz.mp4 movie_timescale_0.mp4 timescale_0.mp4 duration_0.mp4 duration_huge.mp4
+ok: sample_durations_0.mp4 matrix_45_degrees.mp4 matrix_zero.mp4 declared_*_in_track.mp4
+ok: microseconds_0.avi rate_0.avi moov_twice.mp4
+"""
 
 
 def expected_statuses() -> dict[str, set[str]]:
-    """Return what each file may end as, where that is known whatever the seed."""
-    groups = hostile_groups()
-    irregular = ("folder", "fifo", "socket", "link_to_folder", "link_to_device", "link_to_fifo")
-    expected: dict[str, set[str]] = (
-        {name: {OK} for name in groups["ordinary"]}
-        | {name: {NO_FACE} for name in groups["faceless"]}
-        # Neither is promised to be a video, and neither is to be taken for anything else.
-        | {name: {OK, NO_FACE, UNREADABLE} for name in groups["stills"]}
-        | {name: {OK, DECODE, UNREADABLE} for name in groups["without_times"]}
-        | {name: {UNREADABLE} for name in groups["not_video"]}
-        | {name: {UNREADABLE, NO_STREAM, DECODE} for name in groups["playlists"]}
-        | {name: {MISSING} for name in groups["no_file"]}
-        | {f"{name}.mp4": {MISSING, UNREADABLE} for name in irregular}
-    )
-    # What a server may have put there instead; subtitles and ANSI art are formats of FFmpeg's.
-    expected |= {
-        "subtitles.mp4": {UNREADABLE, NO_STREAM},
-        "ansi_art.txt": {UNREADABLE, NO_FACE},
-        "sound.mp4": {NO_STREAM},
-        "sound.mkv": {NO_STREAM},
-        "sound.wav.mp4": {UNREADABLE, NO_STREAM},
-        "sound.mp3.mp4": {UNREADABLE, NO_STREAM},
-        "sound.aac.mp4": {UNREADABLE, NO_STREAM},
-        "link_to_clip.mp4": {OK},
-        "without_permission.mp4": {OK if os.geteuid() == 0 else UNREADABLE},
-        "mdat_alone.mp4": {UNREADABLE},
-        "box_moov_7.mp4": {UNREADABLE},
-        "first_box_huge.mp4": {UNREADABLE},
-        "nested_20000.mp4": {UNREADABLE, NO_STREAM},
-        "tracks_none.mp4": {NO_STREAM},
-        "handler_sound.mp4": {NO_STREAM},
-        "packed_moov_100_mb.mp4": {NO_STREAM, UNREADABLE, "too_large"},
-        "hole_of_zeros.mp4": {UNREADABLE, "too_large"},
-        "hole_behind_a_clip.mp4": {OK},
-        "hole_behind_a_stream.ts": {OK},
-        "keyframe_first_is_the_fifth.mp4": {OK},
-        "times_shuffled.mp4": {OK, DECODE},
-        "brand_unknown.mp4": {OK},
-        "movie_timescale_0.mp4": {OK},
-        "timescale_0.mp4": {OK},
-        "duration_0.mp4": {OK},
-        "duration_huge.mp4": {OK},
-        "sample_durations_0.mp4": {OK},
-        "matrix_45_degrees.mp4": {OK},
-        "matrix_zero.mp4": {OK},
-        "declared_0_in_track.mp4": {OK},
-        "declared_65535_in_track.mp4": {OK},
-        "microseconds_0.avi": {OK},
-        "rate_0.avi": {OK},
-        "moov_twice.mp4": {OK},
-    }
-    undecodable = ("codec_unknown", "tables_removed", "chunk_beyond_end", "sample_sizes_huge")
-    undecodable += ("sample_sizes_0", "avcc_zeroed", "moov_alone", "zeroed_005", "count_stco_0")
-    undecodable += tuple(f"noise_in_mdat{codec}" for codec in ("", "_hevc", "_vp9", "_av1"))
-    expected |= {f"{name}.mp4": {DECODE} for name in undecodable}
-    # Sizes that FFmpeg itself refuses, and those that it does not.
-    for name in groups["bombs"]:
-        if name.startswith(("declared_16384", "declared_65520.", "declared_16383")):
-            expected[name] = {DECODE, UNREADABLE, "too_large"}
-        elif name.startswith(("declared_16000", "declared_8192", "picture", "samples")):
-            expected[name] = {DECODE, UNREADABLE, NO_FACE, "too_large", "timeout"}
-    expected["picture_8192x4320.mp4"] = {OK, "too_large"}
-    expected["edits_100000.mp4"] = {DECODE, UNREADABLE, OK, "too_large", "timeout"}
-    return expected
+    every = [name for group in GROUPS.values() for name in group]
+    expected: dict[str, set[str]] = {}
+    for line in STATUSES.strip().splitlines():
+        statuses, _, patterns = line.partition(": ")
+        for pattern in patterns.split():
+            names = GROUPS[pattern[1:]] if pattern[0] == "@" else fnmatch.filter(every, pattern)
+            assert names, pattern
+            expected |= {name: set(statuses.split()) for name in names}
+    return expected | {"without_permission.mp4": {"ok" if os.geteuid() == 0 else "unreadable"}}
 
 
 EXPECTED = expected_statuses()
 
 
 def sample() -> set[str]:
-    names = {"healthy_0.mp4", *FORMER_PROBLEMS}
+    names = FORMER_PROBLEMS | {"healthy_0.mp4"}
     for group, count in SAMPLED.items():
-        every = [name for name in GROUPS[group] if name not in HEAVY]
-        names |= {every[index * len(every) // count] for index in range(count)}
+        light = [name for name in GROUPS[group] if name not in HEAVY]
+        names |= {light[index * len(light) // count] for index in range(count)}
     return names
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages made of a part.
+    """Outcome of the stages on a part.
 
     Attributes:
-        names: in its metadata.json.
+        names: of the entries in its metadata.json.
         jobs: the stages.
-        ledger: the table; empty where a stage did not get that far.
-        opened: files that no entry names and that were opened all the same.
-        calls: connections to the port that the playlists point to.
+        ledger: the table; empty if a stage before it failed.
+        opened: watched files outside metadata.json that were opened.
+        calls: connections to the port in the playlists.
     """
 
     names: list[str]
@@ -187,38 +130,37 @@ class Run:
         return row["status"], row["detail"]
 
 
-def run_stages(root: Path, part: Path, seconds: float, memory: int) -> list[Job]:
-    """Run the stages up to the ledger as the workflow's rules do; the first that fails ends it."""
-    probe, stream, shard = root / "probe.parquet", root / "frames.tar", root / "faces/part.tar"
-    index, videos = root / "faces/part.parquet", root / "faces/part.videos.parquet"
-    limits = json.dumps({"limits": SETTINGS["limits"]})
-    frames = json.dumps({key: SETTINGS[key] for key in ("frames", "limits")})
-    faces = json.dumps({"faces": SETTINGS["faces"]})
-    decoding = ["--probe", probe, "--settings", frames]
-    outputs = ["--shard", shard, "--index", index, "--videos", videos]
+def run_stages(root: Path, part: Path, seconds: float) -> list[Job]:
+    """Run the stages up to the ledger as the workflow's rules do, until one fails."""
+    probe, stream, videos = root / "probe.parquet", root / "frames.tar", root / "cropped.parquet"
+    limits = json.dumps({"limits": LIMITS})
+    frames = json.dumps({"frames": FRAMES, "limits": LIMITS})
+    faces = json.dumps({"faces": FACES})
+    cropped = ["--shard", root / "faces.tar", "--index", root / "faces.parquet", "--videos", videos]
     tables = ["--out", root / "videos.parquet", "--summary", root / "ledger.json"]
+    sampling = ["--probe", probe, "--settings", frames, "--out", stream]
     stages: list[list[str | Path]] = [
         ["probe", "--parts", part, "--workers", "2", "--settings", limits, "--out", probe],
-        ["extract-frames", "--parts", part, "--out", stream, *decoding],
-        ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *outputs],
+        ["extract-frames", "--parts", part, *sampling],
+        ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *cropped],
         ["ledger", "--probes", probe, "--cropped", videos, *tables],
     ]
     jobs: list[Job] = []
     for stage in stages:
-        jobs.append(run_unmask([str(word) for word in stage], seconds, memory))
+        # Stopped at twice the memory allowed: that is enough to see that it was too much.
+        jobs.append(run_job([sys.executable, "-m", "unmask", *stage], seconds, 2 * MEMORY))
         if jobs[-1].code != 0:
             break
     return jobs
 
 
 def run_part(root: Path, seed: int, names: set[str]) -> Run:
-    """Write a part and run the stages on it, under watch."""
+    """Write a part, run the stages on it, and watch what they open and connect to."""
     listener = Listener()
     part = write_hostile_part(root / "part", seed, names, listener.port)
     bait = [root / OUTSIDE, part / UNLISTED, part / UNLISTED_PICTURE]
     watch = OpenWatch(bait)
-    # Twice the memory allowed is enough to know that it was too much.
-    jobs = run_stages(root, part, seconds=60 + 2 * len(names), memory=2 * MEMORY)
+    jobs = run_stages(root, part, seconds=60 + 2 * len(names))
     opened = {path.name for path in watch.opened()}
     watch.close()
     listener.close()
@@ -247,7 +189,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_every_stage_succeeds(run: Run) -> None:
     for job in run.jobs:
-        assert job.code == 0, f"{job.arguments[0]} after {job.seconds:.0f} s:\n{job.log}"
+        assert job.code == 0, f"{job.name} after {job.seconds:.0f} s:\n{job.log}"
     assert len(run.jobs) == 4
 
 
@@ -256,36 +198,35 @@ def test_every_file_has_one_row_and_one_status(run: Run) -> None:
     assert set(run.ledger["status"]) <= set(Status)
 
 
-def test_no_file_meets_something_unknown_to_the_code(run: Run) -> None:
+def test_no_file_raises_an_unexpected_error(run: Run) -> None:
     failed = run.ledger[run.ledger["status"] == Status.FAILED]
     assert dict(zip(failed["video"], failed["detail"], strict=True)) == {}
 
 
-def test_what_is_known_of_a_file_is_what_it_ends_as(run: Run) -> None:
+def test_files_end_with_the_expected_status(run: Run) -> None:
     known = [name for name in run.names if name in EXPECTED]
     assert len(known) > len(run.names) / 3
     ends = {name: run.outcome(name) for name in known}
     assert {name: end for name, end in ends.items() if end[0] not in EXPECTED[name]} == {}
 
 
-def test_damage_leaves_some_and_takes_some(run: Run) -> None:
-    """The mutations are neither harmless nor all deadly."""
+def test_damage_spoils_some_files_and_not_others(run: Run) -> None:
     for group in ("truncated", "flipped", "scrambled", "patched"):
         ends = Counter(run.outcome(name)[0] for name in GROUPS[group] if name in run.names)
         assert 0 < ends[Status.OK] < ends.total(), (group, ends)
 
 
-def test_no_face_is_said_only_of_pictures_that_were_seen(run: Run) -> None:
+def test_only_a_decoded_video_can_have_no_face(run: Run) -> None:
     unseen = run.ledger[(run.ledger["status"] == Status.NO_FACE) & (run.ledger["frames"] < 1)]
     assert set(unseen["video"]) == set()
 
 
 def test_memory_stays_bounded(run: Run) -> None:
-    assert {job.arguments[0]: job.peak for job in run.jobs if job.peak > MEMORY} == {}
-    assert min(job.peak for job in run.jobs) > 30_000_000  # it was measured
+    assert {job.name: job.peak for job in run.jobs if job.peak > MEMORY} == {}
+    assert min(job.peak for job in run.jobs) > 30_000_000  # it has been measured
 
 
-def test_nothing_but_the_entries_is_opened(run: Run) -> None:
+def test_only_the_entries_are_opened(run: Run) -> None:
     assert run.opened == set()
 
 
@@ -299,50 +240,46 @@ def test_a_heavy_file_is_bounded(name: str, tmp_path: Path) -> None:
     done = run_part(tmp_path, 0, {"healthy_0.mp4", name})
     test_every_stage_succeeds(done)
     test_memory_stays_bounded(done)
-    assert done.outcome("healthy_0.mp4")[0] == OK
+    assert done.outcome("healthy_0.mp4")[0] == Status.OK
     assert done.outcome(name)[0] in EXPECTED[name]
 
 
 def test_names_are_no_urls_where_the_part_is_the_working_folder(tmp_path: Path) -> None:
     part = write_hostile_part(tmp_path / "part", 0, ODD_NAMES)
     out = tmp_path / "probe.parquet"
-    arguments = ["probe", "--parts", ".", "--out", str(out)]
-    assert run_unmask(arguments, 120, 2 * MEMORY, part).code == 0
+    command = [sys.executable, "-m", "unmask", "probe", "--parts", ".", "--out", out]
+    assert run_job(command, 120, 2 * MEMORY, part).code == 0
     table = pd.read_parquet(out)
     assert set(table["video"]) == set(ODD_NAMES)
     assert set(table.loc[table["status"] != Status.OK, "video"]) == set()
 
 
-def test_the_whole_part_is_large_and_the_sample_a_cut_of_it() -> None:
+def test_the_sample_is_a_small_share_of_the_whole_part() -> None:
     assert len(everything()) >= 500
     assert 60 <= len(sample()) <= 90
     assert sample() <= everything()
-    assert set(EXPECTED) <= everything() | set(HEAVY)
-    assert set(FORMER_PROBLEMS) | HEAVY <= set(EXPECTED)
+    assert set(EXPECTED) <= everything() | HEAVY
+    assert set(EXPECTED) >= FORMER_PROBLEMS | HEAVY
 
 
-def test_equal_seeds_make_equal_files_and_others_do_not(tmp_path: Path) -> None:
-    names = {"truncated_003.mp4", "flip_mdat_004.mp4", "noise_000.mp4", "hevc.mp4", "vp9.webm"}
+def test_files_depend_on_the_seed_and_their_own_name_alone(tmp_path: Path) -> None:
+    drawn = {"flip_mdat_004.mp4", "noise_000.mp4"}
+    names = drawn | {"truncated_003.mp4", "hevc.mp4", "vp9.webm"}
 
     def written(folder: str, seed: int, wanted: set[str]) -> dict[str, bytes]:
         part = write_hostile_part(tmp_path / folder / "part", seed, wanted)
         return {name: (part / name).read_bytes() for name in names}
 
-    one, two = written("one", 0, names), written("two", 0, names | {"a:b.mp4"})
+    first = written("first", 0, names)
+    assert written("again", 0, names | {"a:b.mp4"}) == first
     other = written("other", 1, names)
-    assert one == two
-    assert {name for name in names if one[name] != other[name]} == {
-        "flip_mdat_004.mp4",
-        "noise_000.mp4",
-    }
+    assert {name for name in names if first[name] != other[name]} == drawn
 
 
-def test_the_bait_is_taken_by_who_trusts_the_files(tmp_path: Path) -> None:
-    """What the part's playlists say does happen where FFmpeg is allowed to, and is noticed."""
+def test_the_watch_sees_a_reader_that_follows_the_playlists(tmp_path: Path) -> None:
     listener = Listener()
     part = write_hostile_part(tmp_path / "part", 0, GROUPS["playlists"], listener.port)
     watch = OpenWatch([tmp_path / OUTSIDE, part / UNLISTED])
-    trust = {"protocol_whitelist": "file,http,tcp,crypto,data"}
     assert watch.opened() == set()
     for name, path in {"outside": tmp_path / OUTSIDE, "inside": part / UNLISTED}.items():
         with av.open(str(part / f"hls_{name}.m3u8")) as container:
@@ -352,6 +289,7 @@ def test_the_bait_is_taken_by_who_trusts_the_files(tmp_path: Path) -> None:
         assert next(container.decode(video=0)).width == 176
     assert watch.opened() == {tmp_path / OUTSIDE}
     assert listener.calls == 0
+    trust = {"protocol_whitelist": "file,http,tcp,crypto,data"}
     with pytest.raises(av.FFmpegError):
         av.open(str(part / "hls_network.m3u8"), options=trust)
     watch.close()
@@ -359,16 +297,12 @@ def test_the_bait_is_taken_by_who_trusts_the_files(tmp_path: Path) -> None:
     assert listener.calls > 0
 
 
-def test_a_job_beyond_its_limits_is_stopped(tmp_path: Path) -> None:
-    fifo = tmp_path / "stream"
-    os.mkfifo(fifo)  # nobody writes: crop-faces would wait for ever
-    part = write_hostile_part(tmp_path / "part", 0, {"healthy_0.mp4"})
-    assert run_stages(tmp_path, part, 60, 2 * MEMORY)[-1].code == 0
-    arguments = ["crop-faces", "--stream", fifo, "--probe", tmp_path / "probe.parquet"]
-    arguments += ["--shard", tmp_path / "s", "--index", tmp_path / "i", "--videos", tmp_path / "v"]
-    waiting = run_unmask([str(word) for word in arguments], 5, 2 * MEMORY)
-    assert waiting.code is None
-    assert 5 < waiting.seconds < 10
-    greedy = run_unmask([str(word) for word in arguments], 60, 20_000_000)
+def test_a_job_beyond_its_limits_is_stopped() -> None:
+    code = "import time; held = b'x' * 100_000_000; time.sleep(60)"
+    slow = run_job([sys.executable, "-c", code], 2, 2 * MEMORY)
+    assert slow.code is None
+    assert slow.seconds > 2
+    assert slow.peak > 100_000_000
+    greedy = run_job([sys.executable, "-c", code], 60, 50_000_000)
     assert greedy.code is None
-    assert greedy.peak > 20_000_000
+    assert greedy.peak > 50_000_000

@@ -1,4 +1,4 @@
-"""Run stages and see what they cost, what they open and whom they call."""
+"""Run jobs, and measure what they cost, what they open and what they connect to."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -23,67 +23,55 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Job:
-    """What one command did.
+    """Outcome of a command.
 
     Attributes:
-        arguments: after `python -m unmask`.
-        code: the exit status; None where it was stopped for its time or memory.
-        seconds: it took.
-        peak: bytes that its processes held in memory together, at most.
-        log: the end of what it wrote.
+        name: its first words after the interpreter.
+        code: the exit status; None if it was stopped for its time or memory.
+        seconds: until it ended.
+        peak: bytes of memory, at most, of its processes together.
+        log: the end of its output.
     """
 
-    arguments: tuple[str, ...]
+    name: str
     code: int | None
     seconds: float
     peak: int
     log: str
 
 
-def run_unmask(
-    arguments: Sequence[str], seconds: float, memory: int, folder: Path | None = None
+def run_job(
+    command: Sequence[str | Path], seconds: float, memory: int, folder: Path | None = None
 ) -> Job:
-    """Run one subcommand, and stop it with all it started beyond `seconds` or `memory` bytes.
+    """Run a command, and stop it and its children beyond `seconds` or `memory` bytes.
 
-    Memory is the sum over its processes, sampled, and never less than the peak that the kernel
-    keeps of each. Pages that processes share count for each.
+    Memory is the sum over its processes, sampled, and at least the peak that the kernel records
+    for each. Shared pages count for each process.
     """
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    with subprocess.Popen(
-        [sys.executable, "-m", "unmask", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=environment,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        output = bytearray()
-        reader = threading.Thread(target=_drain, args=(process.stdout, output))
-        reader.start()
-        start, peak, stopped = time.monotonic(), 0, False
-        while True:
-            done, status = os.waitpid(process.pid, os.WNOHANG)
-            if done:
-                break
+    start, peak, stopped = time.monotonic(), 0, False
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+        while process.poll() is None:
             peak = max(peak, _resident(process.pid))
             if time.monotonic() - start > seconds or peak > memory:
                 stopped = True
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             time.sleep(0.05)
-        process.returncode = os.waitstatus_to_exitcode(status)
         elapsed = time.monotonic() - start
-        reader.join()
+        log.seek(0)
+        text = log.read()[-3000:].decode(errors="replace")
     code = None if stopped else process.returncode
-    log = output[-3000:].decode(errors="replace")
-    return Job(tuple(arguments), code, elapsed, peak, log)
-
-
-def _drain(source: object, output: bytearray) -> None:
-    for line in source:  # type: ignore[attr-defined]
-        output += line
+    return Job(" ".join(map(str, command[1:4])), code, elapsed, peak, text)
 
 
 def _resident(pid: int) -> int:
@@ -101,14 +89,14 @@ def _resident(pid: int) -> int:
 
 
 def _high_water(pid: int) -> int:
-    # Not `ru_maxrss`: that begins with the size of the process which forked this one.
+    # Not `ru_maxrss`, which starts at the size of the process that forked this one.
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0  # a process that has ended has none
 
 
 class OpenWatch:
-    """Tell which of some files any process opened, with Linux's inotify."""
+    """Records which of some files any process opens, with Linux's inotify."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -135,7 +123,7 @@ class OpenWatch:
 
 
 class Listener:
-    """Count the connections to a port of this machine, and hang up on each."""
+    """Counts the connections to a port of this machine, and closes each."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))

@@ -42,7 +42,7 @@ def swap_left(picture: Picture) -> Picture:
 
 def encode(path: Path, crf: int = 18, **options: Any) -> Path:
     encoder = {"crf": str(crf), "preset": "veryfast", "x264-params": "threads=1"}
-    return encode_video(path, SIZE, 24, 24, codec_options=encoder, **options)
+    return encode_video(path, SIZE, 24, 24, encoder=encoder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory, make_part: Callable[..., P
     encode(part / "sound.mp4", crf=28, people=2)
     encode(part / "harsh.mp4", crf=36, people=2)
     encode_video(part / "one.mp4")
-    encode_video(part / "copy.mp4", codec_options={"crf": "30", "preset": "veryfast"})
+    encode_video(part / "copy.mp4", encoder={"crf": "30", "preset": "veryfast"})
     encode_video(part / "orphan.mp4")
     encode_video(part / "cut.mp4", size=(144, 120))
     config = Config.model_validate({"frames": {"per_video": 8}})

@@ -234,7 +234,7 @@ def test_mlflow_has_one_run_with_metrics_and_a_registered_champion(finished: Fin
     assert run.data.params["augment.flip"] == "0.5"
     assert {one.dataset.name for one in run.inputs.dataset_inputs} == {
         "faces-train",
-        "faces-select",
+        "faces-val",
     }
     assert {"git_commit", "config_digest"} <= set(run.data.tags)
     champion = client.get_model_version_by_alias("unmask", "champion")
