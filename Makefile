@@ -9,7 +9,7 @@ S3 := .venv/.s3
 # snakefmt calls shfmt, which is installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema docs clean
+.PHONY: demo test test-all test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/unmask demo resources/demo
@@ -17,26 +17,33 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
 	$(BIN)/unmask summary
 
+# What CI runs. Tests marked `serial` measure time or memory: they run when no other test does.
+PARALLEL := -n $(CORES) --dist loadgroup --no-loadscope-reorder
 test: lint $(DETECTORS) $(S3)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not serial"
+	$(BIN)/pytest -m "serial and not slow"
 
-# Every hostile file; SEEDS="0 1 2" runs that many parts, each with other damage.
+# All tests that this machine can run; each test that it cannot run is skipped with the reason.
+test-all: lint $(DETECTORS) $(S3)
+	$(BIN)/pytest $(PARALLEL) -m "not serial"
+	$(BIN)/pytest -m serial
+
+# All hostile files; SEEDS="0 1 2" writes the part three times, with other damage each time.
 SEEDS ?= 0
 fuzz: $(INSTALLED)
 	UNMASK_FUZZ_SEEDS="$(SEEDS)" $(BIN)/pytest -m fuzz tests/hostile
 
-# The faces stage killed at so many random moments, each time anew, and a run of the whole DAG that is
-# killed as often on its way; -s shows what was hit.
+# Runs of the workflow killed at KILLS random moments; -s prints the jobs that were running.
 KILLS ?= 12
 kills: $(INSTALLED)
-	UNMASK_KILLS=$(KILLS) $(BIN)/pytest -s tests/workflow/test_interrupted.py
+	UNMASK_KILLS=$(KILLS) $(BIN)/pytest -m "" -s tests/workflow/test_interrupted.py
 
-# The demo under a real Slurm that the tests start here, and its list of jobs; needs root.
+# The demo on a Slurm that the tests start, and its list of jobs; needs root.
 test-slurm: $(INSTALLED)
 	{ command -v slurmctld && command -v munged; } > /dev/null || { apt-get update -qq && apt-get install -y -qq slurm-wlm munge; }
 	$(BIN)/pytest -m slurm -s tests/workflow/test_slurm.py
 
-# The first stages under a real Grid Engine that the tests start here; needs root.
+# The first stages on a Grid Engine that the tests start; needs root.
 GRID_ENGINE := gridengine-master gridengine-exec gridengine-client
 test-gridengine: $(INSTALLED)
 	command -v sge_qmaster > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(GRID_ENGINE); }

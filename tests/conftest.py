@@ -1,4 +1,4 @@
-"""Tiny real videos and what the first stages make of them, for all tests."""
+"""Tiny real videos and the results of the first stages on them, for all tests."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from clips import encode_video
@@ -61,6 +62,18 @@ def faces_config() -> FacesConfig:
     return FacesConfig(size=64)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of pytest-xdist's workers to need it has made."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not folder.exists():
+            make(root / f"{name}.unfinished")
+            (root / f"{name}.unfinished").rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesConfig) -> Path:
     """A part of two REAL and two FAKE clips and an unreadable file, after the first three stages.
@@ -68,11 +81,14 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
     Holds `part/`, `probe.parquet`, `frames.tar`, `faces/part-00.tar`, `faces/part-00.parquet` and
     `cropped.parquet`.
     """
+    return made_once(tmp_path_factory, "worked", lambda root: write_worked_part(root, faces_config))
+
+
+def write_worked_part(root: Path, faces_config: FacesConfig) -> None:
     from unmask.faces.cropping import crop_shard
     from unmask.videos.probe import probe_shard
     from unmask.videos.stream import write_stream
 
-    root = tmp_path_factory.mktemp("worked")
     entries = {"a.mp4": "REAL", "b.mp4": "REAL", "c.mp4": "a.mp4", "d.mp4": "b.mp4"}
     part = write_part(root / "part", entries | {"broken.mp4": "a.mp4", "nobody.mp4": "REAL"})
     for index, name in enumerate(entries):
@@ -90,17 +106,12 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
         root / "faces/part-00.parquet",
         root / "cropped.parquet",
     )
-    return root
 
 
-# They take many minutes, or packages that few machines have; Slurm starts Snakemake for each job.
-_ONLY_WHERE_ASKED = {"fuzz", "gridengine", "slurm"}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what runs only where `-m` names it."""
-    # Not `addopts = "-m 'not fuzz'"`, which any other -m on the command line would undo.
-    left_out = {name for name in _ONLY_WHERE_ASKED if name not in config.option.markexpr}
-    deselected = [one for one in items if left_out & {mark.name for mark in one.iter_markers()}]
-    config.hook.pytest_deselected(items=deselected)
-    items[:] = [one for one in items if one not in deselected]
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker, and all whole runs of Snakemake on one."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")  # the longest group first
+    for item in items:
+        of_workflow = item.path.parent.name == "workflow"
+        item.add_marker(pytest.mark.xdist_group("workflow" if of_workflow else item.path.stem))

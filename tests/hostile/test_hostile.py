@@ -29,8 +29,11 @@ from hostile.watch import Job, Listener, OpenWatch, run_job
 from unmask.tables import VIDEOS, read_table
 from unmask.vocabulary import Status
 
+pytestmark = pytest.mark.serial  # memory and time are bounded
+
 MEMORY = 1_500_000_000  # bytes that a job may use; the rules request more
 FRAMES, FACES, LIMITS = {"per_video": 4}, {"size": 64}, {"seconds": 30}
+FUZZ = [pytest.mark.fuzz, pytest.mark.slow]
 SEEDS = [int(seed) for seed in os.environ.get("UNMASK_FUZZ_SEEDS", "0").split()]
 GROUPS = hostile_groups()
 
@@ -176,8 +179,7 @@ def everything() -> set[str]:
 
 @pytest.fixture(
     scope="module",
-    params=["sample"]
-    + [pytest.param(seed, id=f"all, seed {seed}", marks=pytest.mark.fuzz) for seed in SEEDS],
+    params=["sample"] + [pytest.param(seed, id=f"all, seed {seed}", marks=FUZZ) for seed in SEEDS],
 )
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     root = tmp_path_factory.mktemp("hostile")
@@ -235,6 +237,7 @@ def test_no_playlist_reaches_the_network(run: Run) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(HEAVY))
 def test_a_heavy_file_is_bounded(name: str, tmp_path: Path) -> None:
     done = run_part(tmp_path, 0, {"healthy_0.mp4", name})

