@@ -5,24 +5,24 @@
 #
 # docs/cluster.md says how jobs run in it, and what of this has been tried.
 
-# A digest, or a mirror of your site, goes here: --build-arg BASE=debian@sha256:…
+# To pin a digest or use a mirror: --build-arg BASE=debian@sha256:…
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
 
-# Wheels bring their own libraries, FFmpeg's and OpenCV's too. Git tells MLflow the commit of a
-# checkout; tini hands signals on and buries the processes of decoders and loaders.
+# Wheels bring their own libraries, including FFmpeg and OpenCV. MLflow runs record the commit, which
+# needs git; tini forwards signals and reaps the worker processes of decoders and loaders.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         ca-certificates git python3.11 python3.11-venv tini \
     && rm -rf /var/lib/apt/lists/* \
     && python3.11 -m venv /opt/venv \
-    # Any user may be named with --user, and some packages want to write into a home.
+    # Any user may be given with --user, and some packages write into the home folder.
     && useradd --uid 1000 --home-dir /home/unmask --create-home unmask \
     && chmod 1777 /home/unmask
 ENV PATH=/opt/venv/bin:$PATH
 
-# All gigabytes are in this layer; only another lock makes it anew.
+# This layer holds all the gigabytes; it is rebuilt only when the lock changes.
 WORKDIR /opt/unmask
 ARG TORCH=cuda
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -38,7 +38,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         *) echo "TORCH=$TORCH: must be cuda or cpu" >&2; exit 2 ;; \
     esac
 
-# Editable, since the workflow runs and digests the code that lies beside it.
+# Editable, because the workflow runs and digests the code next to it.
 COPY . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
 
@@ -50,7 +50,7 @@ LABEL org.opencontainers.image.title="unmask" \
     org.opencontainers.image.revision="${REVISION}"
 
 USER 1000
-# A user that the image does not know has no name otherwise, and Snakemake asks for one.
+# Snakemake needs a user name, which a user given with --user otherwise lacks.
 ENV HOME=/home/unmask USER=unmask
 ENTRYPOINT ["tini", "--"]
 CMD ["snakemake", "--help"]

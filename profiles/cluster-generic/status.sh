@@ -1,11 +1,11 @@
 #!/bin/sh
-# Says what Grid Engine knows of a job in Snakemake's words: running, success or failed.
+# Prints the state of a Grid Engine job for Snakemake: running, success or failed.
 job=$1
 
 if known=$(qstat -j "$job" 2>&1); then
     case $known in
         *"error reason"*)
-            # It would wait for an administrator, and then write what its next try writes.
+            # It would wait for an administrator, and could then overwrite the next attempt.
             qdel "$job" > /dev/null
             echo failed ;;
         *) echo running ;;
@@ -14,11 +14,11 @@ if known=$(qstat -j "$job" 2>&1); then
 fi
 case $known in
     *"do not exist"*) ;;
-    # The master does not answer; the job may well go on without it.
+    # The master does not respond; the job may still be running.
     *) echo running; exit ;;
 esac
 
-# The record of an ended job comes seconds later than its end. In five minutes it does, or never will.
+# Accounting records a job seconds after its end. After five minutes it never will.
 ended=.snakemake/sge_logs/$job.ended
 if record=$(qacct -j "$job" 2> /dev/null); then
     rm -f "$ended"

@@ -1,9 +1,9 @@
-"""The one exception whose message is meant for the user."""
+"""The exception whose message is meant for the user."""
 
 
 class UnmaskError(Exception):
     """A problem the user can fix.
 
     The message is one line that names the thing, the place and the remedy. The command line prints
-    it without a traceback; anything else that is raised is a bug and keeps its traceback.
+    it without a traceback. Any other exception is a bug and keeps its traceback.
     """

@@ -1,7 +1,7 @@
-"""Orphans: a job does not outlive the Snakemake that started it.
+"""Orphans: a job ends when the Snakemake process that started it ends.
 
-`kill -9`, or a system that is out of memory, leaves Snakemake no time to end its jobs. They would
-hold cores and the GPU, and meet the same jobs of the next run in the same files.
+After `kill -9`, or when the system runs out of memory, Snakemake cannot stop its jobs. They would
+keep cores and the GPU, and the next run would start the same jobs on the same files.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ import threading
 
 from unmask.errors import UnmaskError
 
-# HOST:PROCESS of Snakemake, from workflow/rules/common.smk.
+# HOST:PID of the Snakemake process, set in workflow/rules/common.smk.
 _VARIABLE = "UNMASK_SNAKEMAKE"
 
 
 def end_with_snakemake() -> None:
-    """Ask this process to end (SIGTERM) as soon as the Snakemake that started it has ended.
+    """Send this process SIGTERM when the Snakemake process that started it ends.
 
-    Nothing is watched where no workflow runs, on another host (what `srun` starts, it ends), and on
-    systems without process descriptors (Linux before 5.3).
+    Does nothing outside a workflow, on another host than Snakemake's (`srun` ends what it starts),
+    and on systems without process descriptors (Linux before 5.3).
 
     Raises:
-        UnmaskError: it has ended already.
+        UnmaskError: that process has already ended.
     """
     host, _, process = os.environ.get(_VARIABLE, "").rpartition(":")
     if host != platform.node() or not hasattr(os, "pidfd_open"):
         return
-    # Not PR_SET_PDEATHSIG: the parent is a shell, which lives on.
+    # PR_SET_PDEATHSIG would not help: the parent is a shell, which survives Snakemake.
     try:
         descriptor = os.pidfd_open(int(process))
     except ProcessLookupError:
-        raise UnmaskError(f"process {process}, the Snakemake of this job, is gone; rerun") from None
+        raise UnmaskError(
+            f"the Snakemake process of this job, {process}, has ended; run the workflow again"
+        ) from None
     except OSError:
         return
-    threading.Thread(target=_end_after, args=(descriptor,), daemon=True).start()
+    threading.Thread(target=_terminate_after, args=(descriptor,), daemon=True).start()
 
 
-def _end_after(descriptor: int) -> None:
+def _terminate_after(descriptor: int) -> None:
     select.select([descriptor], [], [])  # readable when the process has ended
-    # Not SIGKILL: of all that Slurm asks to stop, a training may still write its checkpoint when
-    # its shell and Snakemake have ended.
+    # Not SIGKILL: when Slurm stops everything at once, a training job may still be writing its
+    # checkpoint after Snakemake has ended.
     os.kill(os.getpid(), signal.SIGTERM)

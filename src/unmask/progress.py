@@ -1,4 +1,4 @@
-"""What a job tells while it runs: a bar on a terminal, a line every few seconds in its log file."""
+"""Progress of a job: a bar on a terminal, a line every few seconds in its log file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ _LINE_EVERY_S = 5.0
 
 
 def configure_logging(path: Path | None) -> None:
-    """Send the log, warnings and fatal signals' tracebacks to `path`, or to stderr when None."""
+    """Write log messages, warnings and the tracebacks of fatal signals to a file.
+
+    Args:
+        path: the log file, which is replaced; None writes to stderr.
+    """
     if path is None:
         handler: logging.Handler = logging.StreamHandler(sys.stderr)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # further processes of a training job append
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # other devices' processes append
             path.write_text("")
         stream = path.open("a", encoding="utf-8")
         faulthandler.enable(stream)
@@ -37,18 +41,18 @@ def configure_logging(path: Path | None) -> None:
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Iterate over `items`, telling how far it has come.
+    """Iterate over `items` and report progress.
 
     Args:
         items: anything iterable.
-        what: the plural noun of what is counted, for example "videos".
-        total: their number where `len(items)` is not known.
+        what: plural noun of the items, for example "videos".
+        total: number of items, where `len(items)` does not tell.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
     start = last = time.monotonic()
     done = 0
-    # disable=None: no bar where stderr is not a terminal, so nothing fills a scheduler's output.
+    # disable=None: no bar unless stderr is a terminal, so that it does not fill a scheduler's log.
     for item in tqdm(items, total=total, unit=f" {what}", leave=False, disable=None):
         yield item
         done += 1

@@ -1,4 +1,4 @@
-"""The vocabulary of the tables: statuses, labels, roles and verdicts."""
+"""The values of the tables' categorical columns: statuses, labels, roles and verdicts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ class Status(StrEnum):
     """What became of a video. Every video of a `metadata.json` ends with exactly one of these."""
 
     OK = "ok"  # at least one face crop is in the shard
-    BAD_METADATA = "bad_metadata"  # its entry in metadata.json is not what DFDC's schema says
-    UNSAFE_NAME = "unsafe_name"  # its name points outside the part; never opened
-    DUPLICATE = "duplicate"  # the same video stands in an earlier part and is used from there
-    MISSING = "missing"  # named in metadata.json, but no such file
-    UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty, not a video
-    NO_VIDEO_STREAM = "no_video_stream"  # opened, but holds no picture
-    DECODE_ERROR = "decode_error"  # opened, but not one frame could be decoded
-    CRASHED = "crashed"  # its decoder took the process down
-    TIMEOUT = "timeout"  # not done in limits.seconds
-    TOO_LARGE = "too_large"  # its decoder asked for more than limits.memory_mb
-    NO_FACE = "no_face"  # decoded, but no face was found in any sampled frame
-    FAILED = "failed"  # the code met something it does not know; the job's log has the traceback
+    BAD_METADATA = "bad_metadata"  # its entry in metadata.json does not follow DFDC's schema
+    UNSAFE_NAME = "unsafe_name"  # its name points outside the part; it is never opened
+    DUPLICATE = "duplicate"  # an earlier part holds the same video, which is used instead
+    MISSING = "missing"  # metadata.json names it, but there is no such file
+    UNREADABLE = "unreadable"  # no demuxer can open it: truncated, empty or not a video
+    NO_VIDEO_STREAM = "no_video_stream"  # it was opened but holds no video stream
+    DECODE_ERROR = "decode_error"  # it was opened, but no frame could be decoded
+    CRASHED = "crashed"  # its decoder crashed the process
+    TIMEOUT = "timeout"  # it took longer than limits.seconds
+    TOO_LARGE = "too_large"  # its decoder needed more memory than limits.memory_mb
+    NO_FACE = "no_face"  # no face was found in any sampled frame
+    FAILED = "failed"  # an unexpected error; the job's log has the traceback
 
 
 class Label(StrEnum):
@@ -31,11 +31,11 @@ class Label(StrEnum):
 
 
 class Role(StrEnum):
-    """What a video is used for by the model of one fold."""
+    """What the model of one fold uses a video for."""
 
-    TRAIN = "train"  # gradients
-    VAL = "val"  # checkpoint, threshold and calibration are chosen on it
-    TEST = "test"  # figures are reported on it; nothing is ever chosen on it
+    TRAIN = "train"  # computing gradients
+    VAL = "val"  # choosing checkpoint, threshold and calibration
+    TEST = "test"  # reporting results; nothing is ever chosen on it
 
 
 class Answered(StrEnum):
@@ -47,9 +47,9 @@ class Answered(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a comparison with its original says of one person in a FAKE video."""
+    """What the comparison with its original says about one face track of a FAKE video."""
 
     ALTERED = "altered"  # the face differs from the original's
-    UNCERTAIN = "uncertain"  # nobody in the video differs: hardly altered, or only its sound
-    UNSWAPPED = "unswapped"  # this face does not differ, another one in the video does
-    UNKNOWN = "unknown"  # no original, or no pictures of it that can be compared
+    UNCERTAIN = "uncertain"  # no face in the video differs: hardly altered, or only its sound is
+    UNSWAPPED = "unswapped"  # this face does not differ, but another one in the video does
+    UNKNOWN = "unknown"  # there is no original, or none of its crops can be compared

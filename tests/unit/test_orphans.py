@@ -1,4 +1,4 @@
-"""A job ends with the Snakemake that started it, and only with that."""
+"""A job ends when the Snakemake process that started it ends, and only then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# What runs in a rule, below a shell that lives on.
+# Stands for a rule's command.
 JOB = (
     "from unmask.orphans import end_with_snakemake; end_with_snakemake();"
     "print('working', flush=True); import time; time.sleep(300)"
@@ -20,16 +20,16 @@ JOB = (
 
 @pytest.fixture
 def snakemake() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that stands for Snakemake: one that can be killed."""
+    """A process that stands for Snakemake and can be killed."""
     process = subprocess.Popen(["sleep", "300"])
     yield process
     process.kill()
     process.wait()
 
 
-def start_job(named: str) -> subprocess.Popen[str]:
-    """Start a job and wait until it works."""
-    environment = os.environ | {"UNMASK_SNAKEMAKE": named}
+def start_job(snakemake: str) -> subprocess.Popen[str]:
+    """Start a job and wait until it runs."""
+    environment = os.environ | {"UNMASK_SNAKEMAKE": snakemake}
     command = [sys.executable, "-c", JOB]
     job = subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE)
     assert job.stdout is not None
@@ -45,7 +45,9 @@ def test_a_job_ends_with_its_snakemake(snakemake: subprocess.Popen[bytes]) -> No
 
 
 @pytest.mark.parametrize("host", ["", "elsewhere:"], ids=["by hand", "on another host"])
-def test_a_job_of_no_snakemake_here_goes_on(host: str, snakemake: subprocess.Popen[bytes]) -> None:
+def test_a_job_without_a_local_snakemake_continues(
+    host: str, snakemake: subprocess.Popen[bytes]
+) -> None:
     job = start_job(host and f"{host}{snakemake.pid}")
     snakemake.kill()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -55,12 +57,12 @@ def test_a_job_of_no_snakemake_here_goes_on(host: str, snakemake: subprocess.Pop
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="process descriptors are Linux's")
-def test_a_job_whose_snakemake_is_gone_says_so(snakemake: subprocess.Popen[bytes]) -> None:
+def test_a_job_whose_snakemake_has_ended_is_refused(snakemake: subprocess.Popen[bytes]) -> None:
     snakemake.kill()
     snakemake.wait()
     environment = os.environ | {"UNMASK_SNAKEMAKE": f"{platform.node()}:{snakemake.pid}"}
     command = [sys.executable, "-m", "unmask", "schema"]
-    told = subprocess.run(command, env=environment, text=True, capture_output=True)
-    assert told.returncode == 2
-    assert "the Snakemake of this job, is gone" in told.stderr
-    assert "Traceback" not in told.stderr
+    done = subprocess.run(command, env=environment, text=True, capture_output=True)
+    assert done.returncode == 2
+    assert str(snakemake.pid) in done.stderr
+    assert "Traceback" not in done.stderr
