@@ -250,15 +250,15 @@ PREDICTIONS = Table(
     key=("fold", "part", "video"),
 )
 
-ANSWERS = Table(
-    name="answers",
+OUT_OF_FOLD = Table(
+    name="out-of-fold predictions",
     columns=_VIDEO
     | {
         "label": "string",
         "status": "string",
         "group": "string",
         "fold": "int32",
-        "answered": "string",
+        "source": "string",
         "faces": "int32",
         "logit": "double",
         "probability": "double",

@@ -508,7 +508,7 @@ def track_runs(
         experiment, model = job["experiment"], job["model"]
         folder = evaluation / experiment
         values = json.loads((folder / "metrics.json").read_text())["models"][model]
-        metrics = {f"test/{key}": value for key, value in values.items() if value is not None}
+        metrics = {f"test/{k}": v for k, v in values.items() if isinstance(v, int | float)}
         for name, of_set in sets.get(experiment, {}).get(model, {}).items():
             metrics[f"set/{name}/log_loss"] = of_set["log_loss"]
         if (folder / "shifts.json").is_file():

@@ -38,12 +38,12 @@ class Role(StrEnum):
     TEST = "test"  # reporting results; nothing is ever chosen on it
 
 
-class Answered(StrEnum):
-    """Who answers a video of the ledger in an experiment's evaluation."""
+class PredictionSource(StrEnum):
+    """Where the out-of-fold prediction of a video comes from."""
 
-    MODEL = "model"  # a model that was neither trained nor chosen on it
-    PRIOR = "prior"  # nobody saw a face: the share of FAKE is answered
-    NOBODY = "nobody"  # it is in no split (see its status), or no model reports on its fold
+    MODEL = "model"  # models that were neither trained nor chosen on the video
+    PRIOR = "prior"  # the share of FAKE, because the video has no face
+    NONE = "none"  # no prediction: the video is in no split, or its fold has no model
 
 
 class Verdict(StrEnum):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ import torch
 
 from unmask.config import KaggleConfig, Precision, TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.evaluation.metrics import binary_metrics
+from unmask.evaluation.results import (
+    Comparison,
+    EnsembleMetrics,
+    EvaluationFiles,
+    ExperimentMetrics,
+    ExperimentShifts,
+    ShiftMetrics,
+)
 from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.predictor import Member, VideoCrops
@@ -148,11 +158,20 @@ def test_a_model_of_each_fold_comes_before_a_second_seed_of_any(tmp_path: Path) 
     assert order["b"] == ["b-0-1", "b-1-1", "b-0-2", "b-1-2"]
 
 
-def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
+TEST = replace(
+    binary_metrics(np.array([0.0, 1.0]), np.array([0.4, 0.6])),
+    log_loss=0.25,
+    roc_auc=0.9,
+    constant_log_loss=0.45,
+    intervals={"log_loss": (0.2, 0.3), "roc_auc": (None, None)},
+)
+
+
+def compared(folder: Path, ensemble: EnsembleMetrics | None) -> Path:
     for name in ("a", "b"):
-        content = {"test": {"log_loss": 0.4}, "worst_subgroup": "blur"}
-        write_json(content, folder / name / "metrics.json")
-    write_json({"order": ["b", "a"], "ensemble": ensemble}, folder / "comparison.json")
+        metrics = ExperimentMetrics(name, *[TEST] * 5, [], None, {}, {})
+        write_json(metrics, EvaluationFiles(folder / name).metrics)
+    write_json(Comparison(["b", "a"], [], ensemble), folder / "comparison.json")
     return folder / "comparison.json"
 
 
@@ -163,10 +182,11 @@ def compared(folder: Path, ensemble: dict[str, Any] | None) -> Path:
 def test_the_best_a_named_one_or_an_ensemble_is_shipped(
     wanted: str, weights: dict[str, float], tmp_path: Path
 ) -> None:
-    ensemble = {"weights": {"a": 0.25, "b": 0.75}, "test": {"log_loss": 0.3}}
+    test = replace(TEST, log_loss=0.2)
+    ensemble = EnsembleMetrics({"a": 0.25, "b": 0.75}, {}, 100, 0.1, test)
     shipped = choose_experiments(wanted, tmp_path, compared(tmp_path, ensemble))
     assert shipped.weights == weights
-    assert shipped.report["log_loss"] == (0.3 if wanted == "ensemble" else 0.4)
+    assert shipped.test.log_loss == (0.2 if wanted == "ensemble" else 0.25)
 
 
 def test_an_ensemble_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -290,24 +310,15 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
     write_table(
         pd.DataFrame(rows).assign(fold=[0, 1, 2, 3] * 2), SPLITS, tmp_path / "splits.parquet"
     )
-    shifted = {
-        "clean": {"log_loss": 0.3, "constant_log_loss": 0.69},
-        "shifts": {"noise": {"log_loss": 0.61}, "blur": {"log_loss": 0.5}},
-        "worst": "noise",
-        "mean_log_loss": 0.555,
-    }
+    losses = {"noise": replace(TEST, log_loss=0.61), "blur": replace(TEST, log_loss=0.5)}
+    shifted = ShiftMetrics(TEST, losses, "noise", 0.555, 0.4)
     for name in ("a", "b"):
-        write_json({"experiment": name, "test": shifted}, tmp_path / f"{name}.json")
+        shifts = ExperimentShifts(name, 0.4, shifted, shifted, {}, {}, {})
+        write_json(shifts, tmp_path / f"{name}.json")
     sources = CardSources(
         *(tmp_path / "ledger.json", tmp_path / "splits.parquet"),
         [tmp_path / "a.json", tmp_path / "b.json"],
     )
-    report = {
-        "log_loss": 0.25,
-        "roc_auc": 0.9,
-        "constant_log_loss": 0.45,
-        "intervals": {"log_loss": [0.2, 0.3], "roc_auc": [None, None]},
-    }
     head = ScoringHead("mean_logit", "platt", 0.5, Calibration(1.0, 0.0, 0.5))
     members = [
         MemberRecord(
@@ -319,7 +330,7 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
     ]
     card = tmp_path / "card.md"
     parity = Parity(16, 2.5e-5, "p/1.mp4")
-    write_card(sources, members, report, "blur: strong", KaggleConfig(), parity, card)
+    write_card(sources, members, TEST, "blur: strong", KaggleConfig(), parity, card)
     text = " ".join(card.read_text().split())
     for told in (
         "| a | `resnet18` | 224 × 224 | fold0-seed1, fold1-seed1 | 1.00 |",
@@ -327,7 +338,7 @@ def test_the_model_card_has_data_figures_and_limits(tmp_path: Path) -> None:
         "8 groups and 4 folds",
         "Each model trained on 2 of the folds",
         "| 0.250 (0.200–0.300) | 0.450 | 0.900 |",
-        "the worst change (noise) | 0.610 | 0.690 |",
+        "the worst change (noise) | 0.610 | 0.450 |",
         "The worst group: blur: strong.",
         "changed no answer by more than 2.5e-05",
         "`resnet18` ",

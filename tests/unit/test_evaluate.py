@@ -1,9 +1,9 @@
-"""An evaluation counts every video, chooses nothing on what it reports, and compares."""
+"""An evaluation counts every video, fits nothing on test videos, and compares experiments."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,27 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.typing import NDArray
 from scipy.special import expit
 
-from unmask.config import Config, TrackingConfig
+from unmask.config import Config
 from unmask.evaluation.compare import ComparisonFiles, compare
-from unmask.evaluation.ensembles import Cost, build_ensemble, choose_members
-from unmask.evaluation.evaluate import EvaluationFiles, average_models, evaluate
+from unmask.evaluation.evaluate import evaluate
+from unmask.evaluation.predictions import average_models
+from unmask.evaluation.results import (
+    Comparison,
+    EvaluationFiles,
+    ExperimentMetrics,
+    Subgroup,
+)
 from unmask.evaluation.subgroups import worst_subgroup
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
-from unmask.files import write_json
+from unmask.files import read_json, write_json
+from unmask.inference.records import ScoringSpeed
+from unmask.inference.scoring_head import ScoringHead
 from unmask.tables import (
-    ANSWERS,
     FACES,
+    OUT_OF_FOLD,
     PREDICTIONS,
     SCORES,
     SPLITS,
@@ -33,7 +40,6 @@ from unmask.tables import (
     write_rows,
     write_table,
 )
-from unmask.tracking import create_tracking, start_training_run
 
 FOLDS = 3
 FAMILIES = 30
@@ -47,7 +53,7 @@ class Data:
 
     Attributes:
         folder: holds them.
-        videos: all rows of the ledger; the last two have no answer: missing, and in no split.
+        videos: all rows of the ledger; the last two have no face, and no file.
     """
 
     folder: Path
@@ -71,45 +77,35 @@ class Data:
         rows = rows.assign(track=0, time=0.3 * rows["frame"], experiment=experiment, fold=fold)
         folder = self.folder / experiment / f"fold{fold}-seed{seed}"
         write_table(rows.assign(seed=seed, logit=logit + shared), SCORES, folder / "s.parquet")
-        where = json.loads((self.folder / "tracking.json").read_text())
-        with start_training_run(self.folder / "tracking.json", experiment, {"seed": seed}) as run:
-            job = {
-                "experiment": experiment,
-                "model": f"fold{fold}-seed{seed}",
-                "fold": fold,
-                "folds": FOLDS,
-                "seed": seed,
-                "assumed_prior": 0.5,
-                "run_id": run.id,
-                "tracking_uri": where["uri"],
-                "tracking_experiment": where["experiment"],
-                "best_epoch": 0,
-                "history": [{"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6}],
-            }
-        write_json(job, folder / "run.json")
-        speed = {
+        job = {
             "experiment": experiment,
-            "model": job["model"],
-            "bytes": 10,
-            "seconds_per_crop": 0.01,
+            "model": f"fold{fold}-seed{seed}",
+            "fold": fold,
+            "folds": FOLDS,
+            "seed": seed,
+            "assumed_prior": 0.5,
+            "best_epoch": 0,
+            "history": [{"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6}],
         }
+        write_json(job, folder / "run.json")
+        speed = ScoringSpeed(experiment, f"fold{fold}-seed{seed}", 10, 0.01)
         write_json(speed, folder / "speed.json")
         return folder / "s.parquet", folder / "run.json"
 
     def evaluate(self, experiment: str, strength: float, folds: tuple[int, ...]) -> EvaluationFiles:
-        """Evaluate an experiment of one model a fold."""
-        written = [self.write_model(experiment, fold, strength) for fold in folds]
-        files = EvaluationFiles(self.folder / "evaluation" / experiment)
-        evaluate(
-            [scores for scores, _ in written],
-            [run for _, run in written],
-            self.folder / "splits.parquet",
-            self.folder / "videos.parquet",
-            self.folder / "faces",
-            [self.folder / "faces" / "p-00.parquet"],
-            CONFIG.evaluation,
-            files.folder,
+        """Evaluate an experiment of one model per fold."""
+        scores, runs = zip(
+            *(self.write_model(experiment, fold, strength) for fold in folds), strict=True
         )
+        return self.evaluate_models(experiment, scores, runs, self.folder / "splits.parquet")
+
+    def evaluate_models(
+        self, experiment: str, scores: Sequence[Path], runs: Sequence[Path], splits: Path
+    ) -> EvaluationFiles:
+        files = EvaluationFiles(self.folder / "evaluation" / experiment)
+        ledger, faces = self.folder / "videos.parquet", self.folder / "faces"
+        indices, config = [faces / "p-00.parquet"], CONFIG.evaluation
+        evaluate(list(scores), list(runs), splits, ledger, faces, indices, config, files.folder)
         return files
 
 
@@ -139,9 +135,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
                 about = {"part": "p", "video": row["video"], "track": 0, "frame": frame}
                 faces.append(about | place | size | {"brightness": 100.0, "sharpness": 50.0})
     write_rows(faces, FACES, folder / "faces" / "p-00.parquet")
-    create_tracking(
-        TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}"), folder / "tracking.json"
-    )
     return Data(folder, videos)
 
 
@@ -169,98 +162,82 @@ def evaluated(data: Data) -> EvaluationFiles:
 
 
 def test_every_video_of_the_ledger_is_one_row(data: Data, evaluated: EvaluationFiles) -> None:
-    answers = read_table(evaluated.videos, ANSWERS).set_index("video")
-    assert sorted(answers.index) == sorted(data.videos["video"])
-    assert answers["answered"].value_counts().to_dict() == {"model": 90, "prior": 1, "nobody": 1}
-    assert answers.loc["missing.mp4", "answered"] == "nobody"
-    assert np.isnan(answers.loc["missing.mp4", "probability"])
-    faceless = answers.loc["faceless.mp4"]
-    readouts = json.loads(evaluated.calibration.read_text())
-    assert faceless["answered"] == "prior"
-    prior = readouts["fold0-seed1"]["calibration"]["prior"]
-    assert faceless["probability"] == pytest.approx(prior)
+    rows = read_table(evaluated.out_of_fold, OUT_OF_FOLD).set_index("video")
+    assert sorted(rows.index) == sorted(data.videos["video"])
+    assert rows["source"].value_counts().to_dict() == {"model": 90, "prior": 1, "none": 1}
+    assert rows.loc["missing.mp4", "source"] == "none"
+    assert np.isnan(rows.loc["missing.mp4", "probability"])
+    heads = read_json(evaluated.calibration, dict[str, ScoringHead])
+    assert rows.loc["faceless.mp4", "source"] == "prior"
+    prior = heads["fold0-seed1"].calibration.prior
+    assert rows.loc["faceless.mp4", "probability"] == pytest.approx(prior)
 
 
-def test_a_fold_without_a_model_is_answered_by_nobody(data: Data) -> None:
+def test_a_fold_without_a_model_has_no_predictions(data: Data) -> None:
     files = data.evaluate("partial", 1.5, (1,))
-    answers = read_table(files.videos, ANSWERS)
-    assert len(answers) == len(data.videos)
-    assert (answers["answered"] == "model").sum() == FAMILIES
-    assert json.loads(files.metrics.read_text())["test"]["count"] == FAMILIES
+    rows = read_table(files.out_of_fold, OUT_OF_FOLD)
+    assert len(rows) == len(data.videos)
+    assert (rows["source"] == "model").sum() == FAMILIES
+    assert read_json(files.metrics, ExperimentMetrics).test.count == FAMILIES
 
 
-def test_the_report_counts_the_faceless_video(evaluated: EvaluationFiles) -> None:
-    report = json.loads(evaluated.metrics.read_text())["test"]
-    assert report["count"] == 3 * FAMILIES + 1
-    assert report["without_face"] == 1
-    assert report["groups"] == FAMILIES + 1
+def test_metrics_count_the_faceless_video_and_have_intervals(evaluated: EvaluationFiles) -> None:
+    metrics = read_json(evaluated.metrics, ExperimentMetrics)
+    test = metrics.test
+    assert (test.count, test.without_face, test.groups) == (3 * FAMILIES + 1, 1, FAMILIES + 1)
+    for measured in (test, metrics.val, metrics.tracks, metrics.faces):
+        low, high = measured.intervals["log_loss"]
+        assert low is not None
+        assert high is not None
+        assert low < measured.log_loss < high
+    assert test.log_loss < test.constant_log_loss
+    assert metrics.faces.count == FACES_EACH * metrics.tracks.count == 3 * FAMILIES * FACES_EACH
 
 
-def test_metrics_have_intervals_around_them(evaluated: EvaluationFiles) -> None:
-    metrics = json.loads(evaluated.metrics.read_text())
-    for part in ("test", "val", "people", "faces"):
-        low, high = metrics[part]["intervals"]["log_loss"]
-        assert low < metrics[part]["log_loss"] < high
-    assert metrics["test"]["log_loss"] < metrics["test"]["constant_log_loss"]
-    assert metrics["faces"]["count"] == 3 * FAMILIES * FACES_EACH
-
-
-def test_labels_of_the_report_role_change_nothing_that_is_chosen(data: Data) -> None:
-    """Flip the labels of the only report fold: the readout must stay as it was."""
+def test_labels_of_test_videos_change_no_prediction(data: Data) -> None:
     scores, run = data.write_model("flipped", 0, 1.5)
     splits = read_table(data.folder / "splits.parquet", SPLITS)
-    report = splits["fold"] == 0
     flipped = splits["label"].map({"REAL": "FAKE", "FAKE": "REAL"})
-    chosen = []
-    for number, labels in enumerate((splits["label"], splits["label"].where(~report, flipped))):
-        table = data.folder / f"splits{number}.parquet"
-        write_table(splits.assign(label=labels), SPLITS, table)
-        files = EvaluationFiles(data.folder / f"flipped{number}")
-        evaluate(
-            [scores],
-            [run],
-            table,
-            data.folder / "videos.parquet",
-            data.folder / "faces",
-            [data.folder / "faces" / "p-00.parquet"],
-            CONFIG.evaluation,
-            files.folder,
-        )
+    fitted = []
+    for labels in (splits["label"], splits["label"].where(splits["fold"] != 0, flipped)):
+        write_table(splits.assign(label=labels), SPLITS, data.folder / "flipped.parquet")
+        files = data.evaluate_models("flipped", [scores], [run], data.folder / "flipped.parquet")
         predictions = read_table(files.predictions, PREDICTIONS)
-        chosen.append((json.loads(files.calibration.read_text()), predictions["probability"]))
-    assert chosen[0][0] == chosen[1][0]
-    np.testing.assert_array_equal(chosen[0][1], chosen[1][1])
+        fitted.append((files.calibration.read_text(), predictions["probability"].to_list()))
+    assert fitted[0] == fitted[1]
 
 
-def test_groups_are_told_and_the_worst_is_named(evaluated: EvaluationFiles) -> None:
-    metrics = json.loads(evaluated.metrics.read_text())
-    groups = {(one["by"], one["name"]): one for one in metrics["subgroups"]}
-    assert groups["face width, pixels", "below 64"]["count"] == 45
-    assert groups["face width, pixels", "128 to 255"]["count"] == 45
-    assert groups["status", "no_face"]["count"] == 1
+def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
+    evaluated: EvaluationFiles,
+) -> None:
+    metrics = read_json(evaluated.metrics, ExperimentMetrics)
+    groups = {(one.by, one.name): one for one in metrics.subgroups}
+    assert groups["face width, pixels", "below 64"].count == 45
+    assert groups["face width, pixels", "128 to 255"].count == 45
+    assert groups["status", "no_face"].count == 1
     swap = groups["method, with all REAL", "swap"]
-    assert (swap["count"], swap["fake"]) == (2 * FAMILIES + 1, FAMILIES)
-    large = [one for one in groups.values() if one["count"] >= 10]
-    worst = max(large, key=lambda one: one["log_loss"])
-    assert worst["name"] in metrics["worst_subgroup"]
+    assert (swap.count, swap.fake) == (2 * FAMILIES + 1, FAMILIES)
+    worst = metrics.worst_subgroup
+    assert worst is not None
+    assert worst.excess == max(one.excess for one in groups.values() if one.count >= 10)
+    low, high = worst.excess_interval
+    assert low is not None
+    assert high is not None
+    assert low < worst.excess < high
+    assert worst.name in evaluated.page.read_text()
 
 
-def test_a_group_of_few_videos_is_never_the_worst() -> None:
-    large = {"by": "fps", "name": "25", "count": 50, "log_loss": 0.4}
-    large["constant_log_loss"] = 0.6
-    assert "25" in worst_subgroup([large, large | {"name": "12", "count": 9, "log_loss": 3.0}])
-    assert worst_subgroup([]) == ""
+def test_small_subgroups_and_those_of_one_label_are_never_the_worst() -> None:
+    fair = Subgroup("fps", "25", 50, 40, 0.4, (0.3, 0.5), 0.5, -0.1, (-0.2, 0.0), 0.9)
+    small = replace(fair, name="12", count=9, excess=2.5)
+    fakes = replace(fair, name="60", fake=50, constant_log_loss=0.0, excess=0.4)
+    assert worst_subgroup([fair, small, fakes]) == fair
+    assert worst_subgroup([]) is None
 
 
-def test_the_page_names_metrics_groups_and_readouts(evaluated: EvaluationFiles) -> None:
+def test_the_page_names_metrics_subgroups_and_scoring_heads(evaluated: EvaluationFiles) -> None:
     page = evaluated.page.read_text()
-    for words in (
-        "constant baseline",
-        "face width",
-        "fold2-seed1",
-        "mean_logit",
-        "TPR at 1 % FPR",
-    ):
+    for words in ("constant baseline", "face width", "fold2-seed1", "mean_logit", "TPR at 1 % FPR"):
         assert words in page
 
 
@@ -279,16 +256,17 @@ def test_experiments_are_compared_in_pairs(data: Data, evaluated: EvaluationFile
     table = pd.read_csv(output.table)
     assert list(table["experiment"]) == ["good", "poor"]
     assert (table["test_log_loss_low"] < table["test_log_loss"]).all()
-    details = json.loads(output.details.read_text())
-    (difference,) = details["differences"]
+    details = read_json(output.details, Comparison)
+    (difference,) = details.differences
     losses = table["test_log_loss"]
-    assert difference["log_loss"] == pytest.approx(losses[1] - losses[0])
-    assert difference["log_loss_interval"][0] > 0
-    assert details["ensemble"]["bytes"] == 10 * 3 * len(details["ensemble"]["weights"])
+    assert difference.log_loss == pytest.approx(losses[1] - losses[0])
+    assert difference.log_loss_interval[0] > 0  # type: ignore[operator]
+    assert details.ensemble is not None
+    assert details.ensemble.bytes == 10 * 3 * len(details.ensemble.weights)
     assert "Paired differences" in output.page.read_text()
 
 
-def test_models_of_a_fold_answer_with_their_mean_log_odds() -> None:
+def test_models_of_a_fold_are_averaged_in_log_odds() -> None:
     videos = pd.DataFrame({"part": "p", "video": ["a", "b"], "label": ["REAL", "FAKE"]})
     one = videos.assign(logit=[1.0, np.nan], log_odds=[2.0, 0.5])
     other = videos.assign(logit=[3.0, np.nan], log_odds=[-1.0, 1.5])
@@ -296,57 +274,3 @@ def test_models_of_a_fold_answer_with_their_mean_log_odds() -> None:
     np.testing.assert_allclose(averaged["probability"], expit([0.5, 1.0]))
     np.testing.assert_allclose(averaged["logit"], [2.0, np.nan])
     assert averaged[["part", "video", "label"]].equals(videos)
-    np.testing.assert_allclose(average_models([one])["probability"], expit([2.0, 0.5]))
-
-
-BUDGET = Cost(size=100, seconds=10)
-
-
-def noisy(rng: np.random.Generator, labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(2 * labels - 1 + rng.normal(0, 1.5, len(labels)))
-
-
-def test_experiments_that_err_differently_answer_together() -> None:
-    rng = np.random.default_rng(0)
-    labels = (np.arange(400) % 2).astype(float)
-    answers = {"a": noisy(rng, labels), "b": noisy(rng, labels), "noise": rng.normal(0, 3, 400)}
-    weights = choose_members(answers, labels, dict.fromkeys(answers, Cost(10, 1)), BUDGET)
-    assert set(weights) == {"a", "b"}
-    assert sum(weights.values()) == pytest.approx(1)
-    assert min(weights.values()) > 0.3
-
-
-@pytest.mark.parametrize("cost", [Cost(60, 1), Cost(10, 6)])
-def test_an_ensemble_stays_within_its_budget(cost: Cost) -> None:
-    rng = np.random.default_rng(0)
-    labels = (np.arange(400) % 2).astype(float)
-    answers = {"a": noisy(rng, labels), "b": noisy(rng, labels)}
-    assert len(choose_members(answers, labels, dict.fromkeys(answers, cost), BUDGET)) == 1
-    too_large = dict.fromkeys(answers, Cost(101, 1))
-    assert choose_members(answers, labels, too_large, BUDGET) == {}
-
-
-def test_an_ensembles_report_is_answered_by_weights_that_never_saw_it() -> None:
-    """One experiment is right on fold 0 as select role and wrong on it as report role."""
-    rng = np.random.default_rng(1)
-    rows = []
-    for fold, role in ((0, "test"), (0, "val")):
-        for number in range(60):
-            label = ("REAL", "FAKE")[number % 2]
-            rows.append({"fold": fold, "role": role, "part": "p", "label": label, "group": "g"})
-            rows[-1] |= {"video": f"{role}{number}.mp4", "family": "f", "faces": 1}
-    videos = pd.DataFrame(rows)
-    sign = np.where(videos["label"] == "FAKE", 1.0, -1.0)
-    good = 0.5 * sign + rng.normal(0, 0.1, 120)
-    traitor = np.where(videos["role"] == "val", 3 * sign, -3 * sign)
-    predictions = {
-        name: videos.assign(logit=odds, log_odds=odds, probability=expit(odds))
-        for name, odds in (("good", good), ("traitor", traitor))
-    }
-    costs = dict.fromkeys(predictions, Cost(10, 1))
-    ensemble = build_ensemble(predictions, costs, BUDGET)
-    assert ensemble is not None
-    assert ensemble.weights["traitor"] > 0.9
-    wrong = (ensemble.predictions["probability"] > 0.5) != (ensemble.predictions["label"] == "FAKE")
-    assert set(ensemble.predictions["role"]) == {"test"}
-    assert wrong.all()

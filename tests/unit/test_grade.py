@@ -19,7 +19,7 @@ def test_log_loss_and_auc_are_those_of_the_videos_whatever_their_order(
     labels = write(tmp_path / "labels.csv", {"c.mp4": 1, "b.mp4": 0, "a.mp4": 1})
     assert main(["grade", "--submission", str(submission), "--labels", str(labels)]) == 0
     # -(ln 0.9 + ln 0.8 + ln 0.5) / 3; -(2/3 ln 2/3 + 1/3 ln 1/3)
-    expected = "log loss 0.3406 (best constant 0.6365), AUC 1.0000, 3 videos, 2 FAKE"
+    expected = "log loss 0.3406 (constant baseline 0.6365), AUC 1.0000, 3 videos, 2 FAKE"
     assert capsys.readouterr().out.strip() == expected
 
 

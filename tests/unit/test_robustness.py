@@ -1,6 +1,5 @@
 """What a model makes of shifted clips and of other data is measured, and no video is lost."""
 
-import json
 import os
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from conftest import write_part
 from unmask.config import AuditsConfig, Config, TrackingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.external_sets import evaluate_sets
+from unmask.evaluation.results import ExperimentShifts
 from unmask.faces.cropping import crop_shard
-from unmask.files import write_json
+from unmask.files import read_json, write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.score import score_set, score_shifts
 from unmask.inference.scoring_head import ScoringHead
@@ -161,7 +161,7 @@ def shifts(trained: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(trained: Path, shifts: Path) -> dict:
+def measured(trained: Path, shifts: Path) -> ExperimentShifts:
     evaluate_shifts(
         [shifts / "scores.parquet"],
         [trained / f"train/tiny/{MODEL}/run.json"],
@@ -171,7 +171,7 @@ def measured(trained: Path, shifts: Path) -> dict:
         trained / "evaluation/tiny/shifts.json",
         trained / "evaluation/tiny/shifts.svg",
     )
-    return json.loads((trained / "evaluation/tiny/shifts.json").read_text())
+    return read_json(trained / "evaluation/tiny/shifts.json", ExperimentShifts)
 
 
 def test_the_sample_holds_families_of_the_folds_that_are_asked(shifts: Path) -> None:
@@ -198,48 +198,42 @@ def test_no_shifted_crop_of_a_training_video_is_scored(shifts: Path) -> None:
     assert roles == {0: "test", 1: "val"}
 
 
-def test_what_a_shift_takes_away_costs_the_model_that_lived_on_it(measured: dict) -> None:
-    """The model knows fakes by their colour, so without colour it knows nothing."""
-    report = measured["test"]
-    assert set(report["shifts"]) == set(SHIFTS) - {"clean"}
-    assert report["clean"]["roc_auc"] == 1
-    clean, grey = report["clean"]["log_loss"], report["shifts"]["grayscale"]["log_loss"]
-    assert grey > clean + 0.2
-    assert report["shifts"]["flip"]["log_loss"] == pytest.approx(clean, abs=0.15)
+def test_a_model_loses_what_a_shift_removes(measured: ExperimentShifts) -> None:
+    """The model recognises fakes by their colour, so it cannot tell grey ones."""
+    test = measured.test
+    assert set(test.shifts) == set(SHIFTS) - {"clean"}
+    assert test.clean.roc_auc == 1
+    assert test.shifts["grayscale"].log_loss > test.clean.log_loss + 0.2
+    assert test.shifts["flip"].log_loss == pytest.approx(test.clean.log_loss, abs=0.15)
 
 
-def test_a_video_whose_face_is_hidden_is_answered_with_the_prior_and_counts(
-    shifts: Path, measured: dict
+def test_a_video_without_a_detected_face_gets_the_prior_and_counts(
+    shifts: Path, measured: ExperimentShifts
 ) -> None:
-    noise = measured["test"]["shifts"]["noise"]
-    assert noise["without_face"] == 1
-    assert noise["videos"] == measured["test"]["clean"]["videos"] == 4
+    noise = measured.test.shifts["noise"]
+    assert noise.without_face == 1
+    assert noise.count == measured.test.clean.count == 4
     scores = read_table(shifts / "scores.parquet", SHIFT_SCORES)
     seen = scores[(scores["shift"] == "noise") & (scores["role"] == "test")]
     logits = seen.groupby("video")["logit"].mean()
-    answers = {video: 1 / (1 + np.exp(-logit)) for video, logit in logits.items()}
-    answers["real3.mp4"] = 0.6  # the calibration's prior
-    labels = [video.startswith("fake") for video in answers]
-    assert noise["log_loss"] == pytest.approx(log_loss(labels, list(answers.values())), rel=1e-6)
+    expected = {video: 1 / (1 + np.exp(-logit)) for video, logit in logits.items()}
+    expected["real3.mp4"] = 0.6  # the calibration's prior
+    labels = [video.startswith("fake") for video in expected]
+    assert noise.log_loss == pytest.approx(log_loss(labels, list(expected.values())), rel=1e-6)
 
 
-def test_worst_mean_and_selection_score_are_those_of_the_shifts(measured: dict) -> None:
-    for role in ("test", "val"):
-        losses = {name: one["log_loss"] for name, one in measured[role]["shifts"].items()}
-        assert measured[role]["worst"] == max(losses, key=losses.__getitem__)
-        assert measured[role]["mean_log_loss"] == pytest.approx(np.mean(list(losses.values())))
-    select = measured["val"]
-    expected = (select["clean"]["log_loss"] + select["mean_log_loss"]) / 2
-    assert measured["selection_score"] == pytest.approx(expected)
-
-
-def test_each_model_has_its_own_selection_score(measured: dict) -> None:
-    assert measured["selection_scores"][MODEL] == pytest.approx(measured["selection_score"])
-
-
-def test_each_shift_is_on_the_figure(trained: Path, measured: dict) -> None:
+def test_worst_mean_and_selection_score_are_those_of_the_shifts(
+    trained: Path, measured: ExperimentShifts
+) -> None:
+    for role in (measured.test, measured.val):
+        losses = {name: one.log_loss for name, one in role.shifts.items()}
+        assert role.worst == max(losses, key=losses.__getitem__)
+        assert role.mean_log_loss == pytest.approx(np.mean(list(losses.values())))
+    expected = (measured.val.clean.log_loss + measured.val.mean_log_loss) / 2
+    assert measured.selection_score == pytest.approx(expected)
+    assert measured.selection_scores == {MODEL: pytest.approx(expected)}
     svg = (trained / "evaluation/tiny/shifts.svg").read_text()
-    assert all(f"<!-- {name}" in svg for name in measured["test"]["shifts"])
+    assert all(f"<!-- {name}" in svg for name in measured.test.shifts)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +280,7 @@ def sets(trained: Path) -> pd.DataFrame:
 
 def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.DataFrame) -> None:
     reals = sets.loc["reals"]
-    assert (reals["videos"], reals["fake"], reals["without_face"]) == (3, 0, 1)
+    assert (reals["count"], reals["fake"], reals["without_face"]) == (3, 0, 1)
     assert np.isnan(reals["roc_auc"])
     assert reals["constant_log_loss"] == pytest.approx(0, abs=1e-9)
     scores = read_table(trained / f"sets/reals/scores/tiny/{MODEL}.parquet", SCORES)
@@ -300,7 +294,7 @@ def test_a_set_of_both_labels_has_an_auc_and_known_files_are_counted(sets: pd.Da
     both = sets.loc["both"]
     assert both["roc_auc"] == 1
     assert both["constant_log_loss"] == pytest.approx(np.log(2))
-    assert (both["videos"], both["also_in_data"]) == (2, 1)
+    assert (both["count"], both["also_in_data"]) == (2, 1)
     assert sets.loc["reals", "also_in_data"] == 0
 
 

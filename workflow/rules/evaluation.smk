@@ -1,4 +1,4 @@
-"""Evaluation: logits per face, then calibrated probabilities and figures per video.
+"""Evaluation: logits of faces, then calibrated probabilities and metrics of videos.
 
 INPUTS
     results/train/EXPERIMENT/foldFOLD-seedSEED/, face shards, results/splits.parquet
@@ -8,9 +8,9 @@ OUTPUTS
     results/scores/EXPERIMENT/foldFOLD-seedSEED.json      size and speed of the model
     results/evaluation/EXPERIMENT/
         metrics.json          with 95 % intervals; by fold, model and subgroup
-        calibration.json      how each model's logits are read
-        predictions.parquet   each model's videos of the select and the report role
-        videos.parquet        one row for each video of the ledger
+        calibration.json      the scoring head of each model
+        predictions.parquet   validation and test predictions of each fold
+        out_of_fold.parquet   the test prediction of each video of the ledger
         page.html, figures
     results/evaluation/comparison.csv, .json, .svg, .html   all experiments
 """
@@ -81,7 +81,7 @@ rule evaluate:
         ),
         calibration="results/evaluation/{experiment}/calibration.json",
         predictions="results/evaluation/{experiment}/predictions.parquet",
-        videos="results/evaluation/{experiment}/videos.parquet",
+        out_of_fold="results/evaluation/{experiment}/out_of_fold.parquet",
         curves=report(
             "results/evaluation/{experiment}/curves.svg",
             caption="../report/curves.rst",
@@ -123,12 +123,12 @@ rule evaluate:
             subcategory="{experiment}",
             labels={"experiment": "{experiment}", "figure": "Reliability"},
         ),
-        answers=report(
-            "results/evaluation/{experiment}/answers.svg",
+        probabilities=report(
+            "results/evaluation/{experiment}/probabilities.svg",
             caption="../report/predictions.rst",
             category="Evaluation",
             subcategory="{experiment}",
-            labels={"experiment": "{experiment}", "figure": "Answers"},
+            labels={"experiment": "{experiment}", "figure": "Probabilities"},
         ),
         confusion=report(
             "results/evaluation/{experiment}/confusion.svg",

@@ -1,8 +1,8 @@
-"""External sets: what the models answer to data that no fold of theirs comes from.
+"""External sets: predictions for data that no fold comes from.
 
-People, cameras, codecs and ways to fake are other ones, so these are the figures that come nearest
-to a test set's. Nothing is trained, chosen or calibrated on an external set: each model answers
-with the calibration of its own select role.
+People, cameras, codecs and manipulations differ from the training data, so these metrics come
+closest to those on a hidden test set. Nothing is trained, chosen or calibrated on an external set:
+each model keeps the scoring head of its own validation videos.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unmask.evaluation.evaluate import average_models
-from unmask.evaluation.predictions import answer_asked, measure_answers, read_readouts
-from unmask.files import atomic_path, write_json
+from unmask.evaluation.metrics import Metrics
+from unmask.evaluation.predictions import average_models, measure, predict_videos
+from unmask.evaluation.results import EvaluationFiles
+from unmask.files import atomic_path, read_json, write_json
+from unmask.inference.scoring_head import ScoringHead
 from unmask.report.style import COLORS, save
 from unmask.tables import SCORES, VIDEOS, read_table
 from unmask.videos.ledger import with_file
@@ -39,44 +41,48 @@ def evaluate_sets(
 ) -> None:
     """Compare the experiments on the external sets.
 
-    All models of an experiment answer a set together, by the mean of their log-odds, as a bundle
-    does: none of them was trained on any of it.
+    The prediction of an experiment is the mean log-odds of all its models, as in a bundle: none of
+    them was trained on the set.
 
     Args:
         names: of the sets.
         ledgers: their ledgers, in the same order.
-        ledger: of the data that models were trained on, to find files of a set that are in it.
+        ledger: of the training data, to find files of a set that are also in it.
         runs: `run.json` of all models.
         results: the workflow's results folder, with scores and calibrations.
         table: CSV to write, a row per experiment and set.
-        details: JSON to write: the metrics of each model by experiment, model and set.
+        details: JSON to write: the `Metrics` of each model, by experiment, model and set.
         figure: SVG to write.
     """
-    jobs = [json.loads(run.read_text()) for run in runs]
+    models: dict[str, list[str]] = {}
+    for run in runs:
+        job = json.loads(run.read_text())
+        models.setdefault(job["experiment"], []).append(job["model"])
     known = set(read_table(ledger, VIDEOS)["fingerprint"].dropna())
     rows: list[dict[str, Any]] = []
-    of_models: dict[str, dict[str, dict[str, Any]]] = {}
+    of_models: dict[str, dict[str, dict[str, Metrics]]] = {
+        experiment: {model: {} for model in of} for experiment, of in models.items()
+    }
     for name, path in zip(names, ledgers, strict=True):
-        asked = with_file(read_table(path, VIDEOS))[["part", "video", "label", "fingerprint"]]
-        in_data = int(asked["fingerprint"].isin(known).sum())
+        videos = with_file(read_table(path, VIDEOS))[["part", "video", "label", "fingerprint"]]
+        in_data = int(videos["fingerprint"].isin(known).sum())
         if in_data:
-            logger.warning("%s: %d of its videos are in data_root, too", name, in_data)
-        for experiment in dict.fromkeys(job["experiment"] for job in jobs):
-            readouts = read_readouts(results / "evaluation" / experiment / "calibration.json")
-            answered = {}
-            for job in (one for one in jobs if one["experiment"] == experiment):
-                model = job["model"]
+            logger.warning("%s: %d of its videos are also in data_root", name, in_data)
+        for experiment in models:
+            files = EvaluationFiles(results / "evaluation" / experiment)
+            heads = read_json(files.calibration, dict[str, ScoringHead])
+            predictions = []
+            for model in models[experiment]:
                 scores = results / "sets" / name / "scores" / experiment / f"{model}.parquet"
-                answers = answer_asked(asked, read_table(scores, SCORES), readouts[model])
-                answered[model] = answers
-                of_models.setdefault(experiment, {}).setdefault(model, {})[name] = measure_answers(
-                    answers
-                )
-            measured = measure_answers(average_models(list(answered.values())))
-            one = {"experiment": experiment, "set": name, "models": len(answered)}
-            rows.append(one | measured | {"also_in_data": in_data})
-            logger.info("%s on %s: %s", experiment, name, measured)
-    compared = pd.DataFrame(rows).sort_values(["set", "log_loss", "experiment"])
+                predicted = predict_videos(videos, read_table(scores, SCORES), heads[model])
+                of_models[experiment][model][name] = measure(predicted)
+                predictions.append(predicted)
+            metrics = measure(average_models(predictions))
+            row = {"experiment": experiment, "set": name, "models": len(predictions)}
+            rows.append(row | metrics.values() | {"also_in_data": in_data})
+            logger.info("%s on %s: log loss %.4f", experiment, name, metrics.log_loss)
+    compared = pd.DataFrame(rows).drop(columns="groups")
+    compared = compared.sort_values(["set", "log_loss", "experiment"])
     with atomic_path(table) as temporary:
         compared.to_csv(temporary, index=False)
     write_json(of_models, details)
@@ -84,7 +90,7 @@ def evaluate_sets(
 
 
 def draw_sets(table: pd.DataFrame) -> Figure:
-    """Draw the log loss of each experiment on each set, beside the set's best constant answer."""
+    """Draw the log loss of each experiment on each set, and the set's constant baseline."""
     blocks = list(table.groupby("set", sort=False))
     bars = len(table) + len(blocks)
     figure = Figure(figsize=(7, 1.6 + 0.34 * bars))
@@ -105,7 +111,7 @@ def draw_sets(table: pd.DataFrame) -> Figure:
         ]
         row += len(block) + 1
     axes.set_yticks([at for at, _ in names], [text for _, text in names])
-    axes.plot([], [], color=COLORS[Label.FAKE], linestyle="--", label="best constant answer")
+    axes.plot([], [], color=COLORS[Label.FAKE], linestyle="--", label="constant baseline")
     axes.invert_yaxis()
     axes.margins(x=0.3)
     figure.legend(loc="outside lower center", fontsize=9)
@@ -114,4 +120,4 @@ def draw_sets(table: pd.DataFrame) -> Figure:
 
 def _caption(row: Any) -> str:
     area = "" if pd.isna(row.roc_auc) else f", AUC {row.roc_auc:.3f}"
-    return f"{row.log_loss:.3f}{area} (n={row.videos})"
+    return f"{row.log_loss:.3f}{area} (n={row.count})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from unmask.evaluation.intervals import row_losses
-from unmask.evaluation.metrics import binary_metrics, constant_log_loss
+from unmask.evaluation.metrics import binary_metrics, row_losses
+from unmask.evaluation.results import Subgroup
 from unmask.faces.shards import ShardReader
 from unmask.report.style import COLORS
 from unmask.vocabulary import Label
@@ -55,7 +55,7 @@ def training_curves(jobs: Sequence[dict[str, Any]]) -> Figure:
 
 def roc(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw the ROC curve of videos."""
-    area = binary_metrics(labels, probabilities)["roc_auc"]
+    area = binary_metrics(labels, probabilities).roc_auc
     figure, axes = _axes(
         f"ROC, area {area:.3f}", "REAL called FAKE", "FAKE called FAKE", (4.6, 4.4)
     )
@@ -68,7 +68,7 @@ def roc(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figu
 
 def precision_recall(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw precision over recall of FAKE videos, beside the share of FAKE."""
-    area = binary_metrics(labels, probabilities)["average_precision"]
+    area = binary_metrics(labels, probabilities).average_precision
     figure, axes = _axes(
         f"Precision and recall, AP {area:.3f}", "FAKE found", "called FAKE that are", (4.6, 4.4)
     )
@@ -83,8 +83,8 @@ def precision_recall(labels: NDArray[np.float64], probabilities: NDArray[np.floa
 def losses(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw what the log loss is made of, and what REAL and FAKE videos cost each."""
     metrics = binary_metrics(labels, probabilities)
-    constant, loss = constant_log_loss(labels), float(metrics["log_loss"] or 0)
-    told_apart = constant - float(metrics["discrimination"] or 0)
+    constant, loss = metrics.constant_log_loss, metrics.log_loss
+    told_apart = constant - metrics.resolution
     cost = row_losses(labels, probabilities)["log_loss"]
     bars = [
         ("best constant answer", 0, constant, _GRAY),
@@ -107,17 +107,17 @@ def losses(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> F
     return figure
 
 
-def subgroups(groups: Sequence[Mapping[str, Any]], report: Mapping[str, Any]) -> Figure:
+def subgroups(groups: Sequence[Subgroup], log_loss: float) -> Figure:
     """Draw the log loss of each subgroup with its interval, beside its best constant answer."""
     figure, axes = _axes("By group", "log loss", "", (7.4, 1.4 + 0.3 * max(1, len(groups))))
     for row, one in enumerate(groups):
-        low, high = one["log_loss_interval"]
-        if low is not None:
+        low, high = one.log_loss_interval
+        if low is not None and high is not None:
             axes.plot([low, high], [row, row], color=COLORS[Label.REAL], linewidth=2)
-        axes.plot(one["log_loss"], row, "o", color=COLORS[Label.REAL])
-        axes.plot(one["constant_log_loss"], row, "|", color=COLORS[Label.FAKE], markersize=12)
-    axes.axvline(report["log_loss"], color=_GRAY, linestyle=":")
-    names = [f"{one['by']}: {one['name']} ({one['count']})" for one in groups]
+        axes.plot(one.log_loss, row, "o", color=COLORS[Label.REAL])
+        axes.plot(one.constant_log_loss, row, "|", color=COLORS[Label.FAKE], markersize=12)
+    axes.axvline(log_loss, color=_GRAY, linestyle=":")
+    names = [f"{one.by}: {one.name} ({one.count})" for one in groups]
     axes.set_yticks(range(len(groups)), names, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
@@ -140,9 +140,10 @@ def reliability(labels: NDArray[np.float64], probabilities: NDArray[np.float64])
 
 def answers(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) -> Figure:
     """Draw how the answers are spread, by label."""
-    loss = binary_metrics(labels, probabilities)["log_loss"]
-    constant = constant_log_loss(labels)
-    title = f"Answers: log loss {loss:.3f}, best constant {constant:.3f}"
+    metrics = binary_metrics(labels, probabilities)
+    title = (
+        f"Answers: log loss {metrics.log_loss:.3f}, best constant {metrics.constant_log_loss:.3f}"
+    )
     figure, axes = _axes(title, "probability of FAKE", "videos")
     groups = [probabilities[labels == value] for value in (0, 1)]
     axes.hist(

@@ -1,8 +1,8 @@
-"""Intervals: what a metric could as well have been, had other people been filmed.
+"""95 % intervals of metrics, from a bootstrap over groups.
 
-An original and its fakes rise and fall together, and so do all videos of a person. Resampling
-single videos would take them for independent and make intervals far too narrow, so whole groups of
-the split (families, or identities) are drawn.
+The errors of an original and its fakes are correlated, and so are those of all videos of a person.
+Resampling single videos would treat them as independent and make intervals far too narrow, so whole
+groups of the split (families, or identities) are drawn.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from unmask.evaluation.metrics import CLIP, Counts, metrics_of, number
+from unmask.evaluation.metrics import Counts, Interval, finite, metrics_of, row_losses
 
 Floats = NDArray[np.float64]
-Interval = tuple[float | None, float | None]
 
 _CONFIDENCE = 0.95
-# More different answers than these are put into as many groups of neighbours: an interval does not
-# change by it, and memory stays small.
+# More distinct probabilities than this are merged with their neighbours: intervals do not change,
+# and memory stays small.
 _LEVELS = 4096
 _BOOTSTRAP_T_GROUPS = 20
-# Resamples that are held at once.
+# Resamples that are in memory at once.
 _BLOCK = 50
 
 
@@ -34,8 +33,8 @@ class Resampling:
     """Draws of whole groups, the same for all metrics and experiments that are compared.
 
     Attributes:
-        group: int64 (n,), number of each row's group, from 0.
-        draws: how many resamples.
+        group: int64 (n,), the number of each row's group, from 0.
+        draws: number of resamples.
         seed: of the draws.
     """
 
@@ -68,24 +67,24 @@ def resampled_metrics(
     labels: Floats, probabilities: Floats, resampled: Resampling
 ) -> dict[str, Floats]:
     """Return each metric of `metrics_of` in each resample, float64 (draws,)."""
-    answers, level = _levels(probabilities)
-    shape = (len(answers), resampled.groups)
+    levels, level = _levels(probabilities)
+    shape = (len(levels), resampled.groups)
     fakes, reals = (
         sparse.csr_array((1.0 * (labels == value), (level, resampled.group)), shape=shape)
         for value in (1, 0)
     )
     blocks = [
-        metrics_of(Counts(answers, fakes @ weights, reals @ weights))
+        metrics_of(Counts(levels, fakes @ weights, reals @ weights))
         for weights in resampled.weights()
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _levels(probabilities: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Return ascending answers (levels,) and the level of each row (n,)."""
-    answers, level = np.unique(probabilities, return_inverse=True)
-    if len(answers) <= _LEVELS:
-        return answers, level
+    """Return ascending probabilities (levels,) and the level of each row (n,)."""
+    levels, level = np.unique(probabilities, return_inverse=True)
+    if len(levels) <= _LEVELS:
+        return levels, level
     coarse = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
     coarse = coarse * _LEVELS // len(probabilities)
     means = np.bincount(coarse, probabilities) / np.bincount(coarse)
@@ -96,12 +95,13 @@ def interval(values: Floats, groups: int) -> Interval:
     """Return the 95 % interval of a metric from its resamples.
 
     The expanded percentile interval (Hesterberg, "What Teachers Should Know About the Bootstrap",
-    2015, section 5.3): percentiles further out than 2.5 and 97.5, so that few groups cover as often
-    as Student's t does: with n groups at the level Phi(-sqrt(n / (n - 1)) t_{0.975, n - 1}).
+    2015, section 5.3). Its percentiles are further out than 2.5 and 97.5, so that it covers as
+    often as Student's t with few groups: with n groups, the lower one is
+    Phi(-sqrt(n / (n - 1)) t_{0.975, n - 1}).
 
     Args:
-        values: float64 (draws,); NaN where a resample lacked a label.
-        groups: how many groups were drawn from.
+        values: float64 (draws,); NaN for a resample that lacks a label.
+        groups: number of groups that were drawn from.
     """
     known = values[np.isfinite(values)]
     if groups < 2 or not len(known):
@@ -109,18 +109,18 @@ def interval(values: Floats, groups: int) -> Interval:
     student = stats.t.ppf((1 + _CONFIDENCE) / 2, groups - 1)
     tail = 100 * stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * student)
     low, high = np.percentile(known, [tail, 100 - tail])
-    return number(low), number(high)
+    return finite(low), finite(high)
 
 
 def mean_interval(values: Floats, resampled: Resampling) -> Interval:
-    """Return the 95 % interval of the mean of rows, each of which belongs to a group.
-
-    With fewer than 20 groups it is Student's, of logarithms where no row is below 0: resamples of
-    few groups hold some whose groups are all alike, and the bootstrap-t divides by their error.
+    """Return the 95 % interval of a mean over rows.
 
     The bootstrap-t interval (Efron and Tibshirani, 1993, section 12.5) of a ratio of sums over
-    groups. A few dear mistakes make losses skewed, and percentiles then miss the truth more often
-    than they say (docs/decisions, "Intervals resample whole groups").
+    groups. A few very wrong predictions skew the losses, and percentile intervals then cover less
+    often than they should (docs/decisions/022 has a simulation).
+
+    With fewer than 20 groups, Student's interval, on the log scale if no row is negative: resamples
+    of few groups include some of one group alone, whose standard error is 0.
 
     Args:
         values: float64 (n,).
@@ -140,33 +140,24 @@ def mean_interval(values: Floats, resampled: Resampling) -> Interval:
     known = student[np.isfinite(student)]
     tail = 50 * (1 - _CONFIDENCE)
     low, high = np.percentile(known, [tail, 100 - tail])
-    return number(mean[0] - high * error[0]), number(mean[0] - low * error[0])
+    return finite(mean[0] - high * error[0]), finite(mean[0] - low * error[0])
 
 
 def _student_interval(mean: float, error: float, groups: int, lowest: float) -> Interval:
     reach = stats.t.ppf((1 + _CONFIDENCE) / 2, groups - 1) * error * np.sqrt(groups / (groups - 1))
     if lowest >= 0 and mean > 0:
-        return number(mean * np.exp(-reach / mean)), number(mean * np.exp(reach / mean))
-    return number(mean - reach), number(mean + reach)
+        return finite(mean * np.exp(-reach / mean)), finite(mean * np.exp(reach / mean))
+    return finite(mean - reach), finite(mean + reach)
 
 
 def _mean_and_error(
     sums: NDArray[Any], counts: NDArray[Any], weights: Floats
 ) -> tuple[Floats, Floats]:
-    """Return the mean and its linearised standard error in each resample, (resamples,) both."""
+    """Return the mean and its linearised standard error in each resample, both (resamples,)."""
     total = counts @ weights
     mean = sums @ weights / total
     residual = sums[:, None] - mean * counts[:, None]
     return mean, np.sqrt((weights * residual**2).sum(0)) / total
-
-
-def row_losses(labels: Floats, probabilities: Floats) -> dict[str, Floats]:
-    """Return what each row adds to those metrics that are means of rows."""
-    p = np.clip(probabilities, CLIP, 1 - CLIP)
-    return {
-        "log_loss": -np.where(labels == 1, np.log(p), np.log1p(-p)),
-        "brier": (p - labels) ** 2,
-    }
 
 
 def metric_intervals(

@@ -1,108 +1,157 @@
-"""Metrics of probabilities against labels, for one set of weights of the answers or for many.
+"""Metrics of predicted probabilities, for one set of weights or for many bootstrap resamples.
 
-Everything is computed from how many FAKE and how many REAL answers lie at each level of
-probability. Weighted counts give the metrics of a resample (`unmask.evaluation.intervals`), so that
-a figure and its interval come from the same lines.
+Everything is computed from how many FAKE and how many REAL videos have each predicted probability.
+Weighted counts give the metrics of a resample (`unmask.evaluation.intervals`), so that a metric and
+its interval come from the same code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 Floats = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
 
-# The challenge's log loss clips here (scikit-learn's own would be the float's epsilon).
+# The challenge's log loss clips here (scikit-learn clips at the float's epsilon).
 CLIP = 1e-15
-_FALSE_POSITIVE_RATES = {"0.1": 0.001, "1": 0.01, "5": 0.05}
+_FALSE_POSITIVE_RATES = {"0_1": 0.001, "1": 0.01, "5": 0.05}
 _RECALLS = {"10": 0.1, "50": 0.5, "90": 0.9}
-# Dolhansky et al., "The Deepfake Detection Challenge (DFDC) Preview Dataset", 2019: a false alarm
-# weighs as much as a hundred fakes found, since nearly all videos of the world are REAL.
-_ALARM_WEIGHT = 100.0
+# Dolhansky et al., "The Deepfake Detection Challenge (DFDC) Preview Dataset", 2019: one false
+# positive weighs as much as a hundred true positives, since nearly all videos are REAL.
+_FALSE_POSITIVE_WEIGHT = 100.0
 _BINS = 15
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How often each answer was given to FAKE and to REAL.
+class Metrics:
+    """Metrics of one set of predictions; None where they need a label that does not occur.
 
     Attributes:
-        answers: float64 (levels,), ascending probabilities.
-        fakes: float64 (levels, sets), (weighted) number of FAKE with this answer in each set.
+        log_loss: the challenge's, -mean(y log p + (1 - y) log(1 - p)).
+        constant_log_loss: of the constant baseline, see `constant_log_loss`.
+        calibration_error: part of the log loss, see `decompose_log_loss`.
+        resolution: part of the log loss, see `decompose_log_loss`.
+        brier: mean squared error.
+        ece: expected calibration error, 15 bins of equal width.
+        accuracy: at the threshold 0.5.
+        roc_auc: area under the ROC curve.
+        average_precision: of FAKE.
+        eer: equal error rate, where the linearly interpolated ROC curve has FPR = 1 - TPR.
+        tpr_at_fpr_0_1: the highest TPR with an FPR of at most 0.1 %.
+        tpr_at_fpr_1: the same at 1 %.
+        tpr_at_fpr_5: the same at 5 %.
+        log_weighted_precision_10: log(TP / (TP + 100 FP)) at 10 % recall (DFDC).
+        log_weighted_precision_50: the same at 50 % recall.
+        log_weighted_precision_90: the same at 90 % recall.
+        count: number of predictions.
+        fake: how many of them are labelled FAKE.
+        without_face: how many of them are the prior because no face was found.
+        groups: number of groups that were resampled for `intervals`; None without any.
+        intervals: 95 % interval of each metric that has one.
+    """
+
+    log_loss: float
+    constant_log_loss: float
+    calibration_error: float
+    resolution: float
+    brier: float
+    ece: float
+    accuracy: float
+    roc_auc: float | None
+    average_precision: float | None
+    eer: float | None
+    tpr_at_fpr_0_1: float | None
+    tpr_at_fpr_1: float | None
+    tpr_at_fpr_5: float | None
+    log_weighted_precision_10: float | None
+    log_weighted_precision_50: float | None
+    log_weighted_precision_90: float | None
+    count: int
+    fake: int
+    without_face: int = 0
+    groups: int | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float | None]:
+        """Return name to value, without the intervals."""
+        return {name: value for name, value in vars(self).items() if name != "intervals"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many FAKE and REAL videos have each predicted probability.
+
+    Attributes:
+        probabilities: float64 (levels,), ascending.
+        fakes: float64 (levels, sets), the (weighted) number of FAKE at each level in each set.
         reals: float64 (levels, sets), the same of REAL.
     """
 
-    answers: Floats
+    probabilities: Floats
     fakes: Floats
     reals: Floats
 
 
-def count_answers(labels: Floats, probabilities: Floats) -> Counts:
-    """Count answers, one level for each that occurs, each with weight 1."""
-    answers, level = np.unique(probabilities, return_inverse=True)
-    fakes, reals = np.zeros((2, len(answers), 1))
+def count_labels(labels: Floats, probabilities: Floats) -> Counts:
+    """Count labels by predicted probability, each prediction with weight 1."""
+    levels, level = np.unique(probabilities, return_inverse=True)
+    fakes, reals = np.zeros((2, len(levels), 1))
     np.add.at(fakes[:, 0], level[labels == 1], 1)
     np.add.at(reals[:, 0], level[labels == 0], 1)
-    return Counts(answers, fakes, reals)
+    return Counts(levels, fakes, reals)
 
 
 def metrics_of(counts: Counts) -> dict[str, Floats]:
-    """Return each metric of each set of counts.
+    """Return the metrics that have intervals, of each set of counts.
 
     Returns:
-        Name to float64 (sets,); NaN where a label that a metric needs does not occur.
-            log_loss: the challenge's, -mean(y log p + (1 - y) log(1 - p)).
-            brier: mean squared error.
-            ece: expected calibration error of 15 bins of equal width.
-            accuracy: at one half.
-            roc_auc, average_precision, eer: as usual; eer where the ROC curve, linear between its
-                points, has as many misses as false alarms.
-            tpr_at_fpr_X: the most FAKE found with at most X % of REAL called FAKE.
-            log_weighted_precision_R: log(TP / (TP + 100 FP)) where R % of FAKE are found (DFDC).
+        Attribute of `Metrics` to float64 (sets,); NaN where a label that it needs does not occur.
     """
-    p = np.clip(counts.answers, CLIP, 1 - CLIP)
+    p = np.clip(counts.probabilities, CLIP, 1 - CLIP)
     fakes, reals = counts.fakes, counts.reals
     with np.errstate(divide="ignore", invalid="ignore"):
         all_fakes, all_reals = fakes.sum(0), reals.sum(0)
         everything = all_fakes + all_reals
-        called = counts.answers > 0.5
+        positive = counts.probabilities > 0.5
         measured = {
             "log_loss": -(np.log(p) @ fakes + np.log1p(-p) @ reals) / everything,
             "brier": ((1 - p) ** 2 @ fakes + p**2 @ reals) / everything,
-            "ece": _calibration_error(counts) / everything,
-            "accuracy": (fakes[called].sum(0) + reals[~called].sum(0)) / everything,
+            "ece": _calibration_gaps(counts) / everything,
+            "accuracy": (fakes[positive].sum(0) + reals[~positive].sum(0)) / everything,
         }
         return measured | _curve_metrics(fakes, reals, all_fakes, all_reals)
 
 
-def _calibration_error(counts: Counts) -> Floats:
-    """Return the sum over bins of |sum of answers - number of FAKE|, (sets,)."""
+def _calibration_gaps(counts: Counts) -> Floats:
+    """Return the sum over bins of |sum of probabilities - number of FAKE|, (sets,)."""
     edges = np.linspace(0, 1, _BINS + 1)[1:-1]
-    starts = np.unique(np.searchsorted(counts.answers, [-1.0, *edges], side="right"))
-    starts = starts[starts < len(counts.answers)]
-    gap = counts.answers[:, None] * (counts.fakes + counts.reals) - counts.fakes
+    starts = np.unique(np.searchsorted(counts.probabilities, [-1.0, *edges], side="right"))
+    starts = starts[starts < len(counts.probabilities)]
+    gap = counts.probabilities[:, None] * (counts.fakes + counts.reals) - counts.fakes
     return np.asarray(np.abs(np.add.reduceat(gap, starts, axis=0)).sum(0))
 
 
 def _curve_metrics(
     fakes: Floats, reals: Floats, all_fakes: Floats, all_reals: Floats
 ) -> dict[str, Floats]:
-    # Row k: what is called FAKE with the k-th highest answer as the threshold; row 0: nothing.
-    found = np.zeros((len(fakes) + 1, fakes.shape[1]))
-    alarms = np.zeros_like(found)
-    np.cumsum(fakes[::-1], axis=0, out=found[1:])
-    np.cumsum(reals[::-1], axis=0, out=alarms[1:])
-    tpr, fpr = found / all_fakes, alarms / all_reals
+    # Row k: positives if the k-th highest probability is the threshold; row 0: none.
+    true_positives = np.zeros((len(fakes) + 1, fakes.shape[1]))
+    false_positives = np.zeros_like(true_positives)
+    np.cumsum(fakes[::-1], axis=0, out=true_positives[1:])
+    np.cumsum(reals[::-1], axis=0, out=false_positives[1:])
+    tpr, fpr = true_positives / all_fakes, false_positives / all_reals
     columns = np.arange(fakes.shape[1])
 
     area = ((tpr[1:] + tpr[:-1]) / 2 * np.diff(fpr, axis=0)).sum(0)
-    precision = found[1:] / np.maximum(found[1:] + alarms[1:], CLIP)
+    precision = true_positives[1:] / np.maximum(true_positives[1:] + false_positives[1:], CLIP)
     average_precision = (np.diff(tpr, axis=0) * precision).sum(0)
 
-    # Misses fall from 1 to 0 and alarms rise from 0 to 1; between two rows both are lines.
+    # FPR - FNR rises from -1 to 1; the equal error rate is the FPR where the line crosses 0.
     excess = fpr - (1 - tpr)
     after = np.maximum(np.argmax(excess >= 0, axis=0), 1)
     low, high = excess[after - 1, columns], excess[after, columns]
@@ -115,65 +164,71 @@ def _curve_metrics(
         last = (fpr <= rate).sum(0) - 1
         measured[f"tpr_at_fpr_{name}"] = tpr[np.maximum(last, 0), columns]
     for name, recall in _RECALLS.items():
-        # Rounding of weighted sums must not ask for one more.
+        # The tolerance absorbs rounding errors of weighted sums.
         row = np.argmax(tpr >= recall - 1e-9, axis=0)
-        hits, false = found[row, columns], alarms[row, columns]
-        measured[f"log_weighted_precision_{name}"] = np.log(hits / (hits + _ALARM_WEIGHT * false))
+        hits, false = true_positives[row, columns], false_positives[row, columns]
+        measured[f"log_weighted_precision_{name}"] = np.log(
+            hits / (hits + _FALSE_POSITIVE_WEIGHT * false)
+        )
     return {name: np.where(known, values, np.nan) for name, values in measured.items()}
 
 
-def constant_log_loss(labels: Floats) -> float:
-    """Return the log loss of the constant that is best in hindsight: the entropy of the base rate.
+def row_losses(labels: Floats, probabilities: Floats) -> dict[str, Floats]:
+    """Return what each prediction adds to the metrics that are means over predictions, (n,)."""
+    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    return {
+        "log_loss": -np.where(labels == 1, np.log(p), np.log1p(-p)),
+        "brier": (p - labels) ** 2,
+    }
 
-    No constant answer can do better on these labels, so a model above it is worth nothing.
+
+def constant_log_loss(labels: Floats) -> float:
+    """Return the log loss of the constant baseline, which predicts the share of FAKE everywhere.
+
+    This is the entropy of the labels; no other constant has a lower log loss on them.
     """
     rate = float(np.clip(labels.mean(), CLIP, 1 - CLIP))
     return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
 
 
-def decompose_log_loss(labels: Floats, probabilities: Floats) -> dict[str, float]:
-    """Split the log loss into what calibration costs and what telling apart gains.
+def decompose_log_loss(labels: Floats, probabilities: Floats) -> tuple[float, float]:
+    """Return resolution and calibration error, of which the log loss is made.
 
-    With the best non-decreasing recalibration of these very answers (Dimitriadis, Gneiting and
-    Jordan, "Stable reliability diagrams", 2021): log loss = best constant - discrimination +
-    miscalibration. On few answers both are too large by as much, since the recalibration is fitted
-    to them.
+    The CORP decomposition (Dimitriadis, Gneiting and Jordan, "Stable reliability diagrams", 2021),
+    whose terms are uncertainty, discrimination and miscalibration there: log loss = constant
+    baseline - resolution + calibration error. The recalibrated predictions are the isotonic fit to
+    the same labels, so both terms are too large, by the same amount, for few predictions.
 
     Args:
         labels: float64 (n,), 1 for FAKE.
         probabilities: float64 (n,) of FAKE.
     """
-    answered = metrics_of(count_answers(labels, probabilities))["log_loss"][0]
+    loss = row_losses(labels, probabilities)["log_loss"].mean()
     isotonic = IsotonicRegression(y_min=0, y_max=1).fit_transform(probabilities, labels)
-    recalibrated = metrics_of(count_answers(labels, isotonic))["log_loss"][0]
-    constant = constant_log_loss(labels)
-    return {
-        "miscalibration": float(answered - recalibrated),
-        "discrimination": float(constant - recalibrated),
-    }
+    recalibrated = row_losses(labels, isotonic)["log_loss"].mean()
+    return float(constant_log_loss(labels) - recalibrated), float(loss - recalibrated)
 
 
-def binary_metrics(labels: Floats, probabilities: Floats) -> dict[str, float | None]:
-    """Return the metrics of one set of answers.
+def binary_metrics(labels: Floats, probabilities: Floats) -> Metrics:
+    """Return the metrics of predictions, without intervals.
 
     Args:
-        labels: float64 (n,), 1 for FAKE.
+        labels: float64 (n,), 1 for FAKE; n > 0.
         probabilities: float64 (n,) of FAKE.
-
-    Returns:
-        See `metrics_of`, None where one label is missing, and `decompose_log_loss`;
-        `constant_log_loss`, the number of answers `count`, and `fake`, those to FAKE.
     """
-    measured = metrics_of(count_answers(labels, probabilities))
-    return {
-        **{name: number(values[0]) for name, values in measured.items()},
-        "constant_log_loss": constant_log_loss(labels),
-        **decompose_log_loss(labels, probabilities),
-        "count": len(labels),
-        "fake": int(labels.sum()),
-    }
+    measured = metrics_of(count_labels(labels, probabilities))
+    values: dict[str, Any] = {name: finite(value[0]) for name, value in measured.items()}
+    resolution, calibration_error = decompose_log_loss(labels, probabilities)
+    return Metrics(
+        **values,
+        constant_log_loss=constant_log_loss(labels),
+        resolution=resolution,
+        calibration_error=calibration_error,
+        count=len(labels),
+        fake=int(labels.sum()),
+    )
 
 
-def number(value: float) -> float | None:
-    """Return a finite value as JSON takes it, else None."""
+def finite(value: float) -> float | None:
+    """Return a finite value, None for NaN and infinity, which JSON lacks."""
     return float(value) if np.isfinite(value) else None

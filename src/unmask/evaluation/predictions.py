@@ -1,70 +1,176 @@
-"""Answers of trained models to videos that are in no role of theirs: shifted clips, external sets.
-
-Each model reads them as `calibration.json` says, which was fitted on the videos of its select role
-as they are: nothing is fitted here.
-"""
+"""Tables of predictions: from face scores to calibrated probabilities of videos."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from unmask.evaluation.evaluate import number_faces
-from unmask.evaluation.metrics import binary_metrics
-from unmask.files import read_json
-from unmask.inference.scoring_head import ScoringHead
-from unmask.vocabulary import Label
+from unmask.config import EvaluationConfig
+from unmask.evaluation.intervals import metric_intervals, resampling
+from unmask.evaluation.metrics import Metrics, binary_metrics
+from unmask.inference.aggregate import FaceLogits
+from unmask.inference.scoring_head import ScoringHead, fit_scoring_head
+from unmask.splits.roles import rows_to_choose_on, with_roles
+from unmask.tables import SCORES, read_tables
+from unmask.vocabulary import Label, PredictionSource, Role
 
-_MEASURED = ("log_loss", "roc_auc", "constant_log_loss", "fake")
+Floats = NDArray[np.float64]
+
+VIDEO = ["part", "video"]
+TRACK = [*VIDEO, "track"]
 
 
-def read_readouts(path: Path) -> dict[str, ScoringHead]:
-    """Return the scoring head of each model of an experiment, from its `calibration.json`."""
-    return read_json(path, dict[str, ScoringHead])
+@dataclass(frozen=True)
+class ModelPredictions:
+    """One model's predictions for the videos that it was not trained on.
+
+    Attributes:
+        head: the model's scoring head.
+        videos: one row per video, with `role`, `logit`, `faces`, `log_odds` and `probability`;
+            those of validation videos are cross-fitted.
+        faces: one row per face of the test videos, with `logit` and calibrated `log_odds`.
+    """
+
+    head: ScoringHead
+    videos: pd.DataFrame
+    faces: pd.DataFrame
 
 
-def answer_asked(asked: pd.DataFrame, scores: pd.DataFrame, readout: ScoringHead) -> pd.DataFrame:
-    """Return one model's answers.
+def predict_held_out(
+    job: Mapping[str, Any], splits: pd.DataFrame, scores: Path, config: EvaluationConfig
+) -> ModelPredictions:
+    """Fit a model's scoring head and predict its validation and test videos.
 
     Args:
-        asked: the videos, rows with `part` and `video`.
-        scores: the model's, of their faces, sorted by video and track; a video without any is
-            answered with the prior.
-        readout: the model's.
-
-    Returns:
-        `asked` with `logit` (NaN without a face), `log_odds` and `probability`.
+        job: the content of its `run.json`.
+        splits: rows of `unmask.tables.SPLITS`.
+        scores: its scores of faces, see `unmask.tables.SCORES`.
+        config: the candidates for the scoring head.
     """
-    faces, videos = number_faces(scores)
-    answered = videos[["part", "video"]].assign(logit=readout.logits(faces))
-    answers = asked.merge(answered, on=["part", "video"], how="left")
-    log_odds = readout.calibration.log_odds(answers["logit"].to_numpy(np.float64))
-    return answers.assign(log_odds=log_odds, probability=expit(log_odds))
+    fold = job["fold"]
+    scored = read_tables([scores], SCORES, [*TRACK, "role", "logit"])
+    videos = with_roles(splits, fold, job["folds"])
+    videos = videos[videos["role"] != Role.TRAIN].assign(fold=fold)
+
+    val_faces, val_videos = number_faces(rows_to_choose_on(scored, Role.VAL))
+    known = val_videos.merge(videos, on=VIDEO, how="left")
+    fitted = fit_scoring_head(
+        val_faces, is_fake(known), known["group"].to_numpy(), job["assumed_prior"], config
+    )
+    predicted = predict_videos(videos, scored, fitted.head)
+    held_out = val_videos[VIDEO].assign(held_out=fitted.held_out)
+    predicted = predicted.merge(held_out, on=VIDEO, how="left")
+    predicted["log_odds"] = predicted.pop("held_out").fillna(predicted["log_odds"])
+    predicted["probability"] = expit(predicted["log_odds"])
+
+    faces = scored[scored["role"] == Role.TEST].drop(columns="role").reset_index(drop=True)
+    faces["log_odds"] = fitted.head.calibration.log_odds(faces["logit"].to_numpy())
+    return ModelPredictions(fitted.head, predicted, faces)
 
 
-def measure_answers(answers: pd.DataFrame) -> dict[str, Any]:
-    """Return the metrics of answers, which may be to videos of one label only.
+def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead) -> pd.DataFrame:
+    """Return one model's predictions; nothing is fitted.
 
     Args:
-        answers: rows with `label`, `logit`, and `probability`, at least one.
+        videos: rows with `part` and `video`.
+        scores: of their faces, sorted by video and track.
+        head: the model's scoring head. A video without faces gets its prior.
 
     Returns:
-        `log_loss` of the challenge; `roc_auc`, None where a label is missing; the log loss of the
-        best constant; `videos`, `fake`, and those answered `without_face`.
+        `videos` with the number of `faces`, `logit` (NaN without a face), `log_odds` and
+        `probability`.
     """
-    labels = np.asarray(answers["label"] == Label.FAKE, np.float64)
-    measured = binary_metrics(labels, answers["probability"].to_numpy())
-    return {name: measured[name] for name in _MEASURED} | {
-        "videos": len(answers),
-        "without_face": int(answers["logit"].isna().sum()),
-    }
+    faces, with_faces = number_faces(scores)
+    predicted = videos.merge(with_faces.assign(logit=head.logits(faces)), on=VIDEO, how="left")
+    log_odds = head.calibration.log_odds(predicted["logit"].to_numpy(np.float64))
+    return predicted.assign(
+        faces=predicted["faces"].fillna(0).astype(int),
+        log_odds=log_odds,
+        probability=expit(log_odds),
+    )
 
 
-def loss_on_average(measured: Mapping[str, Mapping[str, Any]]) -> float:
-    """Return the mean of the log losses of several sets of answers."""
-    return float(np.mean([one["log_loss"] for one in measured.values()]))
+def number_faces(scores: pd.DataFrame) -> tuple[FaceLogits, pd.DataFrame]:
+    """Number the videos and tracks of scores that are sorted by video and track.
+
+    Returns:
+        Their logits, and one row per video, in order, with the number of its `faces`.
+    """
+    new_video = _changes(scores, VIDEO)
+    video = np.cumsum(new_video) - 1
+    track = np.cumsum(new_video | _changes(scores, ["track"])) - 1
+    videos = scores.loc[new_video, VIDEO].reset_index(drop=True)
+    faces = FaceLogits(scores["logit"].to_numpy(), video, track)
+    return faces, videos.assign(faces=np.bincount(video, minlength=len(videos)))
+
+
+def _changes(rows: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
+    """Return whether each row differs from the previous one in any of the columns."""
+    changed = np.zeros(len(rows), bool)
+    changed[:1] = True
+    for column in columns:
+        values = rows[column].to_numpy()
+        changed[1:] |= values[1:] != values[:-1]
+    return changed
+
+
+def average_models(predictions: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Average the predictions of several models in log-odds, as the bundle does.
+
+    Args:
+        predictions: of each model, for the same rows in the same order: `logit` and `log_odds`.
+
+    Returns:
+        The first table with the mean `logit` and `log_odds`, and the `probability` of the latter.
+    """
+    log_odds = np.mean([one["log_odds"] for one in predictions], axis=0)
+    logit = np.mean([one["logit"] for one in predictions], axis=0)
+    return predictions[0].assign(log_odds=log_odds, logit=logit, probability=expit(log_odds))
+
+
+def out_of_fold(ledger: pd.DataFrame, splits: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Return the out-of-fold prediction of each video of the ledger, see `OUT_OF_FOLD`.
+
+    Args:
+        ledger: rows of `unmask.tables.VIDEOS`.
+        splits: rows of `unmask.tables.SPLITS`.
+        test: predictions of the test videos of all folds.
+
+    Returns:
+        One row per video of the ledger. `source` is none for a video in no split, and for one whose
+        fold has no model.
+    """
+    columns = ["fold", "faces", "logit", "probability"]
+    rows = ledger[[*VIDEO, "label", "status"]]
+    rows = rows.merge(splits[[*VIDEO, "group"]], on=VIDEO, how="left")
+    rows = rows.merge(test[[*VIDEO, *columns]], on=VIDEO, how="left")
+    source = np.where(rows["logit"].notna(), PredictionSource.MODEL, PredictionSource.PRIOR)
+    source = np.where(rows["probability"].notna(), source, PredictionSource.NONE)
+    return rows.assign(
+        faces=rows["faces"].fillna(0).astype(int), fold=rows["fold"].astype("Int32"), source=source
+    )
+
+
+def is_fake(rows: pd.DataFrame) -> Floats:
+    """Return float64 (n,), 1 for FAKE."""
+    return np.asarray(rows["label"] == Label.FAKE, np.float64)
+
+
+def measure(rows: pd.DataFrame) -> Metrics:
+    """Return the metrics of rows with `label`, `logit` and `probability`, at least one."""
+    metrics = binary_metrics(is_fake(rows), rows["probability"].to_numpy())
+    return replace(metrics, without_face=int(rows["logit"].isna().sum()))
+
+
+def measure_with_intervals(rows: pd.DataFrame, resamples: int) -> Metrics:
+    """Return the metrics of rows that have a `group`, too, with 95 % intervals."""
+    resampled = resampling(rows["group"].to_numpy(), resamples)
+    intervals = metric_intervals(is_fake(rows), rows["probability"].to_numpy(), resampled)
+    return replace(measure(rows), groups=resampled.groups, intervals=intervals)

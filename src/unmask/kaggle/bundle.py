@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import unmask
 from unmask.config import BEST, ENSEMBLE, Config, Precision
 from unmask.errors import UnmaskError
+from unmask.evaluation.metrics import Metrics
+from unmask.evaluation.results import Comparison, EvaluationFiles, ExperimentMetrics
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
 from unmask.files import read_json, write_json
 from unmask.inference.predictor import CONFIG, MANIFEST, Member
@@ -123,19 +124,19 @@ def export_bundle(
         check_parity(parity, kaggle.precision)
 
         # 4. What is told of them
-        report, worst_group = shipped.report, shipped.worst_group
-        write_card(sources, members, report, worst_group, kaggle, parity, output / CARD)
+        test, worst = shipped.test, shipped.worst_subgroup
+        write_card(sources, members, test, worst, kaggle, parity, output / CARD)
         readme = _README.format(
             title=kaggle.title,
             notebook=NOTEBOOK,
             experiment=shipped.name,
             models=", ".join(f"{one.experiment} {one.model}" for one in members),
-            log_loss=report["log_loss"],
-            constant=report["constant_log_loss"],
+            log_loss=test.log_loss,
+            constant=test.constant_log_loss,
             card=CARD,
         )
         (output / "README.md").write_text(readme)
-        write_json(_manifest(output, members, report, parity, packages), output / MANIFEST)
+        write_json(_manifest(output, members, test, parity, packages), output / MANIFEST)
         check_size(output, kaggle.max_bytes)
         logger.info("%s: %s, %d models", output, shipped.name, len(members))
 
@@ -197,7 +198,9 @@ def _saved_members(
 ) -> Iterator[tuple[Member, Member]]:
     """Save each member, describe it in `members`, and yield it as trained and as shipped."""
     for experiment, models in chosen.items():
-        heads = read_json(evaluation / experiment / "calibration.json", dict[str, ScoringHead])
+        heads = read_json(
+            EvaluationFiles(evaluation / experiment).calibration, dict[str, ScoringHead]
+        )
         for one in models:
             run = json.loads(one.run.read_text())
             file = output / f"{experiment}_{run['model']}.safetensors"
@@ -226,14 +229,14 @@ class Shipped:
     Attributes:
         name: of the experiment, or ensemble.
         weights: of each experiment; they sum to 1.
-        report: metrics of the report role.
-        worst_group: the subgroup with the highest log loss, in words; of an ensemble none is known.
+        test: test metrics.
+        worst_subgroup: in words; empty for an ensemble, or where none is large enough.
     """
 
     name: str
     weights: dict[str, float]
-    report: dict[str, Any]
-    worst_group: str = ""
+    test: Metrics
+    worst_subgroup: str = ""
 
 
 def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
@@ -247,18 +250,19 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
     Raises:
         UnmaskError: an ensemble is wanted and there is none.
     """
-    compared = json.loads(comparison.read_text())
+    compared = read_json(comparison, Comparison)
     if wanted == ENSEMBLE:
-        ensemble = compared["ensemble"]
+        ensemble = compared.ensemble
         if ensemble is None:
             raise UnmaskError(
                 "kaggle.experiment: there is no ensemble; it takes two experiments that train a "
                 "common fold, and one that fits kaggle.max_bytes and kaggle.seconds_per_video"
             )
-        return Shipped(ENSEMBLE, ensemble["weights"], ensemble["test"])
-    name = compared["order"][0] if wanted == BEST else wanted
-    metrics = json.loads((evaluation / name / "metrics.json").read_text())
-    return Shipped(name, {name: 1.0}, metrics["test"], metrics["worst_subgroup"])
+        return Shipped(ENSEMBLE, ensemble.weights, ensemble.test)
+    name = compared.order[0] if wanted == BEST else wanted
+    metrics = read_json(EvaluationFiles(evaluation / name).metrics, ExperimentMetrics)
+    worst = metrics.worst_subgroup
+    return Shipped(name, {name: 1.0}, metrics.test, "" if worst is None else str(worst))
 
 
 def check_parity(parity: Parity, precision: Precision) -> None:
@@ -281,7 +285,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
 def _manifest(
     folder: Path,
     members: list[MemberRecord],
-    report: dict[str, Any],
+    test: Metrics,
     parity: Parity,
     packages: list[str],
 ) -> Manifest:
@@ -289,8 +293,8 @@ def _manifest(
     return Manifest(
         unmask=unmask.__version__,
         members=members,
-        metrics={name: value for name, value in report.items() if name != "intervals"},
-        intervals=report["intervals"],
+        metrics=test.values(),
+        intervals=test.intervals,
         parity=parity,
         versions={
             "python": platform.python_version(),

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import timm
 
 from unmask.config import KaggleConfig
+from unmask.evaluation.metrics import Metrics
+from unmask.evaluation.results import ExperimentShifts
+from unmask.files import read_json
 from unmask.inference.records import MemberRecord, Parity
 from unmask.tables import SPLITS, read_table
 from unmask.vocabulary import Status
@@ -86,7 +88,7 @@ class CardSources:
 def write_card(
     sources: CardSources,
     members: Sequence[MemberRecord],
-    report: Mapping[str, Any],
+    test: Metrics,
     worst_group: str,
     config: KaggleConfig,
     parity: Parity,
@@ -97,7 +99,7 @@ def write_card(
     Args:
         sources: what the models were made from.
         members: as the manifest describes them.
-        report: metrics of the report role, with `intervals`.
+        test: test metrics with intervals.
         worst_group: the subgroup with the highest log loss, described; empty where none is known.
         config: title, prior, clip and precision are told.
         parity: what the precision changes.
@@ -109,8 +111,8 @@ def write_card(
     experiments = {one.experiment for one in members}
     shifts = [
         one
-        for one in (json.loads(path.read_text()) for path in sources.shifts)
-        if one["experiment"] in experiments
+        for one in (read_json(path, ExperimentShifts) for path in sources.shifts)
+        if one.experiment in experiments
     ]
     folds = splits["fold"].nunique()
     text = _CARD.format(
@@ -123,7 +125,7 @@ def write_card(
         groups=splits["group"].nunique(),
         folds=folds,
         trained=folds - 2,
-        figures=_rows(_figure_rows(report, shifts)),
+        figures=_rows(_figure_rows(test, shifts)),
         shifts="" if shifts else "The shift suite was not run (`evaluation.shift_videos`). ",
         worst=f"The worst group: {worst_group}." if worst_group else "",
         prior=config.prior,
@@ -157,32 +159,30 @@ def _model_rows(members: Sequence[MemberRecord]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _figure_rows(
-    report: Mapping[str, Any], shifts: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[str, ...]]:
+def _figure_rows(test: Metrics, shifts: Sequence[ExperimentShifts]) -> Iterator[tuple[str, ...]]:
     yield (
         "people that the models have not seen",
-        _with_interval(report, "log_loss"),
-        f"{report['constant_log_loss']:.3f}",
-        _with_interval(report, "roc_auc"),
+        _with_interval(test, "log_loss"),
+        f"{test.constant_log_loss:.3f}",
+        _with_interval(test, "roc_auc"),
     )
     for one in shifts:
-        role, name = one["test"], one["experiment"]
-        constant = f"{role['clean']['constant_log_loss']:.3f}"
-        worst = role["shifts"][role["worst"]]
+        role, name = one.test, one.experiment
+        constant = f"{role.clean.constant_log_loss:.3f}"
         for on, loss in (
-            (f"`{name}`, clips changed as a test set's are", role["mean_log_loss"]),
-            (f"`{name}`, the worst change ({role['worst']})", worst["log_loss"]),
+            (f"`{name}`, clips changed as a test set's are", role.mean_log_loss),
+            (f"`{name}`, the worst change ({role.worst})", role.shifts[role.worst].log_loss),
         ):
             yield on, f"{loss:.3f}", constant, ""
 
 
-def _with_interval(report: Mapping[str, Any], name: str) -> str:
-    if report[name] is None:
+def _with_interval(test: Metrics, name: str) -> str:
+    value = test.values()[name]
+    if value is None:
         return "?"
-    low, high = report["intervals"][name]
+    low, high = test.intervals[name]
     known = "" if low is None or high is None else f" ({low:.3f}–{high:.3f})"
-    return f"{report[name]:.3f}{known}"
+    return f"{value:.3f}{known}"
 
 
 def _licence(backbone: str) -> str:

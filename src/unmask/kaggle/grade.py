@@ -30,10 +30,10 @@ def grade_submission(submission: Path, labels: Path) -> str:
     if not truth.isin([0, 1]).all():
         raise UnmaskError(f"{labels}: a label is neither 0 nor 1")
     metrics = binary_metrics(truth.to_numpy(np.float64), answers[truth.index].to_numpy(np.float64))
-    area = "?" if metrics["roc_auc"] is None else f"{metrics['roc_auc']:.4f}"
+    area = "?" if metrics.roc_auc is None else f"{metrics.roc_auc:.4f}"
     return (
-        f"log loss {metrics['log_loss']:.4f} (best constant {metrics['constant_log_loss']:.4f}"
-        f"), AUC {area}, {len(truth)} videos, {truth.sum():.0f} FAKE"
+        f"log loss {metrics.log_loss:.4f} (constant baseline {metrics.constant_log_loss:.4f}), "
+        f"AUC {area}, {len(truth)} videos, {truth.sum():.0f} FAKE"
     )
 
 

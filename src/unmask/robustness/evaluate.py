@@ -1,7 +1,7 @@
-"""Robustness: what shifts cost each model, beside the same clips unshifted.
+"""Robustness: the log loss of an experiment on shifted clips, and on the same clips unshifted.
 
-`selection_score` is the mean of the clean and of the shifted log loss on the select role: of two
-models equally good on the data as it is, it prefers the one that bears what a test set does to it.
+`selection_score` is the mean of the clean and the shifted log loss on validation videos. Of two
+models that are equally good on clean data, it prefers the one that is more robust.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from unmask.errors import UnmaskError
-from unmask.evaluation.evaluate import average_models
-from unmask.evaluation.predictions import (
-    answer_asked,
-    loss_on_average,
-    measure_answers,
-    read_readouts,
-)
-from unmask.files import write_json
+from unmask.evaluation.metrics import Metrics
+from unmask.evaluation.predictions import VIDEO, average_models, measure, predict_videos
+from unmask.evaluation.results import ExperimentShifts, ShiftMetrics
+from unmask.files import read_json, write_json
+from unmask.inference.scoring_head import ScoringHead
 from unmask.report.style import COLORS, save
 from unmask.robustness.shifts import CLEAN, SHIFTS
 from unmask.splits.roles import with_roles
@@ -42,122 +40,108 @@ def evaluate_shifts(
     summary: Path,
     figure: Path,
 ) -> None:
-    """Measure what each shift costs an experiment.
+    """Measure the log loss of an experiment under each shift.
 
     Args:
         scores: scores of shifted faces of the experiment's models.
         runs: `run.json` of the same models, in the same order.
-        videos: what became of the shifted videos, of all shards: all of them are asked.
+        videos: status of the shifted videos, of all shards. All of them count: a video without a
+            face gets the prior.
         splits: the split table.
-        calibration: the experiment's `calibration.json`, fitted on its unshifted select role.
-        summary: JSON to write.
+        calibration: the experiment's `calibration.json`, fitted on unshifted validation videos.
+        summary: JSON to write: `ExperimentShifts`.
         figure: SVG to write.
     """
     jobs = [json.loads(run.read_text()) for run in runs]
-    clips, table = read_tables(videos, SHIFTED_VIDEOS), read_table(splits, SPLITS)
-    readouts = read_readouts(calibration)
-    answered = {}
-    for job, path in zip(jobs, scores, strict=True):
-        asked = clips.merge(_roles_of(job, table), on=["part", "video"])
-        answers = read_table(path, SHIFT_SCORES)
-        answered[job["model"]] = pd.concat(
-            [
-                answer_asked(
-                    asked[asked["shift"] == shift],
-                    answers[answers["shift"] == shift],
-                    readouts[job["model"]],
-                )
-                for shift in SHIFTS
-            ],
-            ignore_index=True,
-        )
-    of_folds = [
-        average_models([answered[job["model"]] for job in jobs if job["fold"] == fold])
+    clips, split_videos = read_tables(videos, SHIFTED_VIDEOS), read_table(splits, SPLITS)
+    heads = read_json(calibration, dict[str, ScoringHead])
+    predictions = {
+        job["model"]: _predict(job, clips, split_videos, path, heads[job["model"]])
+        for job, path in zip(jobs, scores, strict=True)
+    }
+    folds = [
+        average_models([predictions[job["model"]] for job in jobs if job["fold"] == fold])
         for fold in sorted({job["fold"] for job in jobs})
     ]
-    together = pd.concat(of_folds, ignore_index=True)
-    report, select = (_measure_role(together, role) for role in (Role.TEST, Role.VAL))
-    content = {
-        "experiment": jobs[0]["experiment"],
-        "selection_score": select["clean_and_shifted_log_loss"],
-        "test": report,
-        "val": select,
-        "models": {name: _measure_role(one, Role.TEST) for name, one in answered.items()},
-        "selection_scores": {
-            name: _measure_role(one, Role.VAL)["clean_and_shifted_log_loss"]
-            for name, one in answered.items()
+    pooled = pd.concat(folds, ignore_index=True)
+    test, val = (_measure_role(pooled, role) for role in (Role.TEST, Role.VAL))
+    content = ExperimentShifts(
+        experiment=jobs[0]["experiment"],
+        selection_score=val.clean_and_shifted_log_loss,
+        test=test,
+        val=val,
+        models={name: _measure_role(of, Role.TEST) for name, of in predictions.items()},
+        selection_scores={
+            name: _measure_role(of, Role.VAL).clean_and_shifted_log_loss
+            for name, of in predictions.items()
         },
-        "statuses": _statuses(clips),
-    }
+        statuses={
+            str(shift): {str(status): int(n) for status, n in of["status"].value_counts().items()}
+            for shift, of in clips.groupby("shift")
+        },
+    )
     write_json(content, summary)
-    save(draw_shifts(report), figure)
+    save(draw_shifts(test), figure)
     logger.info(
-        "%s: report log loss %.4f clean, %.4f shifted on average, %.4f at worst (%s); "
+        "%s: test log loss %.4f clean, %.4f shifted on average, %.4f at worst (%s); "
         "selection score %.4f",
-        content["experiment"],
-        report["clean"]["log_loss"],
-        report["mean_log_loss"],
-        report["shifts"][report["worst"]]["log_loss"],
-        report["worst"],
-        content["selection_score"],
+        *(content.experiment, test.clean.log_loss, test.mean_log_loss),
+        *(test.shifts[test.worst].log_loss, test.worst, content.selection_score),
     )
 
 
-def _roles_of(job: Mapping[str, Any], splits: pd.DataFrame) -> pd.DataFrame:
-    """Return the videos that a model was not trained on, with label and role."""
+def _predict(
+    job: Mapping[str, Any],
+    clips: pd.DataFrame,
+    splits: pd.DataFrame,
+    scores: Path,
+    head: ScoringHead,
+) -> pd.DataFrame:
+    """Return a model's predictions for the clips it was not trained on, under all shifts."""
     roles = with_roles(splits, job["fold"], job["folds"])
-    return roles.loc[roles["role"] != Role.TRAIN, ["part", "video", "label", "role"]]
+    roles = roles.loc[roles["role"] != Role.TRAIN, [*VIDEO, "label", "role"]]
+    videos, scored = clips.merge(roles, on=VIDEO), read_table(scores, SHIFT_SCORES)
+    of_shifts = [
+        predict_videos(videos[videos["shift"] == shift], scored[scored["shift"] == shift], head)
+        for shift in SHIFTS
+    ]
+    return pd.concat(of_shifts, ignore_index=True)
 
 
-def _measure_role(answers: pd.DataFrame, role: Role) -> dict[str, Any]:
-    of_role = answers[answers["role"] == role]
+def _measure_role(predictions: pd.DataFrame, role: Role) -> ShiftMetrics:
+    of_role = predictions[predictions["role"] == role]
     if of_role.empty:
         raise UnmaskError(
-            f"evaluation.shift_videos: none of the shifted videos is there to {role} on, as none "
-            "of that fold has a face; lower split.folds, or set it to 0"
+            f"evaluation.shift_videos: no {role} video was shifted, because none of that fold has "
+            "a face; lower split.folds, or set it to 0"
         )
-    measured = {
-        str(shift): measure_answers(of_shift)
-        for shift, of_shift in of_role.groupby("shift", sort=False)
-    }
+    measured = {str(shift): measure(rows) for shift, rows in of_role.groupby("shift", sort=False)}
     clean = measured.pop(CLEAN)
-    mean = loss_on_average(measured)
-    return {
-        "clean": clean,
-        "shifts": measured,
-        "worst": max(measured, key=lambda shift: measured[shift]["log_loss"]),
-        "mean_log_loss": mean,
-        "clean_and_shifted_log_loss": (clean["log_loss"] + mean) / 2,
-    }
+    mean = float(np.mean([one.log_loss for one in measured.values()]))
+    return ShiftMetrics(
+        clean=clean,
+        shifts=measured,
+        worst=max(measured, key=lambda shift: measured[shift].log_loss),
+        mean_log_loss=mean,
+        clean_and_shifted_log_loss=(clean.log_loss + mean) / 2,
+    )
 
 
-def _statuses(clips: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Return by shift what became of how many videos, those of all roles."""
-    return {
-        str(shift): {str(status): int(n) for status, n in of_shift["status"].value_counts().items()}
-        for shift, of_shift in clips.groupby("shift")
-    }
-
-
-def draw_shifts(report: Mapping[str, Any]) -> Figure:
-    """Draw the log loss under each shift, the worst on top, beside the clean one.
-
-    Args:
-        report: what `shifts.json` has of a role.
-    """
-    shifts = sorted(report["shifts"].items(), key=lambda pair: pair[1]["log_loss"])
-    losses = [one["log_loss"] for _, one in shifts]
-    clean, constant = report["clean"]["log_loss"], report["clean"]["constant_log_loss"]
+def draw_shifts(test: ShiftMetrics) -> Figure:
+    """Draw the log loss under each shift, the worst on top, and the clean log loss."""
+    shifts = sorted(test.shifts.items(), key=lambda pair: pair[1].log_loss)
+    losses = [metrics.log_loss for _, metrics in shifts]
+    constant = test.clean.constant_log_loss
     figure = Figure(figsize=(7, 2.2 + 0.34 * len(shifts)))
     axes = figure.subplots()
-    axes.set_title(f"Shifts, {report['clean']['videos']} videos of the report role", loc="left")
+    axes.set_title(f"Shifts, {test.clean.count} test videos", loc="left")
     axes.set_xlabel("log loss")
     bars = axes.barh([_caption(*pair) for pair in shifts], losses, height=0.6, color="#999999")
     axes.bar_label(bars, fmt="%.3f", padding=3)
     lines = [
-        ("clean", clean, COLORS[Label.REAL], "-"),
-        ("mean of shifts", report["mean_log_loss"], COLORS[Label.REAL], ":"),
-        ("best constant answer", constant, COLORS[Label.FAKE], "--"),
+        ("clean", test.clean.log_loss, COLORS[Label.REAL], "-"),
+        ("mean of shifts", test.mean_log_loss, COLORS[Label.REAL], ":"),
+        ("constant baseline", constant, COLORS[Label.FAKE], "--"),
     ]
     for name, loss, color, style in lines:
         axes.axvline(loss, color=color, linestyle=style, label=f"{name} {loss:.3f}")
@@ -166,6 +150,6 @@ def draw_shifts(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _caption(shift: str, measured: Mapping[str, Any]) -> str:
-    without = measured["without_face"]
+def _caption(shift: str, metrics: Metrics) -> str:
+    without = metrics.without_face
     return f"{shift} ({without} without a face)" if without else shift
