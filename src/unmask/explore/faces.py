@@ -16,7 +16,7 @@ from unmask.explore.distributions import describe, draw_distributions
 from unmask.faces.shards import ShardReader
 from unmask.files import atomic_path
 from unmask.report.examples import spread
-from unmask.report.style import WIDTH, save
+from unmask.report.style import create_grid, save
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.vocabulary import Label, Status
 
@@ -32,7 +32,6 @@ _COLUMNS_OF_VIDEO = {
 }
 _VIDEO = ["part", "video"]
 _SAMPLES_PER_LABEL, _LANDMARK_SAMPLES, _ODD_PER_KIND = 6, 9, 3
-_ACROSS = 3
 # Which of the 68 points (Sagonas et al., iBUG 300-W) are joined by a line.
 _LINES = [
     *((range(0, 17)), range(17, 22), range(22, 27), range(27, 31), range(31, 36)),
@@ -156,14 +155,10 @@ def draw_faces(
         shards: folder of the face shards.
         landmarks: draw them: 68 where the index has them, else five.
     """
-    rows = max(1, -(-len(faces) // _ACROSS))
-    figure = Figure(figsize=(WIDTH, 2.4 * rows + 0.4))
-    grid = figure.subplots(rows, _ACROSS, squeeze=False)
-    figure.suptitle(title if len(faces) else f"{title}: no face", x=0.02, ha="left")
-    for axes in grid.flat:
-        axes.axis("off")
+    title = title if len(faces) else f"{title}: no face"
+    figure, panels = create_grid(title, len(faces), across=3)
     reader = ShardReader(shards)
-    for axes, face, caption in zip(grid.flat, faces.to_dict("records"), captions, strict=False):
+    for axes, face, caption in zip(panels, faces.to_dict("records"), captions, strict=True):
         crop = reader.read_crop(face)
         axes.imshow(crop)
         axes.set_title(caption, fontsize=9, pad=3)

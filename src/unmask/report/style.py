@@ -47,6 +47,19 @@ def create_axes(
     return figure, axes
 
 
+def create_grid(
+    title: str, count: int, across: int, cell: tuple[float, float] = (2.0, 2.4)
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels for pictures in rows of `across`; `cell` in inches."""
+    rows = max(1, -(-count // across))
+    figure = Figure(figsize=(cell[0] * across, cell[1] * rows + 0.4))
+    figure.suptitle(title, x=0.02, ha="left")
+    panels = list(figure.subplots(rows, across, squeeze=False).flat)
+    for axes in panels:
+        axes.axis("off")
+    return figure, panels[:count]
+
+
 def draw_bars(
     axes: Axes, values: pd.Series, captions: Sequence[str], color: str | Sequence[str] = GRAY
 ) -> None:
