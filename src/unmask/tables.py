@@ -188,8 +188,6 @@ NOISE = Table(
         "original_track": "int32",
         "frames": "int32",
         "changed": "double",
-        "dissimilarity": "double",
-        "outside": "double",
         "verdict": "string",
     },
     key=("part", "video", "track"),

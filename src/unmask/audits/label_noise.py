@@ -1,14 +1,14 @@
-"""Label noise: FAKE faces that look like their original's, and so have a wrong label.
+"""Label noise: FAKE faces that do not differ from their original's, so their label is wrong.
 
-In a FAKE with two people often one of them is untouched, and in some videos only the sound is fake.
-A fake shows its original's take, so the crops of both at equal times are compared pixel by pixel,
-as the difference masks of DFDC's winner (selimsef, `generate_diffs.py`) do.
+In a FAKE with two people, often only one face is swapped, and in some videos only the sound is
+fake. A fake shows the footage of its original, so crops of both at equal times are compared pixel
+by pixel, like the difference masks of DFDC's winner (selimsef, `generate_diffs.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from unmask.faces.images import decode_jpeg
+from unmask.faces.detectors import iou
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
 from unmask.tables import FACES, NOISE, PROBE, read_rows, write_rows
@@ -26,52 +26,46 @@ from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+Row = dict[Any, Any]
 
-# The constants are from 46 FAKE tracks of FaceForensics++ (5 ways to manipulate, all of them truly
-# altered) and from their 12 originals, encoded again with x264 at CRF 23, 32 and 40.
+# The constants were measured on 46 FAKE tracks of FaceForensics++ (5 manipulation methods, all
+# truly altered) and on their 12 originals, re-encoded with x264 at CRF 23, 32 and 40.
 #
-# At 64 pixels a face loses what a codec takes away first and keeps what a swap changes. At 256
-# pixels no threshold told a subtle fake from CRF 40.
+# At 64 pixels a face loses what compression removes first and keeps what a swap changes. At 256
+# pixels no threshold separated a subtle fake from CRF 40.
 _SIZE = 64
-# A pixel is changed when its dissimilarity 1 - SSIM exceeds this, and twice what 90 % of the pixels
-# around the face stay below: a codec harms the whole crop, a manipulation the face.
+# A pixel is changed if its dissimilarity 1 - SSIM exceeds this, and twice the 90 % quantile around
+# the face: compression affects the whole crop, a manipulation only the face.
 _CHANGED = 0.15
 _NOISE_QUANTILE = 0.9
 _NOISE_FACTOR = 2.0
-# But no more than this: recompression reaches 0.4 around a face. Beyond it the pictures differ as a
-# whole, as those of a generated head do, and that is an alteration too.
+# Upper limit of that threshold: compression reaches 0.4 around a face. Beyond it the pictures
+# differ as a whole, as with a generated head, which is an alteration too.
 _MAX_CHANGED = 0.5
-# Share of changed pixels in the face, mean of a track. Altered: 0.053 at least, 0.33 in the middle.
-# Encoded again: at CRF 23 and 32 at most 0.0001, at CRF 40 at most 0.027.
+# Mean share of changed face pixels over a track. Altered tracks: at least 0.053, median 0.33.
+# Re-encoded tracks: at most 0.0001 at CRF 23 and 32, at most 0.027 at CRF 40.
 MIN_CHANGED_SHARE = 0.04
-# One frame with a change shows an alteration, but to say that there is none takes some.
+# One changed frame shows an alteration; to conclude that there is none takes more.
 _MIN_FRAMES = 4
-# Compared per track at most, evenly spread: figures of a track hardly change with more.
+# Compared per track at most, evenly spread: the mean hardly changes with more.
 _MAX_FRAMES = 16
-# Crops show one person when their squares overlap so much, on average over a track.
+# Tracks belong to one person if the squares of their crops overlap this much on average.
 _SAME_PERSON_IOU = 0.3
-# Times are equal when they differ by less than this share of a frame.
+# Times are equal if they differ by less than this share of a frame.
 _SAME_FRAME = 0.4
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a face differs from its original's in one frame.
+    """Difference between a face and its original's in one frame.
 
     Attributes:
-        changed: share of the face's pixels that are changed.
-        dissimilarity: mean 1 - SSIM in the face's box.
-        outside: the same in the crop around it; NaN where the crop has nothing around the box.
+        changed: share of changed pixels in the face's box.
         mask: float32 (64, 64), 1 - SSIM of each pixel of the crop.
-        threshold: the 1 - SSIM from which a pixel is changed.
     """
 
     changed: float
-    dissimilarity: float
-    outside: float
     mask: NDArray[np.float32]
-    threshold: float
 
 
 def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
@@ -84,114 +78,91 @@ def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
         output: one row per FAKE track, see `unmask.tables.NOISE`.
     """
     cv2.setNumThreads(1)
-    videos = {_name_of(row): row for row in read_rows(probe, PROBE)}
-    faces = _tracks_by_video(read_rows(index, FACES))
+    videos = {(row["part"], row["video"]): row for row in read_rows(probe, PROBE)}
+    tracks: dict[tuple[str, str], dict[int, list[Row]]] = {}
+    for face in read_rows(index, FACES):
+        of_video = tracks.setdefault((face["part"], face["video"]), {})
+        of_video.setdefault(face["track"], []).append(face)
     reader = ShardReader(shards)
     rows: list[Row] = []
-    fakes = [name for name in faces if videos[name]["label"] == Label.FAKE]
+    fakes = [name for name in tracks if videos[name]["label"] == Label.FAKE]
     for name in track(fakes, "fakes", len(fakes)):
-        part, _ = name
-        # Of the same part, whichever others the shard has.
-        original_name = part, videos[name]["original"]
-        original, of_original = videos.get(original_name), faces.get(original_name, {})
-        compared = [
-            _compare_track(videos[name], of_person, original, of_original, reader)
-            for of_person in faces[name].values()
-        ]
-        rows += with_verdicts(compared)
+        video = videos[name]
+        # In the same part: another part of the shard may have a video with the same name.
+        original_name = name[0], video["original"]
+        original, original_tracks = videos.get(original_name), tracks.get(original_name, {})
+        if original is None or not _same_size(video, original):
+            original_tracks = {}
+        fps = original["video_fps"] if original else None
+        rows += with_verdicts(
+            [
+                {"part": name[0], "video": name[1], "track": number, "original": video["original"]}
+                | _compare_track(faces, original_tracks, fps, reader)
+                for number, faces in tracks[name].items()
+            ]
+        )
     write_rows(rows, NOISE, output)
     counts = {str(one): sum(row["verdict"] == one for row in rows) for one in Verdict}
     logger.info("%d tracks of %d FAKE videos: %s", len(rows), len(fakes), counts)
 
 
-def _name_of(row: Row) -> tuple[str, str]:
-    return row["part"], row["video"]
-
-
-def _tracks_by_video(faces: Sequence[Row]) -> dict[tuple[str, str], dict[int, list[Row]]]:
-    tracks: dict[tuple[str, str], dict[int, list[Row]]] = {}
-    for face in faces:
-        tracks.setdefault(_name_of(face), {}).setdefault(face["track"], []).append(face)
-    return tracks
+def _same_size(a: Row, b: Row) -> bool:
+    """Return whether pixels of two videos correspond; those of a cropped video do not."""
+    return all(a[key] == b[key] for key in ("video_width", "video_height", "video_rotation"))
 
 
 def _compare_track(
-    video: Row,
-    faces: list[Row],
-    original: Row | None,
-    tracks: dict[int, list[Row]],
-    reader: ShardReader,
+    faces: list[Row], originals: dict[int, list[Row]], fps: float | None, reader: ShardReader
 ) -> Row:
-    names = {key: faces[0][key] for key in ("part", "video", "track")}
-    row: Row = {**names, "original": video["original"], "frames": 0}
-    if original is None or not _same_size(video, original):
-        return row
-    matched = match_original(faces, tracks, original["video_fps"])
+    matched = match_original(faces, originals, fps)
     if not matched:
-        return row
+        return {"frames": 0}
     chosen = np.unique(np.linspace(0, len(matched) - 1, _MAX_FRAMES).astype(int))
     pairs = [matched[position] for position in chosen]
-    found = [compare_crops(fake, real, reader) for fake, real in pairs]
-    outside = [one.outside for one in found if not np.isnan(one.outside)]
-    return row | {
+    changed = [compare_crops(fake, original, reader).changed for fake, original in pairs]
+    return {
         "original_track": matched[0][1]["track"],
-        "frames": len(found),
-        "changed": float(np.mean([one.changed for one in found])),
-        "dissimilarity": float(np.mean([one.dissimilarity for one in found])),
-        "outside": float(np.mean(outside)) if outside else None,
+        "frames": len(changed),
+        "changed": float(np.mean(changed)),
     }
 
 
-def _same_size(a: Row, b: Row) -> bool:
-    """Tell whether pixels of two videos show the same place: a crop of a take is not comparable."""
-    return bool(
-        a["video_width"] == b["video_width"]
-        and a["video_height"] == b["video_height"]
-        and a["video_rotation"] == b["video_rotation"]
-    )
-
-
 def match_original(
-    faces: list[Row], tracks: dict[int, list[Row]], fps: float | None
+    faces: list[Row], originals: dict[int, list[Row]], fps: float | None
 ) -> list[tuple[Row, Row]]:
     """Return pairs of a fake's crop and its original's of the same person at the same time.
 
     Args:
         faces: rows of the face index of one track of the fake.
-        tracks: those of the original, by track.
-        fps: frames per second of the original; None where it is not known.
+        originals: those of the original, by track.
+        fps: frames per second of the original; None if unknown.
 
     Returns:
-        The pairs with the one track of the original that overlaps best; none where none does.
+        The pairs with the track of the original that overlaps most; empty if none overlaps enough.
     """
-    slack = _SAME_FRAME / (fps or 30.0)
+    tolerance = _SAME_FRAME / (fps or 30.0)
     best: list[tuple[Row, Row]] = []
-    most = _SAME_PERSON_IOU
-    for of_person in tracks.values():
-        pairs = list(_at_equal_times(faces, of_person, slack))
-        overlap = np.mean([_overlap(*pair) for pair in pairs]) if pairs else 0.0
-        if overlap >= most:
-            best, most = pairs, float(overlap)
+    best_overlap = _SAME_PERSON_IOU
+    for others in originals.values():
+        times = np.array([other["time"] for other in others])
+        nearest = [int(np.abs(times - face["time"]).argmin()) for face in faces]
+        pairs = [
+            (face, others[position])
+            for face, position in zip(faces, nearest, strict=True)
+            if abs(times[position] - face["time"]) <= tolerance
+        ]
+        if pairs:
+            squares = [_crop_squares(side) for side in zip(*pairs, strict=True)]
+            overlap = float(np.diagonal(iou(*squares)).mean())
+            if overlap >= best_overlap:
+                best, best_overlap = pairs, overlap
     return best
 
 
-def _at_equal_times(faces: list[Row], others: list[Row], slack: float) -> Iterator[tuple[Row, Row]]:
-    times = np.array([other["time"] for other in others])
-    for face in faces:
-        nearest = int(np.abs(times - face["time"]).argmin())
-        if abs(times[nearest] - face["time"]) <= slack:
-            yield face, others[nearest]
-
-
-def _overlap(a: Row, b: Row) -> float:
-    """Return the IoU of the squares that two crops show."""
-    shared = 1.0
-    area = float(a["crop_side"] ** 2 + b["crop_side"] ** 2)
-    for start in ("crop_x0", "crop_y0"):
-        low = max(a[start], b[start])
-        high = min(a[start] + a["crop_side"], b[start] + b["crop_side"])
-        shared *= max(0.0, float(high - low))
-    return shared / (area - shared)
+def _crop_squares(faces: Sequence[Row]) -> NDArray[np.float32]:
+    """Return the squares that crops show as x0, y0, x1, y1: float32 (n, 4)."""
+    x0, y0, side = (np.array([f[k] for f in faces]) for k in ("crop_x0", "crop_y0", "crop_side"))
+    return np.stack([x0, y0, x0 + side, y0 + side], axis=1).astype(np.float32)
 
 
 def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:
@@ -199,7 +170,7 @@ def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:
 
     Args:
         fake: row of the face index.
-        original: row of its original; its crop may show another square of the frame.
+        original: row of its original, whose crop may show another square of the frame.
         reader: of the shards.
     """
     pictures = aligned_pair(fake, original, reader)
@@ -219,29 +190,20 @@ def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:
     around = mask[~face]
     noise = float(np.quantile(around, _NOISE_QUANTILE)) if len(around) else 0.0
     threshold = min(max(_CHANGED, _NOISE_FACTOR * noise), _MAX_CHANGED)
-    return Difference(
-        changed=float((mask[face] > threshold).mean()),
-        dissimilarity=float(mask[face].mean()),
-        outside=float(around.mean()) if len(around) else float("nan"),
-        mask=mask,
-        threshold=threshold,
-    )
+    return Difference(float((mask[face] > threshold).mean()), mask)
 
 
 def aligned_pair(
     fake: Row, original: Row, reader: ShardReader
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return both crops as RGB uint8 (size, size, 3), the original's moved to the fake's square."""
-    ours, theirs = (
-        decode_jpeg(reader.read(one["shard"], one["offset"], one["size"]), one["key"])
-        for one in (fake, original)
-    )
+    ours, theirs = reader.read_crop(fake), reader.read_crop(original)
     if all(fake[key] == original[key] for key in ("crop_x0", "crop_y0", "crop_side")):
         return ours, theirs
     scale = fake["crop_side"] / original["crop_side"]
     per_pixel = len(theirs) / original["crop_side"]
     shift = [(fake[key] - original[key]) * per_pixel for key in ("crop_x0", "crop_y0")]
-    # Pixel centres lie half a pixel inside.
+    # Pixel centres are half a pixel from the edges.
     half = (scale - 1) / 2
     matrix = np.array([[scale, 0, shift[0] + half], [0, scale, shift[1] + half]])
     moved = cv2.warpAffine(
@@ -255,7 +217,7 @@ def aligned_pair(
 
 
 def _face_pixels(face: Row) -> NDArray[np.bool_]:
-    """Return which pixels of the small crop lie in the face's box."""
+    """Return which pixels of the small crop are in the face's box: bool (64, 64)."""
     scale = _SIZE / face["crop_side"]
     x0, x1 = (round((face[key] - face["crop_x0"]) * scale) for key in ("x0", "x1"))
     y0, y1 = (round((face[key] - face["crop_y0"]) * scale) for key in ("y0", "y1"))
@@ -265,10 +227,10 @@ def _face_pixels(face: Row) -> NDArray[np.bool_]:
 
 
 def with_verdicts(tracks: list[Row]) -> list[Row]:
-    """Return the tracks of one FAKE video, each with the verdict of its figures.
+    """Return the tracks of one FAKE video, each with its `verdict`.
 
     Args:
-        tracks: rows with `frames` compared and the share of `changed` pixels.
+        tracks: rows with the number of compared `frames` and the share of `changed` pixels.
     """
     altered = [bool(row["frames"]) and row["changed"] >= MIN_CHANGED_SHARE for row in tracks]
     rows = []

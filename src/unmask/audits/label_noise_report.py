@@ -1,4 +1,4 @@
-"""What the label audits say: counts, their distribution, and pairs to look at."""
+"""Report of the label audits: counts by verdict, a histogram, and pairs to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from unmask.audits.label_noise import MIN_CHANGED_SHARE, aligned_pair, compare_c
 from unmask.config import Config
 from unmask.faces.shards import ShardReader
 from unmask.files import write_json
-from unmask.report.style import save
+from unmask.report.examples import spread
+from unmask.report.style import COLORS, GRAY, create_axes, create_grid, save
 from unmask.splits.roles import role_of
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
 from unmask.vocabulary import Label, Role, Verdict
@@ -23,13 +24,12 @@ from unmask.vocabulary import Label, Role, Verdict
 logger = logging.getLogger(__name__)
 
 _COLORS = {
-    Verdict.ALTERED: "#D55E00",
-    Verdict.UNSWAPPED: "#0072B2",
+    Verdict.ALTERED: COLORS[Label.FAKE],
+    Verdict.UNSWAPPED: COLORS[Label.REAL],
     Verdict.UNCERTAIN: "#56B4E9",
 }
 _PAIRS = 8
-# 1 - SSIM that is drawn brightest.
-_BRIGHTEST = 0.4
+_BRIGHTEST = 0.4  # the 1 - SSIM that is drawn brightest
 
 
 def report_labels(
@@ -47,7 +47,7 @@ def report_labels(
         indices: face indices of all shards.
         shards: folder of face shards.
         splits: the split table.
-        config: its `audits` and `split`.
+        config: sections `audits` and `split` are used.
         output: the folder.
     """
     tracks = read_tables(noise, NOISE)
@@ -63,13 +63,13 @@ def report_labels(
 def count_verdicts(
     tracks: pd.DataFrame, faces: pd.DataFrame, splits: pd.DataFrame, config: Config
 ) -> dict[str, Any]:
-    """Return tracks, faces and videos per verdict, and what the policy does to training.
+    """Return videos, tracks and faces per verdict, and the training faces that the policy changes.
 
     Args:
         tracks: the label audits.
         faces: columns `part`, `video` and `track` of the face index.
         splits: the split table.
-        config: its `audits` and `split`.
+        config: sections `audits` and `split` are used.
     """
     key = ["part", "video", "track"]
     judged = faces.merge(tracks[[*key, "verdict"]], on=key)
@@ -104,12 +104,13 @@ def count_verdicts(
 
 
 def draw_changes(tracks: pd.DataFrame) -> Figure:
-    """Draw how many tracks have how large a share of changed pixels, by verdict."""
-    figure = Figure(figsize=(6.5, 3.8))
-    axes = figure.subplots()
+    """Draw a histogram of the share of changed pixels of tracks, by verdict."""
+    unknown = int((tracks["verdict"] == Verdict.UNKNOWN).sum())
+    title = f"FAKE tracks compared with their originals; {unknown} not comparable"
+    figure, axes = create_axes(title, "share of changed face pixels", "FAKE tracks", (6.5, 3.8))
     known = tracks[tracks["changed"].notna()]
     groups = [known.loc[known["verdict"] == verdict, "changed"] for verdict in _COLORS]
-    # Sixteen compared frames of some 2,000 pixels cannot show less than this.
+    # From 16 frames of about 2,000 face pixels, smaller shares cannot be measured.
     bins = np.concatenate([[0], np.geomspace(1e-3, 1, 31)])
     axes.hist(
         [group.clip(lower=5e-4) for group in groups],
@@ -118,35 +119,28 @@ def draw_changes(tracks: pd.DataFrame) -> Figure:
         color=list(_COLORS.values()),
         label=[f"{verdict} ({len(group)})" for verdict, group in zip(_COLORS, groups, strict=True)],
     )
-    axes.axvline(MIN_CHANGED_SHARE, color="#666666", linestyle=":", label="altered from here")
+    axes.axvline(MIN_CHANGED_SHARE, color=GRAY, linestyle=":", label="threshold of altered")
     axes.set_xscale("symlog", linthresh=1e-3)
     axes.set_xlim(0, 1)
-    unknown = int((tracks["verdict"] == Verdict.UNKNOWN).sum())
-    axes.set(xlabel="share of the face's pixels that changed", ylabel="FAKE tracks")
-    axes.set_title(f"FAKE faces beside their originals; {unknown} not comparable", loc="left")
     axes.legend()
     return figure
 
 
 def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
-    """Return tracks to show: of each verdict some, each of another original where there are enough.
+    """Return tracks to show: some of each verdict, from different originals if there are enough.
 
     Args:
         tracks: the label audits.
     """
-    # Names are opaque: their order is as good as chance.
     known = tracks[tracks["frames"] > 0].sort_values(["part", "video", "track"])
     quota = _PAIRS // 4
     chosen: list[pd.DataFrame] = []
     for verdict in (Verdict.UNSWAPPED, Verdict.UNCERTAIN, Verdict.ALTERED):
         rows = known[known["verdict"] == verdict]
         room = _PAIRS - sum(map(len, chosen)) if verdict == Verdict.ALTERED else quota
-        order = rows.groupby(["part", "original"]).cumcount()
-        # First one of each family, then the second ones.
-        first = rows.assign(order=order).sort_values(["order", "changed"], kind="stable")
-        pool = first[first["order"] == 0] if (order == 0).sum() >= room else first
-        spread = np.unique(np.linspace(0, len(pool) - 1, min(room, len(pool))).astype(int))
-        chosen.append(pool.iloc[spread].drop(columns="order"))
+        one_each = rows.drop_duplicates(["part", "original"])
+        pool = one_each if len(one_each) >= room else rows
+        chosen.append(spread(pool.sort_values("changed", kind="stable"), room))
     return pd.concat(chosen)
 
 
@@ -159,35 +153,31 @@ def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figur
         shards: folder of face shards.
     """
     sides = (chosen["video"], chosen["original"])
-    shown = pd.concat([pd.DataFrame({"part": chosen["part"], "video": name}) for name in sides])
-    faces = read_tables(indices, FACES, matching=shown)
-    figure = Figure(figsize=(6.3, 2.5 * max(1, len(chosen))))
-    grid = figure.subplots(max(1, len(chosen)), 3, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
+    names = pd.concat([pd.DataFrame({"part": chosen["part"], "video": side}) for side in sides])
+    tracks = read_tables(indices, FACES, matching=names).groupby(["part", "video", "track"])
+    title = "Originals, fakes and their differences"
+    figure, panels = create_grid(title, 3 * len(chosen), across=3, cell=(2.1, 2.5))
     reader = ShardReader(shards)
-    for panels, row in zip(grid, chosen.to_dict("records"), strict=False):
-        of_part = faces[faces["part"] == row["part"]]
-        ours = of_part[(of_part["video"] == row["video"]) & (of_part["track"] == row["track"])]
-        theirs = of_part[
-            (of_part["video"] == row["original"]) & (of_part["track"] == row["original_track"])
-        ]
-        # Closer in time than the audit asks for where the video has fewer than 30 frames a second.
-        tracks = {0: theirs.to_dict("records")}
-        pairs = match_original(ours.to_dict("records"), tracks, fps=None)
+    for number, row in enumerate(chosen.to_dict("records")):
+        part, video, original = row["part"], row["video"], row["original"]
+        faces = tracks.get_group((part, video, row["track"])).to_dict("records")
+        others = tracks.get_group((part, original, row["original_track"])).to_dict("records")
+        # Without the frame rate, times must be closer than the audit requires below 30 per second.
+        pairs = match_original(faces, {0: others}, fps=None)
         if not pairs:
             continue
         fake, real = pairs[len(pairs) // 2]
-        ours_rgb, theirs_rgb = aligned_pair(fake, real, reader)
+        fake_crop, real_crop = aligned_pair(fake, real, reader)
         mask = compare_crops(fake, real, reader).mask
-        panels[0].imshow(theirs_rgb)
-        panels[0].set_title(f"{row['original']}\nREAL", fontsize=9)
-        panels[1].imshow(ours_rgb)
-        panels[1].set_title(f"{row['video']}\nFAKE, {row['verdict']}", fontsize=9)
-        panels[2].imshow(mask, cmap="magma", vmin=0, vmax=_BRIGHTEST)
-        panels[2].set_title(f"1 - SSIM\n{row['changed']:.1%} of the face changed", fontsize=9)
+        first, second, third = panels[3 * number : 3 * number + 3]
+        first.imshow(real_crop)
+        first.set_title(f"{original}\nREAL", fontsize=9)
+        second.imshow(fake_crop)
+        second.set_title(f"{video}\nFAKE, {row['verdict']}", fontsize=9)
+        third.imshow(mask, cmap="magma", vmin=0, vmax=_BRIGHTEST)
+        third.set_title(f"1 - SSIM\n{row['changed']:.1%} of the face changed", fontsize=9)
         scale = len(mask) / fake["crop_side"]
-        corner = [(fake[f"{axis}0"] - fake[f"crop_{axis}0"]) * scale for axis in "xy"]
-        size = [(fake[f"{axis}1"] - fake[f"{axis}0"]) * scale for axis in "xy"]
-        panels[2].add_patch(Rectangle((corner[0], corner[1]), *size, fill=False, ec="w", lw=0.8))
+        x0, x1 = ((fake[key] - fake["crop_x0"]) * scale for key in ("x0", "x1"))
+        y0, y1 = ((fake[key] - fake["crop_y0"]) * scale for key in ("y0", "y1"))
+        third.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="w", lw=0.8))
     return figure
