@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.audits.detectors import Found, compare_detectors, summarise
+from unmask.audits.detectors import DetectorResult, compare_detectors, summarise
 from unmask.config import AuditsConfig, FacesConfig
 from unmask.faces.detectors import Detections
 from unmask.videos.ledger import write_ledger
@@ -76,8 +76,8 @@ def faces(*boxes: tuple[float, float, float, float]) -> Detections:
 def test_rates_and_agreement_are_counted_by_face() -> None:
     a, b, c = (0, 0, 10, 10), (50, 50, 60, 60), (0, 0, 10, 11)
     found = {
-        "yunet": Found([faces(a, b), faces(a), faces()], [0.001, 0.002, 0.009]),
-        "haar": Found([faces(c), faces(), faces()], [0.1, 0.1, 0.1]),
+        "yunet": DetectorResult([faces(a, b), faces(a), faces()], [0.001, 0.002, 0.009]),
+        "haar": DetectorResult([faces(c), faces(), faces()], [0.1, 0.1, 0.1]),
     }
     table = summarise(found, {"yunet": "", "mtcnn": "not compared", "haar": ""})
     rows = table.set_index("detector")

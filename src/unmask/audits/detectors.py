@@ -1,4 +1,4 @@
-"""Detectors compared on the data itself: what each finds, where they agree, and what they cost."""
+"""Detectors compared on frames of the data: hit rates, agreement and CPU time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from unmask.faces.detectors import SAME_FACE_IOU, Detections, Detector, create_d
 from unmask.faces.search import detect_faces
 from unmask.files import atomic_path
 from unmask.progress import track
-from unmask.report.style import save
+from unmask.report.examples import spread
+from unmask.report.style import WIDTH, create_grid, draw_bars, save
 from unmask.tables import VIDEOS, read_table
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
@@ -32,11 +33,11 @@ from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 
-# Frames of one video resemble each other: more videos say more than more frames of each.
+# Frames of one video are similar, so more videos tell more than more frames of each.
 _FRAMES_PER_VIDEO = 4
 _SHOWN = 8
 _SHOWN_WIDTH = 480
-# Okabe & Ito (2008), told apart with any colour vision.
+# From the palette of Okabe & Ito (2008), which is distinct for any colour vision.
 _COLORS = {
     "yunet": "#E69F00",
     "centerface": "#56B4E9",
@@ -47,23 +48,21 @@ _COLORS = {
 
 
 @dataclass
-class Found:
-    """What one detector found.
-
-    Attributes:
-        faces: what it found in each frame.
-        seconds: CPU time of each frame.
-    """
+class DetectorResult:
+    """What one detector found: faces and CPU seconds of each frame."""
 
     faces: list[Detections]
     seconds: list[float]
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Example:
+    """A frame to show, RGB uint8, made smaller by `scale`, and what each detector found in it."""
+
+    title: str
     picture: NDArray[np.uint8]
     scale: float
-    title: str
+    faces: dict[str, Detections]
 
 
 def compare_detectors(
@@ -71,43 +70,45 @@ def compare_detectors(
 ) -> None:
     """Write `comparison.csv`, `comparison.svg` and `boxes.png` into `output`.
 
-    A detector that cannot be had gets a row with a note, not an error.
+    A detector that is not installed gets a row with a note instead of an error.
 
     Args:
         ledger: `results/videos.parquet`.
         parts: folders or archives of the parts that frames are taken from.
         audits: which detectors, on how many frames.
-        faces: sizes and limits of detections, as cropping has them.
+        faces: sizes and limits of detections, as in cropping.
         output: the folder.
     """
     cv2.setNumThreads(1)
     detectors, notes = _create_detectors(audits.detectors, faces)
-    found = {name: Found([], []) for name in detectors}
-    shown: list[_Shown] = []
-    sampled = _sample(read_table(ledger, VIDEOS), parts, audits.detector_frames)
-    every = max(1, audits.detector_frames // _SHOWN)
+    results = {name: DetectorResult([], []) for name in detectors}
+    examples: list[_Example] = []
+    sampled = _sample_frames(read_table(ledger, VIDEOS), parts, audits.detector_frames)
+    step = max(1, audits.detector_frames // _SHOWN)
     for number, (title, frame) in enumerate(track(sampled, "frames", audits.detector_frames)):
         for name, detector in detectors.items():
-            if number == 0:  # the first call also allocates what a network needs
+            if number == 0:  # the first call also allocates memory
                 detect_faces(frame, detector, faces)
             started = time.process_time()
-            found[name].faces.append(detect_faces(frame, detector, faces))
-            found[name].seconds.append(time.process_time() - started)
-        if number % every == 0 and len(shown) < _SHOWN:
-            shown.append(_to_show(frame, title, number))
-    table = summarise(found, notes)
+            results[name].faces.append(detect_faces(frame, detector, faces))
+            results[name].seconds.append(time.process_time() - started)
+        if number % step == 0 and len(examples) < _SHOWN:
+            examples.append(
+                _example(title, frame, {name: one.faces[-1] for name, one in results.items()})
+            )
+    table = summarise(results, notes)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_path(output / "comparison.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4g")
     save(draw_comparison(table), output / "comparison.svg")
-    boxes = {name: one.faces[::every] for name, one in found.items()}
-    save(_draw_boxes(shown, boxes), output / "boxes.png")
+    save(_draw_examples(examples, list(results)), output / "boxes.png")
     logger.info("\n%s", table.to_string(index=False))
 
 
 def _create_detectors(
     names: Sequence[str], faces: FacesConfig
 ) -> tuple[dict[str, Detector], dict[str, str]]:
+    """Return the installed detectors, and a note for each name: why it is left out, or nothing."""
     detectors: dict[str, Detector] = {}
     notes: dict[str, str] = {}
     for name in names:
@@ -122,57 +123,55 @@ def _create_detectors(
     return detectors, notes
 
 
-def _sample(
-    videos: pd.DataFrame, parts: Sequence[Path], frames: int
+def _sample_frames(
+    videos: pd.DataFrame, parts: Sequence[Path], count: int
 ) -> Iterator[tuple[str, Frame]]:
-    """Yield frames of videos spread evenly over the ledger, and what they are called."""
+    """Yield titles and frames of videos spread evenly over the ledger."""
     folders = {part_name(part): part for part in parts}
-    # Videos without a face count most here: another detector might have found one.
-    decoded = videos[
-        videos["status"].isin([Status.OK, Status.NO_FACE]) & videos["part"].isin(list(folders))
-    ]
-    count = min(len(decoded), -(-frames // _FRAMES_PER_VIDEO))
-    chosen = decoded.iloc[np.linspace(0, max(0, len(decoded) - 1), count).astype(int)]
-    per_video = -(-frames // max(1, count))
-    given = 0
+    # Videos without a face matter most: another detector might have found one.
+    decoded = videos["status"].isin([Status.OK, Status.NO_FACE])
+    decodable = videos[decoded & videos["part"].isin(list(folders))]
+    chosen = spread(decodable, -(-count // _FRAMES_PER_VIDEO))
+    per_video = min(1000, -(-count // max(1, len(chosen))))
+    yielded = 0
     for part, video in zip(chosen["part"], chosen["video"], strict=True):
         try:
             with VideoFile(folders[part], video).opened() as source:
-                for frame in sample_frames(source, FramesConfig(per_video=min(1000, per_video))):
-                    if given < frames:
+                for frame in sample_frames(source, FramesConfig(per_video=per_video)):
+                    if yielded < count:
                         yield f"{video} at {frame.time:.1f} s", frame
-                        given += 1
+                        yielded += 1
         except (av.FFmpegError, UnmaskError) as error:
             logger.warning("%s: %s", video, error)
 
 
-def summarise(found: Mapping[str, Found], notes: Mapping[str, str]) -> pd.DataFrame:
+def summarise(results: Mapping[str, DetectorResult], notes: Mapping[str, str]) -> pd.DataFrame:
     """Return one row per detector.
 
     Args:
-        found: what each detector found in the same frames.
-        notes: of every detector, also of those that could not be had.
+        results: of each detector on the same frames.
+        notes: of all detectors, also of those that are not installed.
 
     Returns:
         Columns `detector`, `frames`, `hit_rate` (share of frames with a face), `faces_per_frame`,
         `ms_per_frame` (CPU time, median), `found_by_NAME` (share of this detector's faces that
-        NAME finds at an IoU of 0.4) and `note`.
+        NAME finds with an IoU of at least 0.4) and `note`.
     """
     rows = []
     for name, note in notes.items():
         row: dict[str, object] = {"detector": name}
-        if name in found:
-            one = found[name]
-            counts = np.array([len(faces) for faces in one.faces])
+        if name in results:
+            result = results[name]
+            counts = np.array([len(faces) for faces in result.faces])
             row["frames"] = len(counts)
             row["hit_rate"] = float((counts > 0).mean()) if len(counts) else np.nan
             row["faces_per_frame"] = float(counts.mean()) if len(counts) else np.nan
-            row["ms_per_frame"] = 1000 * float(np.median(one.seconds or [np.nan]))
-            for other, theirs in found.items():
-                row[f"found_by_{other}"] = _share_found(one.faces, theirs.faces)
+            row["ms_per_frame"] = 1000 * float(np.median(result.seconds or [np.nan]))
+            for other, theirs in results.items():
+                row[f"found_by_{other}"] = _share_found(result.faces, theirs.faces)
         rows.append(row | {"note": note})
     columns = ["detector", "frames", "hit_rate", "faces_per_frame", "ms_per_frame"]
-    columns += [*(f"found_by_{name}" for name in found), "note"]
+    columns += [*(f"found_by_{name}" for name in results), "note"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -186,68 +185,59 @@ def _share_found(ours: Sequence[Detections], theirs: Sequence[Detections]) -> fl
 
 
 def draw_comparison(table: pd.DataFrame) -> Figure:
-    """Draw hit rates, times and the agreement matrix of the detectors that could be had."""
-    had = table[table["frames"].notna()]
-    names = had["detector"].to_list()
-    figure = Figure(figsize=(6, 2.9 + 1.2 * len(names)))
+    """Draw hit rates, times and the agreement matrix of the installed detectors."""
+    measured = table[table["frames"].notna()]
+    names = measured["detector"].to_list()
+    figure = Figure(figsize=(WIDTH, 2.9 + 1.2 * len(names)))
     if not names:
         figure.suptitle("No detector of audits.detectors is installed")
         return figure
     panels: Sequence[Axes] = figure.subplots(3, 1)
-    values = [("hit_rate", "share of frames with a face", "%.2f"), ("ms_per_frame", "ms", "%.0f")]
-    for axes, (column, label, shape) in zip(panels, values, strict=False):
-        colors = [_COLORS[name] for name in names]
-        bars = axes.barh(names, had[column], color=colors, edgecolor="#444444", linewidth=0.6)
-        axes.bar_label(bars, fmt=shape, padding=3)
-        axes.set(xlabel=label)
-        axes.margins(x=0.18)
-        axes.invert_yaxis()
-    panels[0].set_title(f"Hits in {int(had['frames'].max())} frames", loc="left")
-    panels[1].set_title("CPU time a frame, median", loc="left")
-    matrix = had[[f"found_by_{name}" for name in names]].to_numpy(float)
+    by_name = measured.set_index("detector")
+    colors = [_COLORS[name] for name in names]
+    hits, times = by_name["hit_rate"], by_name["ms_per_frame"]
+    draw_bars(panels[0], hits, [f"{value:.2f}" for value in hits], colors)
+    title = f"Hit rate in {int(measured['frames'].max())} frames"
+    panels[0].set(title=title, xlabel="share of frames with a face")
+    draw_bars(panels[1], times, [f"{value:.0f}" for value in times], colors)
+    panels[1].set(title="Median CPU time per frame", xlabel="ms")
+    matrix = measured[[f"found_by_{name}" for name in names]].to_numpy(float)
     panels[2].imshow(matrix, cmap="Blues", vmin=0, vmax=1.8, aspect="auto")
     for (row, column_index), share in np.ndenumerate(matrix):
         text = "–" if np.isnan(share) else f"{share:.2f}"
         panels[2].text(column_index, row, text, ha="center", va="center", fontsize=9)
     panels[2].set_xticks(range(len(names)), names, rotation=30, ha="right")
     panels[2].set_yticks(range(len(names)), names)
-    panels[2].set_title("Faces of … found by …", loc="left")
+    panels[2].set_title("Share of the row's faces that the column's detector finds")
     return figure
 
 
-def _to_show(frame: Frame, title: str, number: int) -> _Shown:
+def _example(title: str, frame: Frame, faces: dict[str, Detections]) -> _Example:
     scale = min(1.0, _SHOWN_WIDTH / max(frame.width, frame.height))
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     picture = cv2.cvtColor(picture_bgr(frame, *size), cv2.COLOR_BGR2RGB)
-    return _Shown(np.asarray(picture, np.uint8), scale, title)
+    return _Example(title, np.asarray(picture, np.uint8), scale, faces)
 
 
-def _draw_boxes(shown: Sequence[_Shown], boxes: Mapping[str, Sequence[Detections]]) -> Figure:
-    columns = 2
-    rows = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(3.6 * columns, 2.4 * rows + 0.5))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for position, (axes, one) in enumerate(zip(grid.flat, shown, strict=False)):
-        axes.imshow(one.picture)
-        axes.set_title(one.title, fontsize=8)
-        _draw_faces(
-            axes, {name: faces[position].scaled(one.scale) for name, faces in boxes.items()}
-        )
-    handles = [Rectangle((0, 0), 1, 1, fill=False, ec=_COLORS[name], lw=2) for name in boxes]
-    figure.legend(handles, list(boxes), loc="outside upper center", ncols=max(1, len(boxes)))
+def _draw_examples(examples: Sequence[_Example], names: Sequence[str]) -> Figure:
+    figure, panels = create_grid("Detected faces", len(examples), across=2, cell=(3.6, 2.4))
+    for axes, example in zip(panels, examples, strict=True):
+        axes.imshow(example.picture)
+        axes.set_title(example.title, fontsize=8)
+        _draw_boxes(axes, {n: faces.scaled(example.scale) for n, faces in example.faces.items()})
+    handles = [Rectangle((0, 0), 1, 1, fill=False, ec=_COLORS[name], lw=2) for name in names]
+    figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)))
     return figure
 
 
-def _draw_faces(axes: Axes, found: Mapping[str, Detections]) -> None:
-    """Draw all boxes, and beside those of one face a column with all scores."""
+def _draw_boxes(axes: Axes, found: Mapping[str, Detections]) -> None:
+    """Draw all boxes, and the scores of each face in a column next to its boxes."""
     groups: list[list[tuple[str, NDArray[np.float32], float]]] = []
     for name, faces in found.items():
         for box, score in zip(faces.boxes, faces.scores, strict=True):
             x0, y0, x1, y1 = (float(value) for value in box)
-            color = _COLORS[name]
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.6))
+            rectangle = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=_COLORS[name], lw=1.6)
+            axes.add_patch(rectangle)
             same = (g for g in groups if iou(g[0][1][None], box[None])[0, 0] >= SAME_FACE_IOU)
             group = next(same, None)
             if group is None:
