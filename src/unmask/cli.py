@@ -40,7 +40,7 @@ def _settings(text: str) -> Config:
 def _demo(options: Options) -> None:
     from unmask.demo import build_demo
 
-    print(build_demo(options.folder, options.seed).describe())
+    print(build_demo(options.folder, options.seed))
 
 
 def _check_experiments(options: Options) -> None:

@@ -1,23 +1,22 @@
 """The miniature challenge: a few dozen clips in the layout of the DeepFake Detection Challenge.
 
-DFDC is 470 GB behind a login, so neither the demo nor the tests can start from it. This module
-writes a challenge of a few megabytes that goes the same way through every stage: two parts of H.264
-clips with B-frames and a ``metadata.json``, and a balanced test set of people whom training never
-shows.
+DFDC is 470 GB behind a login, too much for a demo or a test. This module writes a challenge of a
+few megabytes that goes through the same stages: two parts of H.264 clips with B-frames and a
+``metadata.json``, and a balanced test set of people who do not appear in training.
 
-    root/train/dfdc_train_part_{0,1}/   *.mp4, metadata.json
-    root/test/                          test_videos/*.mp4, sample_submission.csv, labels.csv
-    root/demo.json                      the summary
+    folder/train/dfdc_train_part_{0,1}/   *.mp4, metadata.json
+    folder/test/                          test_videos/*.mp4, sample_submission.csv, labels.csv
+    folder/demo.json                      the summary
 
-The people are variants of the one portrait that ships inside scikit-image, so no network is needed:
-a smooth random warp moves the features (and with them the identity that a face recogniser sees);
-skin, hair and clothes are recoloured. A FAKE is its original's take, frame by frame, with the face
-of somebody else put in the way real swaps are: generated at a low resolution, its colours only
-partly corrected, blended through a soft mask, trembling a little against the head. The clips of a
-family share frame rate, length and encoder settings; only the face gives a FAKE away.
+The people are variants of the one portrait that ships with scikit-image, so no network is needed: a
+smooth random warp moves the features, and with them the identity that a face recogniser sees; skin,
+hair and clothes are recoloured. A FAKE is its original's take, frame by frame, with another face
+blended in as real swaps are: generated at a low resolution, partly colour-matched, pasted through a
+soft mask, and jittering slightly against the head. The clips of a family share frame rate, length
+and encoder settings, so only the face distinguishes a FAKE.
 
-Real data is never clean, and a workflow is judged by what it does then: seven entries are odd on
-purpose (`Oddity`), among them a truncated file, an absent one and a clip stored rotated.
+Real data has defects, so seven entries are odd on purpose (`Oddity`), among them a truncated file,
+a missing one and a clip stored rotated.
 """
 
 import json
@@ -33,26 +32,26 @@ from typing import Any, Literal
 import av
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from skimage import data
 
 from unmask.errors import UnmaskError
 from unmask.vocabulary import Label
 
-Image = NDArray[Any]
-"""A picture or a mask; OpenCV's stubs promise no dtype, the docstrings do."""
+Image = NDArray[Any]  # a picture or a mask; docstrings give the dtype, which OpenCV's stubs do not
 
 VERSION = 1
-"""Version of the generator: raise it whenever the bytes it writes change."""
+"""Version of the generator: increment it whenever the bytes it writes change."""
 
 Oddity = Literal[
     "audio_track",  # a REAL clip with sound; the others have none
-    "rotated",  # stored lying on its side, upright when shown (display matrix)
+    "rotated",  # stored on its side, with a display matrix that turns it upright
     "truncated",  # a REAL clip without its end, where mp4 keeps the index; its FAKE is intact
     "no_face",  # a REAL clip of a background
-    "missing",  # in metadata.json, but no such file
+    "missing",  # in metadata.json, but without a file
     "empty_file",  # a FAKE of zero bytes
-    "original_missing",  # an intact FAKE whose original is named nowhere else
+    "original_missing",  # an intact FAKE whose original is not in metadata.json
 ]
 
 _PEOPLE_PER_PART = 5
@@ -61,13 +60,7 @@ _FAKES_PER_ORIGINAL = (1, 2, 3)
 _FRAME_SIZES = ((320, 240), (400, 300), (480, 360))  # width, height
 _FRAME_RATES = (Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30))
 _PORTRAIT: Callable[[], Image] = data.astronaut
-_BACKGROUNDS: tuple[Callable[[], Image], ...] = (
-    data.brick,
-    data.grass,
-    data.gravel,
-    data.coffee,
-    data.rocket,
-)
+_BACKGROUNDS = ("brick", "grass", "gravel", "coffee", "rocket")  # functions of skimage.data
 
 # Outlines on `data.astronaut()`, in pixels (x, y), traced by hand.
 _PORTRAIT_SIZE = 400  # the top left square: head and shoulders, without the helmet in her arm
@@ -95,108 +88,76 @@ _FACE = (
 )
 _FEATURES = ((200, 102), (247, 102), (220, 143))  # eyes, mouth
 
-# How far the people differ: shifts of a point, in pixels. Beyond 8 the faces look like masks, below
-# 6 SFace takes nearly all of them for one person.
+# Standard deviation of the shifts that make people differ, in pixels. Beyond 8, faces look like
+# masks; below 6, SFace takes nearly all of them for one person.
 _WARP_STD = 7
 
-# How good the swaps are. Each FAKE draws its own strengths, uniformly.
+# Quality of the swaps. Each FAKE draws its own values from these ranges, uniformly.
 _SWAP_HEIGHT = (36, 50)  # pixels from chin to brow at which the face was generated
-_COLOUR_RESIDUE = (0.25, 0.65)  # share of the colour difference left uncorrected
+_COLOUR_RESIDUE = (0.25, 0.65)  # share of the colour difference that remains
 _FEATHER = (2, 5)  # blur of the blending mask's edge, pixels of the portrait
-_JITTER = (0.3, 1.2)  # standard deviation of the trembling, pixels of the frame
+_JITTER = (0.3, 1.2)  # standard deviation of the face's position, pixels of the frame
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What `build_demo` wrote.
-
-    Attributes:
-        root: Folder of the challenge.
-        seed: Seed that it was built from.
-        version: Version of the generator that built it.
-        parts: Names of the training parts, folders below ``root/train``.
-        videos: Number of training entries, i.e. in both ``metadata.json``, odd ones included.
-        real: How many of them are REAL.
-        fake: How many of them are FAKE.
-        test_videos: Number of unlabelled test clips.
-        odd: File name of each odd training entry to what is odd about it.
-        people: File name of each clip to the people in it: whoever was filmed and, in a FAKE,
-            whose face was put in. DFDC does not tell; here it can check an audit.
-    """
+    """What `build_demo` wrote."""
 
     root: Path
     seed: int
-    version: int
-    parts: list[str]
-    videos: int
+    version: int  # of the generator
+    parts: list[str]  # names of the training parts, folders below root/train
+    videos: int  # training entries in both metadata.json, odd ones included
     real: int
     fake: int
     test_videos: int
-    odd: dict[str, Oddity]
-    people: dict[str, list[str]]
+    odd: dict[str, Oddity]  # file name of each odd training entry to what is odd about it
+    people: dict[str, list[str]]  # file name to the person filmed and, in a FAKE, the donor
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """Return the summary in two lines for a terminal."""
         odd = ", ".join(f"{name} ({oddity})" for name, oddity in self.odd.items())
-        return (
-            f"{self.root}: {self.videos} training videos ({self.real} REAL, {self.fake} FAKE) in "
-            f"{len(self.parts)} parts, {self.test_videos} test videos\n"
-            f"odd on purpose: {odd}"
-        )
+        labels = f"{self.real} REAL, {self.fake} FAKE"
+        parts = f"{self.videos} training videos ({labels}) in {len(self.parts)} parts"
+        return f"{self.root}: {parts}, {self.test_videos} test videos\nodd on purpose: {odd}"
 
 
 @dataclass(frozen=True)
-class Person:
-    """A portrait to animate.
-
-    Attributes:
-        name: Who it is.
-        portrait: (400, 400, 3) uint8, RGB.
-        alpha: (400, 400) float32, 1 on head and shoulders, 0 beside them.
-        face: (13, 2) float32, outline of the face in the portrait, in pixels (x, y).
-        features: (3, 2) float32, eyes and mouth, likewise.
-    """
+class _Person:
+    """A portrait to animate; points are in pixels (x, y)."""
 
     name: str
-    portrait: Image
-    alpha: Image
-    face: NDArray[np.float32]
-    features: NDArray[np.float32]
+    portrait: Image  # (400, 400, 3) uint8, RGB
+    alpha: Image  # (400, 400) float32, 1 on head and shoulders, 0 around them
+    face: NDArray[np.float32]  # (13, 2), outline of the face
+    features: NDArray[np.float32]  # (3, 2), eyes and mouth
 
 
 @dataclass(frozen=True)
-class Take:
-    """One recording: all that a REAL clip and its FAKEs have in common.
+class _Take:
+    """One recording: what a REAL clip and its FAKEs have in common."""
 
-    Attributes:
-        frames: (frames, height, width, 3) uint8, RGB, as the camera saw them.
-        portrait_to_frame: (frames, 2, 3) float64, affine matrices: the head's motion.
-        exposure: (frames,) float64, gain of each frame.
-        fps: Frames per second.
-        crf: x264's constant rate factor.
-    """
-
-    frames: Image
-    portrait_to_frame: NDArray[np.float64]
-    exposure: NDArray[np.float64]
+    frames: Image  # (frames, height, width, 3) uint8, RGB
+    portrait_to_frame: NDArray[np.float64]  # (frames, 2, 3), affine matrices of the head's motion
+    exposure: NDArray[np.float64]  # (frames,), gain of each frame
     fps: Fraction
-    crf: int
+    crf: int  # x264's constant rate factor
 
 
 @dataclass
 class _Clips:
-    """The entries of one folder of clips, collected while they are written."""
+    """A folder of clips, and the entries of those written so far."""
 
     folder: Path
-    rng: np.random.Generator
+    rng: Generator
     metadata: dict[str, dict[str, str | None]] = field(default_factory=dict)
     people: dict[str, list[str]] = field(default_factory=dict)
     odd: dict[str, Oddity] = field(default_factory=dict)
 
     def register(
-        self, people: list[Person], original: str | None = None, odd: Oddity | None = None
+        self, people: list[_Person], original: str | None = None, odd: Oddity | None = None
     ) -> Path:
-        """Notes an entry, a FAKE if it has an original, and returns the path to write it to."""
+        """Add an entry, a FAKE if it has an original, and return the path to write it to."""
         name = _draw_name(self.rng)
         label = Label.REAL if original is None else Label.FAKE
         self.metadata[name] = {"label": label, "split": "train", "original": original}
@@ -205,46 +166,56 @@ class _Clips:
             self.odd[name] = odd
         return self.folder / name
 
+    def write(
+        self,
+        take: _Take,
+        people: list[_Person],
+        original: str | None = None,
+        odd: Oddity | None = None,
+        **encoding: Any,
+    ) -> Path:
+        """Write a take of a person as a REAL clip, or of a person and a donor as a FAKE."""
+        path = self.register(people, original, odd)
+        frames = (
+            take.frames if original is None else _swap_face(take, people[0], people[1], self.rng)
+        )
+        _write_video(path, frames, take, **encoding)
+        return path
 
-def build_demo(root: Path, seed: int = 0) -> DemoSummary:
-    """Writes the miniature challenge, unless it is already there.
 
-    The same seed gives the same bytes. The challenge appears under its name only when it is
-    complete.
+def build_demo(folder: Path, seed: int = 0) -> DemoSummary:
+    """Write the miniature challenge, unless the folder already holds it.
+
+    The same seed gives the same bytes. The folder appears only when the challenge is complete.
 
     Args:
-        root: Folder to create. It may exist if it is empty or holds the same build.
-        seed: Seed of everything that is random.
-
-    Returns:
-        What the folder holds.
+        folder: where to write; it may exist if it is empty or holds a challenge of the same seed.
+        seed: of everything that is random.
 
     Raises:
-        UnmaskError: If `root` holds anything else, which is left as it is.
+        UnmaskError: the folder holds anything else, which is left unchanged.
     """
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        return _read_summary(root, seed)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        challenge = Path(scratch, root.name)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        return _read_summary(folder, seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        challenge = Path(scratch, folder.name)
         summary = _write_challenge(challenge, seed)
         contents = {key: value for key, value in asdict(summary).items() if key != "root"}
         (challenge / "demo.json").write_text(json.dumps(contents, indent=2) + "\n")
-        challenge.rename(root)
-    return replace(summary, root=root)
+        challenge.rename(folder)
+    return replace(summary, root=folder)
 
 
 def _read_summary(root: Path, seed: int) -> DemoSummary:
     try:
         summary = DemoSummary(root, **json.loads((root / "demo.json").read_text()))
     except (OSError, ValueError, TypeError):
+        summary = None
+    if summary is None or (summary.seed, summary.version) != (seed, VERSION):
         raise UnmaskError(
-            f"{root}: exists and is not a miniature challenge; choose another folder"
-        ) from None
-    if (summary.seed, summary.version) != (seed, VERSION):
-        raise UnmaskError(
-            f"{root}: holds the miniature challenge of seed {summary.seed}, version "
-            f"{summary.version}, not seed {seed}, version {VERSION}; remove it or choose another"
+            f"{root}: exists and is not the miniature challenge of seed {seed}, version {VERSION}; "
+            "remove it or choose another folder"
         )
     return summary
 
@@ -278,65 +249,49 @@ def _write_challenge(root: Path, seed: int) -> DemoSummary:
     )
 
 
-def _write_families(part: _Clips, cast: list[Person]) -> None:
-    """Writes one or two takes of each person, and of each take the REAL clip and its FAKEs."""
+def _write_families(part: _Clips, cast: list[_Person]) -> None:
+    """Write one or two takes of each person, each as a REAL clip and its FAKEs."""
     fakes_per_original = cycle(_FAKES_PER_ORIGINAL)
     for index, person in enumerate(cast):
         for _ in range(1 + index % 2):
             take = _film(person, part.rng)
-            original = part.register([person])
-            _write_video(original, take.frames, take)
+            original = part.write(take, [person])
             for donor in _draw_donors(person, cast, next(fakes_per_original), part.rng):
-                fake = part.register([person, donor], original.name)
-                _write_video(fake, _swap_face(take, person, donor, part.rng), take)
+                part.write(take, [person, donor], original.name)
 
 
-def _write_odd_clips(part: _Clips, cast: list[Person]) -> None:
-    """Writes the odd clips of the first part: three REAL ones, and a FAKE of the broken one."""
+def _write_odd_clips(part: _Clips, cast: list[_Person]) -> None:
+    """Write the odd clips of the first part: three REAL ones, and a FAKE of the truncated one."""
     with_audio, rotated, truncated, donor = cast[:4]
-
-    take = _film(with_audio, part.rng)
-    _write_video(part.register([with_audio], odd="audio_track"), take.frames, take, part.rng)
-
-    take = _film(rotated, part.rng, (240, 320))
-    _write_video(part.register([rotated], odd="rotated"), take.frames, take, rotation=-90)
-
+    part.write(_film(with_audio, part.rng), [with_audio], odd="audio_track", sound=part.rng)
+    part.write(_film(rotated, part.rng, (240, 320)), [rotated], odd="rotated", rotation=-90)
     take = _film(truncated, part.rng)
-    original = part.register([truncated], odd="truncated")
-    _write_video(original, take.frames, take)
+    original = part.write(take, [truncated], odd="truncated")
     original.write_bytes(original.read_bytes()[: original.stat().st_size // 2])
-    fake = part.register([truncated, donor], original.name)
-    _write_video(fake, _swap_face(take, truncated, donor, part.rng), take)
+    part.write(take, [truncated, donor], original.name)
 
 
-def _write_broken_clips(part: _Clips, cast: list[Person]) -> None:
-    """Writes the odd clips of the second part: a REAL one and three FAKEs, two without a file."""
+def _write_broken_clips(part: _Clips, cast: list[_Person]) -> None:
+    """Write the odd clips of the second part: a REAL one and three FAKEs, one without a file."""
     person, donor = cast[:2]
     intact = next(name for name, people in part.people.items() if people == [person.name])
-
-    take = _film(None, part.rng)
-    _write_video(part.register([], odd="no_face"), take.frames, take)
-
-    part.register([person, donor], intact, odd="missing")
-    part.register([person, donor], intact, odd="empty_file").touch()
-
+    part.write(_film(None, part.rng), [], odd="no_face")
+    part.register([person, donor], intact, "missing")
+    part.register([person, donor], intact, "empty_file").touch()
     take = _film(person, part.rng)
-    fake = part.register([person, donor], _draw_name(part.rng), odd="original_missing")
-    _write_video(fake, _swap_face(take, person, donor, part.rng), take)
+    part.write(take, [person, donor], _draw_name(part.rng), "original_missing")
 
 
-def _write_test_set(folder: Path, rng: np.random.Generator) -> _Clips:
-    """Writes a REAL clip of each test person and, of another take, a FAKE."""
+def _write_test_set(folder: Path, rng: Generator) -> _Clips:
+    """Write a REAL clip of each test person and, from another take, a FAKE."""
     test = _Clips(folder / "test_videos", rng)
     test.folder.mkdir(parents=True)
     cast = [_create_person(f"test_{i}", rng) for i in range(_TEST_PEOPLE)]
     for person in cast:
-        take = _film(person, rng)
-        _write_video(test.register([person]), take.frames, take)
+        test.write(_film(person, rng), [person])
         take = _film(person, rng)
         (donor,) = _draw_donors(person, cast, 1, rng)
-        fake = test.register([person, donor], _draw_name(rng))
-        _write_video(fake, _swap_face(take, person, donor, rng), take)
+        test.write(take, [person, donor], _draw_name(rng))
 
     names = sorted(test.metadata)
     submission = [f"{name},0.5" for name in names]
@@ -346,19 +301,17 @@ def _write_test_set(folder: Path, rng: np.random.Generator) -> _Clips:
     return test
 
 
-def _draw_name(rng: np.random.Generator) -> str:
+def _draw_name(rng: Generator) -> str:
     return "".join(rng.choice(list(string.ascii_lowercase), 10)) + ".mp4"
 
 
-def _draw_donors(
-    person: Person, cast: list[Person], count: int, rng: np.random.Generator
-) -> list[Person]:
+def _draw_donors(person: _Person, cast: list[_Person], count: int, rng: Generator) -> list[_Person]:
     others = [other for other in cast if other is not person]
     return [others[i] for i in rng.permutation(len(others))[:count]]
 
 
-def _create_person(name: str, rng: np.random.Generator) -> Person:
-    """Makes another person of the portrait: recoloured, lit from a side, warped, maybe mirrored."""
+def _create_person(name: str, rng: Generator) -> _Person:
+    """Vary the portrait: recolour it, light it from one side, warp it, perhaps mirror it."""
     size = _PORTRAIT_SIZE
     image = _PORTRAIT()[:size, :size].astype(np.float32) / 255
 
@@ -374,7 +327,7 @@ def _create_person(name: str, rng: np.random.Generator) -> Person:
     light = 1 + rng.uniform(-0.35, 0.35) * np.linspace(-1, 1, size)[None, :, None]
 
     portrait = (np.clip(image * light, 0, 1) * 255).astype(np.uint8)
-    alpha = np.clip(2 * _fill(_BUST, 2) - 1, 0, 1)  # feathered inwards only
+    alpha = np.clip(2 * _fill(_BUST, 2) - 1, 0, 1)  # the edge is soft inwards only
 
     # A grid of random shifts, interpolated to pixels: out(x) = portrait(x + shift(x)).
     shifts = np.clip(rng.normal(0, _WARP_STD, (8, 8, 2)), -1.6 * _WARP_STD, 1.6 * _WARP_STD)
@@ -385,7 +338,7 @@ def _create_person(name: str, rng: np.random.Generator) -> Person:
         source[..., 0] = size - 1 - source[..., 0]
         features = (_FEATURES[1], _FEATURES[0], _FEATURES[2])  # the eyes change sides
     map_x, map_y = cv2.split(source.astype(np.float32))
-    return Person(
+    return _Person(
         name=name,
         portrait=cv2.remap(portrait, map_x, map_y, cv2.INTER_LINEAR),
         alpha=cv2.remap(alpha, map_x, map_y, cv2.INTER_LINEAR),
@@ -395,29 +348,21 @@ def _create_person(name: str, rng: np.random.Generator) -> Person:
 
 
 def _fill(outline: ArrayLike, feather: float) -> Image:
-    """Draws a polygon on the portrait's canvas, 1 inside, its edge blurred by `feather` pixels."""
+    """Return a mask on the portrait: 1 inside a polygon, its edge blurred by `feather` pixels."""
     mask = np.zeros((_PORTRAIT_SIZE, _PORTRAIT_SIZE), np.float32)
     cv2.fillPoly(mask, [np.asarray(outline).round().astype(np.int32)], 1)
     return cv2.GaussianBlur(mask, (0, 0), feather)
 
 
 def _locate(points: tuple[tuple[int, int], ...], source: Image) -> NDArray[np.float32]:
-    """Finds where the warp that reads pixel `source[y, x]` takes points of the portrait."""
+    """Return where the warp that reads pixel `source[y, x]` moves points of the portrait."""
     distances = [np.linalg.norm(source - point, axis=2) for point in points]
     y, x = np.unravel_index([distance.argmin() for distance in distances], source.shape[:2])
     return np.stack([x, y], 1).astype(np.float32)
 
 
-def _film(
-    person: Person | None, rng: np.random.Generator, size: tuple[int, int] | None = None
-) -> Take:
-    """Records a person, or nobody, in front of a background.
-
-    Args:
-        person: Who moves before the camera.
-        rng: Source of the motion, the light, the noise and the settings of the camera.
-        size: Width and height in pixels; drawn from the usual ones if None.
-    """
+def _film(person: _Person | None, rng: Generator, size: tuple[int, int] | None = None) -> _Take:
+    """Record a person, or only a background, at a size (width, height) that is drawn if None."""
     width, height = size or _FRAME_SIZES[rng.integers(len(_FRAME_SIZES))]
     fps = _FRAME_RATES[rng.integers(len(_FRAME_RATES))]
     seconds = np.arange(round(rng.uniform(2.0, 2.4) * fps)) / float(fps)
@@ -432,9 +377,9 @@ def _film(
     exposure = 1 + _drift(seconds, 0.04, rng)
 
     background = _draw_background(width, height, rng)
-    if person is not None:  # a lens slightly out of focus: not all that is soft is FAKE
+    if person is not None:  # slightly out of focus, so that softness alone does not tell a FAKE
         portrait = cv2.GaussianBlur(person.portrait, (0, 0), rng.uniform(0.3, 0.7))
-    # Sensor noise, fresh in each frame: a window somewhere on one large field is as good as new.
+    # Sensor noise: each frame takes a random window of one large field.
     noise: Image = rng.normal(0, rng.uniform(2, 5), (height + 64, width + 64))
     noise = cv2.merge([cv2.GaussianBlur(noise, (0, 0), 0.6)] * 3)
     frames = np.empty((len(seconds), height, width, 3), np.uint8)
@@ -445,37 +390,27 @@ def _film(
         top, left = rng.integers(64, size=2)
         grain = noise[top : top + height, left : left + width]
         cv2.addWeighted(scene, gain, grain, 1, 0, dst=frame, dtype=cv2.CV_8U)
-    return Take(frames, motion, exposure, fps, crf=int(rng.integers(20, 29)))
+    return _Take(frames, motion, exposure, fps, crf=int(rng.integers(20, 29)))
 
 
-def _drift(
-    seconds: NDArray[np.float64], amplitude: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draws a slow random motion within about plus or minus `amplitude`."""
-    frequency, phase = (
-        rng.uniform(((0.1,), (0.4,)), ((0.4,), (0.7,))),
-        rng.uniform(0, 2 * np.pi, (2, 1)),
-    )
+def _drift(seconds: NDArray[np.float64], amplitude: float, rng: Generator) -> NDArray[np.float64]:
+    """Return a slow random motion within about plus or minus `amplitude`."""
+    frequency = rng.uniform(((0.1,), (0.4,)), ((0.4,), (0.7,)))
+    phase = rng.uniform(0, 2 * np.pi, (2, 1))
     waves: NDArray[np.float64] = np.sin(2 * np.pi * frequency * seconds + phase)
-    drift: NDArray[np.float64] = amplitude * waves.mean(axis=0)
-    return drift
+    return np.asarray(amplitude * waves.mean(axis=0))
 
 
-def _paste(
-    scene: Image,
-    picture: Image,
-    alpha: Image,
-    matrix: NDArray[np.float64],
-) -> Image:
-    """Puts a transparent picture, moved by an affine matrix, over a scene."""
+def _paste(scene: Image, picture: Image, alpha: Image, matrix: NDArray[np.float64]) -> Image:
+    """Return a scene with a transparent picture, moved by an affine matrix, on top."""
     size = scene.shape[1::-1]
     moved, opacity = cv2.warpAffine(picture, matrix, size), cv2.warpAffine(alpha, matrix, size)
     return cv2.blendLinear(scene, moved, 1 - opacity, opacity)
 
 
-def _draw_background(width: int, height: int, rng: np.random.Generator) -> Image:
-    """Cuts a piece from a photograph, tints it and puts it out of focus."""
-    photograph = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))]()
+def _draw_background(width: int, height: int, rng: Generator) -> Image:
+    """Return a random piece of a photograph, tinted and out of focus."""
+    photograph: Image = getattr(data, _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))])()
     if photograph.ndim == 2:
         photograph = cv2.cvtColor(photograph, cv2.COLOR_GRAY2RGB)
     top, left = rng.integers(np.array(photograph.shape[:2]) // 3)
@@ -488,11 +423,11 @@ def _draw_background(width: int, height: int, rng: np.random.Generator) -> Image
     return piece.astype(np.uint8)
 
 
-def _swap_face(take: Take, person: Person, donor: Person, rng: np.random.Generator) -> Image:
-    """Puts the donor's face into a take of a person, as a face-swapping network would.
+def _swap_face(take: _Take, person: _Person, donor: _Person, rng: Generator) -> Image:
+    """Return the frames of a take with the donor's face, as a face-swapping network would.
 
     Returns:
-        (frames, height, width, 3) uint8, RGB; outside the face the frames of `take`.
+        (frames, height, width, 3) uint8, RGB; unchanged outside the face.
     """
     size = (_PORTRAIT_SIZE, _PORTRAIT_SIZE)
     fit = cv2.getAffineTransform(donor.features, person.features)
@@ -500,12 +435,12 @@ def _swap_face(take: Take, person: Person, donor: Person, rng: np.random.Generat
     feather = rng.uniform(*_FEATHER)
     mask = _fill(person.face, feather) * _fill(cv2.transform(donor.face[None], fit)[0], feather)
 
-    # Networks of the time generated faces 64 to 256 pixels wide, whatever the size of the video.
+    # Networks of DFDC's time generated faces of 64 to 256 pixels, whatever the size of the video.
     shrink = rng.uniform(*_SWAP_HEIGHT) / _FACE_HEIGHT
     face = cv2.resize(face, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     face = cv2.resize(face, size, interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
-    # Colour transfer after Reinhard et al. 2001 (here in RGB), a part of which is left undone.
+    # Partial colour transfer after Reinhard et al. 2001, here in RGB.
     inside = mask > 0.5
     old, new = person.portrait[inside], face[inside]
     matched = (face - new.mean(0)) * (old.std(0) / new.std(0)) + old.mean(0)
@@ -516,37 +451,27 @@ def _swap_face(take: Take, person: Person, donor: Person, rng: np.random.Generat
     fake = np.empty_like(take.frames)
     for index, (matrix, gain) in enumerate(zip(take.portrait_to_frame, take.exposure, strict=True)):
         exposed = cv2.convertScaleAbs(face, alpha=gain)
-        trembling = np.column_stack([matrix[:, :2], matrix[:, 2] + jitter[index]])
-        fake[index] = _paste(take.frames[index], exposed, mask, trembling)
+        jittered = np.column_stack([matrix[:, :2], matrix[:, 2] + jitter[index]])
+        fake[index] = _paste(take.frames[index], exposed, mask, jittered)
     return fake
 
 
 def _write_video(
-    path: Path,
-    frames: Image,
-    take: Take,
-    sound: np.random.Generator | None = None,
-    rotation: int = 0,
+    path: Path, frames: Image, take: _Take, sound: Generator | None = None, rotation: int = 0
 ) -> None:
-    """Encodes a clip with the settings of its take.
+    """Encode RGB frames (frames, height, width, 3) as an mp4 with the settings of their take.
 
-    Args:
-        path: File to write, an mp4.
-        frames: (frames, height, width, 3) uint8, RGB, upright.
-        take: Where the frame rate and the quality come from.
-        sound: If given, the clip gets a sound track, drawn from it.
-        rotation: Degrees that a player is to turn the stored picture counter-clockwise to show it
-            upright, a multiple of 90.
+    With `sound`, the clip gets a sound track drawn from it. `rotation` is how many degrees players
+    must turn the stored picture counter-clockwise to show it upright, a multiple of 90.
     """
     stored = np.rot90(frames, -rotation // 90, axes=(1, 2))
-    # x264's assembly gives other bytes from run to run, unless told to be independent of the CPU.
-    # `bitexact` keeps date and version out of the container.
+    # Without cpu-independent, x264's bytes differ between runs; bitexact keeps date and version out
+    # of the container.
     with av.open(path, "w", options={"fflags": "+bitexact"}) as container:
         options = {"crf": str(take.crf), "preset": "veryfast", "threads": "1"}
         options["x264-params"] = "cpu-independent=1"
         video = container.add_stream("libx264", rate=take.fps, options=options)
-        video.height, video.width = stored.shape[1:3]
-        video.pix_fmt = "yuv420p"
+        (video.height, video.width), video.pix_fmt = stored.shape[1:3], "yuv420p"
         if rotation:
             video.set_display_rotation(rotation)
         audio = container.add_stream("aac", rate=44100, layout="mono") if sound else None
@@ -554,14 +479,14 @@ def _write_video(
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             container.mux(video.encode(frame))
         container.mux(video.encode())
-        if audio is not None and sound is not None:
+        if audio and sound:
             for block in _babble(len(frames) / float(take.fps), sound):
                 container.mux(audio.encode(block))
             container.mux(audio.encode())
 
 
-def _babble(seconds: float, rng: np.random.Generator) -> Iterator[av.AudioFrame]:
-    """Yields mono sound at 44.1 kHz: noise that swells four times a second, like syllables."""
+def _babble(seconds: float, rng: Generator) -> Iterator[av.AudioFrame]:
+    """Yield mono sound at 44.1 kHz: noise that swells four times a second, like syllables."""
     time = np.arange(int(seconds * 44100)) / 44100
     samples = 0.1 * rng.normal(size=len(time)) * np.sin(4 * np.pi * time) ** 2
     for start in range(0, len(samples), 1024):
