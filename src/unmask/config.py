@@ -594,6 +594,40 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
     return config
 
 
+# Holds config/config.yaml and config/recipes, next to the package's sources.
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def read_config(paths: Sequence[Path]) -> Config:
+    """Return the configuration that the workflow has with these files as `--configfile`.
+
+    Args:
+        paths: YAML files; the repository's config/config.yaml is read first, and later files win,
+            key by key.
+
+    Raises:
+        UnmaskError: a file cannot be read, or the configuration is not valid.
+    """
+    from snakemake.common.configfile import load_configfile
+    from snakemake.exceptions import WorkflowError
+    from snakemake.utils import update_config
+
+    manual = REPOSITORY / "config" / "config.yaml"
+    values: dict[str, Any] = {}
+    for path in [*filter(Path.is_file, [manual]), *paths]:
+        try:
+            update_config(values, load_configfile(str(path)))
+        except (WorkflowError, OSError) as error:
+            raise UnmaskError(f"{path}: no readable YAML ({error})") from None
+    return load_config(json.loads(json.dumps(values)), REPOSITORY)
+
+
+def locate(path: str, repository: Path = REPOSITORY) -> Path:
+    """Return a path of the configuration: from the working directory, else from the repository."""
+    here = Path(path).expanduser()
+    return here if here.exists() or not (repository / here).exists() else repository / here
+
+
 def _with_recipes(
     config: Config, values: Mapping[str, Any], folders: Sequence[Path]
 ) -> dict[str, Any]:
@@ -776,6 +810,19 @@ def with_config_table(text: str) -> str:
     begin, end = "<!-- config:begin -->", "<!-- config:end -->"
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{config_table()}\n{end}{rest.partition(end)[2]}"
+
+
+def describe_keys(table: bool = False, readme: Path | None = None) -> str | None:
+    """Return the configuration's JSON schema.
+
+    Args:
+        table: return the Markdown table of keys instead.
+        readme: replace the table between this file's markers instead.
+    """
+    if readme is not None:
+        readme.write_text(with_config_table(readme.read_text()))
+        return None
+    return config_table() if table else json.dumps(config_schema(), indent=2)
 
 
 def _type_name(properties: Mapping[str, Any]) -> str:

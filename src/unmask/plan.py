@@ -7,7 +7,6 @@ because size is what cost varies with most.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -27,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.config import Config, FacesConfig
+from unmask.config import Config, FacesConfig, locate
 from unmask.errors import UnmaskError
 from unmask.faces.crops import crop_faces
 from unmask.faces.detectors import Detector, create_detector
@@ -37,9 +36,6 @@ from unmask.videos.frames import Frame, sample_frames
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata, shards_of
 from unmask.vocabulary import Label, Status
-
-# Where configuration and recipes lie beside the package's sources.
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Writing planes into a pipe and reading them, which the sample does not: measured once.
 _STREAM = 1.05
@@ -81,7 +77,7 @@ class Plan:
     peak_gb: float
     advice: str = ""
 
-    def describe(self) -> str:
+    def __str__(self) -> str:
         """Return the prediction in a few lines."""
         lines = [
             f"{self.videos:,} videos, {self.sampled} of them measured",
@@ -113,19 +109,23 @@ def _hours(hours: float) -> str:
     return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.0f} s"
 
 
-def plan_faces(config: Config, cores: int, samples: int) -> Plan:
+def plan_faces(
+    config: Config, cores: int = os.cpu_count() or 1, samples: int = 24, data_root: str = ""
+) -> Plan:
     """Predict what the stages from videos to faces will cost.
 
     Args:
         config: the whole configuration.
-        cores: that Snakemake will be given.
+        cores: CPU cores that Snakemake will be given.
         samples: videos to measure at most; more make the prediction better and slower.
+        data_root: folder of parts to measure instead of the configuration's.
 
     Raises:
         UnmaskError: there is no part, or no video that can be read.
     """
     cv2.setNumThreads(1)
-    parts = find_parts(Path(config.data_root).expanduser())
+    root = data_root or config.data_root
+    parts = find_parts(locate(root))
     candidates = _candidates(list(parts.values()))
     names = {(one.part, one.entry.name): one for one in candidates}
     own: list[_Candidate] = []
@@ -135,7 +135,7 @@ def plan_faces(config: Config, cores: int, samples: int) -> Plan:
         is_fake = one.entry.label == Label.FAKE and original is not None
         (reusing if is_fake else own).append(one)
     if not candidates:
-        raise UnmaskError(f"data_root: no video file in the parts of {config.data_root}")
+        raise UnmaskError(f"data_root: no video file in the parts of {root}")
     share = len(reusing) / len(candidates)
     measured_own = _spread(own, max(1, round(samples * (1 - share))))
     families: dict[_Candidate, list[_Candidate]] = {one: [] for one in measured_own}
@@ -291,22 +291,3 @@ def _start_seconds() -> float:
 
 def _own_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-
-
-def load_yaml(paths: Sequence[Path]) -> dict[str, object]:
-    """Read configuration files as `snakemake --configfile` does: later ones win, key by key.
-
-    Raises:
-        UnmaskError: one cannot be read, or is no YAML.
-    """
-    from snakemake.common.configfile import load_configfile
-    from snakemake.exceptions import WorkflowError
-    from snakemake.utils import update_config
-
-    merged: dict[str, object] = {}
-    for path in paths:
-        try:
-            update_config(merged, load_configfile(str(path)))
-        except (WorkflowError, OSError) as error:
-            raise UnmaskError(f"{path}: no readable YAML ({error})") from None
-    return json.loads(json.dumps(merged))  # type: ignore[no-any-return]

@@ -47,7 +47,7 @@ def main() -> None:
         command += ["--splits", str(folder / "splits.parquet")]
         command += ["--ledger", str(folder / "videos.parquet")]
         command += ["--shards", str(folder / "faces"), "--indices", *map(str, indices)]
-        command += ["--out", str(folder / "evaluation")]
+        command += ["--output", str(folder / "evaluation")]
         started = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - started

@@ -88,11 +88,12 @@ def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
     folder.mkdir(parents=True)
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
     watch = MemoryWatch()
-    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts, "--out", probe]
+    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts]
+    start += ["--chunk", "0", "--chunks", "1", "--output", probe]
     usage.add("probe", cpu_of(watch.start(start)))
     os.mkfifo(stream)
     extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--parts", *parts]
-    extract += ["--probe", probe, "--decoders", "1", "--out", stream]
+    extract += ["--probe", probe, "--workers", "1", "--output", stream]
     crop = [*UNMASK, "crop-faces", "--log", folder / "crop.log", "--stream", stream]
     crop += ["--probe", probe, "--shard", folder / "faces.tar", "--index", folder / "faces.parquet"]
     crop += ["--videos", folder / "videos.parquet"]
@@ -165,7 +166,7 @@ def planned(root: Path, joined: Joined, work: Path) -> str:
     """Return what `unmask plan` says of CPU time and wall time, and what it advises."""
     own = work / "plan.yaml"
     own.write_text(f"parts_per_shard: {joined}\n")
-    command = [*UNMASK, "plan", "--config", REPOSITORY / "config/config.yaml", own, "--cores", "2"]
+    command = [*UNMASK, "plan", "--config", own, "--cores", "2"]
     command += ["--data-root", root]
     done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     said = [" ".join(line.split()) for line in done.stdout.splitlines()]

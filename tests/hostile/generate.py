@@ -234,7 +234,7 @@ ODD_NAMES = (
     *("a:b.mp4", "file:healthy_0.mp4", "data:video,hello.mp4", "pipe:0", "fd:0", "http:127.0.0.1"),
     *("concat:healthy_0.mp4|healthy_1.mp4", "subfile,,start,0,end,0,,:healthy_0.mp4"),
     *("%03d.mp4", "%s%n.mp4", "*.mp4", "[0-9]?.mp4", "{brace,}.mp4", "$HOME.mp4", "~.mp4"),
-    *("a;b&c|d.mp4", "-leading-dash.mp4", "--out", ".hidden.mp4", ".mp4", "CAPITALS.MP4"),
+    *("a;b&c|d.mp4", "-leading-dash.mp4", "--output", ".hidden.mp4", ".mp4", "CAPITALS.MP4"),
     *("twin.mp4", "twin.mkv.mp4", "twin.mov", "end.json", "no suffix", f"{'long' * 62}.mp4"),
     *("with space.mp4", " space first.mp4", "space last.mp4 ", "\ttab.mp4", "new\nline.mp4"),
     *("ünïcødé 视频 🎭.mp4", "decomposed e\u0301.mp4", "right to left \u202e4pm.mp4"),

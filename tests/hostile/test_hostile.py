@@ -140,10 +140,11 @@ def run_stages(root: Path, part: Path, seconds: float) -> list[Job]:
     frames = json.dumps({"frames": FRAMES, "limits": LIMITS})
     faces = json.dumps({"faces": FACES})
     cropped = ["--shard", root / "faces.tar", "--index", root / "faces.parquet", "--videos", videos]
-    tables = ["--out", root / "videos.parquet", "--summary", root / "ledger.json"]
-    sampling = ["--probe", probe, "--settings", frames, "--out", stream]
+    tables = ["--output", root / "videos.parquet", "--summary", root / "ledger.json"]
+    whole = ["--chunk", "0", "--chunks", "1", "--workers", "2"]
+    sampling = ["--probe", probe, "--settings", frames, "--workers", "1", "--output", stream]
     stages: list[list[str | Path]] = [
-        ["probe", "--parts", part, "--workers", "2", "--settings", limits, "--out", probe],
+        ["probe", "--parts", part, *whole, "--settings", limits, "--output", probe],
         ["extract-frames", "--parts", part, *sampling],
         ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *cropped],
         ["ledger", "--probes", probe, "--cropped", videos, *tables],
@@ -250,7 +251,8 @@ def test_a_heavy_file_is_bounded(name: str, tmp_path: Path) -> None:
 def test_names_are_no_urls_where_the_part_is_the_working_folder(tmp_path: Path) -> None:
     part = write_hostile_part(tmp_path / "part", 0, ODD_NAMES)
     out = tmp_path / "probe.parquet"
-    command = [sys.executable, "-m", "unmask", "probe", "--parts", ".", "--out", out]
+    command = [sys.executable, "-m", "unmask", "probe", "--parts", "."]
+    command += ["--chunk", "0", "--chunks", "1", "--output", out]
     assert run_job(command, 120, 2 * MEMORY, part).code == 0
     table = pd.read_parquet(out)
     assert set(table["video"]) == set(ODD_NAMES)

@@ -1,7 +1,8 @@
-"""The command line tells a user's mistake in one line and keeps tracebacks for bugs."""
+"""The command line: options follow signatures; a user's mistake is one line, a bug a traceback."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,15 +10,34 @@ from pathlib import Path
 
 import pytest
 
+from unmask.cli import FOR_PEOPLE, FOR_RULES, create_app, import_function
 from unmask.config import config_schema, config_table
 from unmask.tables import PROBE, read_table
 
 MakePart = Callable[..., Path]
+PROBE_ALL = ("probe", "--chunk", "0", "--chunks", "1")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "unmask", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+
+
+@pytest.mark.parametrize("name", [*FOR_PEOPLE, *FOR_RULES])
+def test_every_option_of_a_command_has_a_name_and_a_type(name: str) -> None:
+    arguments = create_app(name, import_function(name)).assemble_argument_collection()
+    assert {"--log"} <= {option for one in arguments for option in one.names}
+
+
+def test_rules_give_their_commands_all_options_that_they_require(repository: Path) -> None:
+    rules = "".join(path.read_text() for path in (repository / "workflow/rules").glob("*.smk"))
+    calls = re.findall(r'python -m unmask ([\w-]+) \\\n(.*?)"""', rules, re.DOTALL)
+    assert {name for name, _ in calls} == set(FOR_RULES)
+    for name, shell in calls:
+        given = set(re.findall(r"^ *(--[\w-]+)", shell, re.MULTILINE))
+        arguments = create_app(name, import_function(name)).assemble_argument_collection()
+        required = {one.name for one in arguments if one.required and one.name != "*"}
+        assert required <= given <= {option for one in arguments for option in one.names}, name
 
 
 @pytest.mark.parametrize(
@@ -30,7 +50,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_wrong_settings_are_told_in_one_line(settings: str, message: str, tmp_path: Path) -> None:
-    done = run("tracking", "--out", tmp_path / "x.json", "--settings", settings)
+    done = run("tracking", "--output", tmp_path / "x.json", "--settings", settings)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -41,7 +61,7 @@ def test_a_message_is_in_the_log_and_on_the_terminal(make_part: MakePart, tmp_pa
     part = make_part(tmp_path / "part", {})
     (part / "metadata.json").write_text("{")
     log = tmp_path / "logs/probe.log"
-    done = run("probe", "--parts", part, "--out", tmp_path / "probe.parquet", "--log", log)
+    done = run(*PROBE_ALL, "--parts", part, "--output", tmp_path / "probe.parquet", "--log", log)
     assert done.returncode == 2
     assert done.stderr.startswith(f"unmask: {part}/metadata.json: is no valid JSON at line 1")
     assert done.stderr.count("\n") == 1
@@ -53,7 +73,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
 ) -> None:
     part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
     (tmp_path / "file").touch()
-    done = run("probe", "--parts", part, "--out", tmp_path / "file/probe.parquet")
+    done = run(*PROBE_ALL, "--parts", part, "--output", tmp_path / "file/probe.parquet")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr.splitlines()[-1]
@@ -62,16 +82,38 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
 def test_a_command_does_its_work_and_logs_it(make_part: MakePart, tmp_path: Path) -> None:
     part = make_part(tmp_path / "part", {"a.mp4": "REAL"})
     log = tmp_path / "probe.log"
-    done = run("probe", "--parts", part, "--out", tmp_path / "probe.parquet", "--log", log)
+    done = run(*PROBE_ALL, "--parts", part, "--output", tmp_path / "probe.parquet", "--log", log)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert len(read_table(tmp_path / "probe.parquet", PROBE)) == 1
     assert "statuses: {'missing': 1}" in log.read_text()
 
 
-def test_an_unknown_command_names_those_there_are() -> None:
-    done = run("analyse")
-    assert done.returncode == 2
-    assert "crop-faces" in done.stderr
+def test_the_help_lists_all_commands_with_a_line_each_and_imports_none() -> None:
+    show = (
+        "import sys; from unmask.cli import main; main(['--help']); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    described = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
+    assert set(described) == {*FOR_PEOPLE, *FOR_RULES}
+    assert lines[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("analyse",), "crop-faces"),
+        (("probe",), "--parts"),
+        (("probe", "--parts", "x", "--outputs", "y"), "--chunk"),
+        ((*PROBE_ALL, "--parts", "x", "--output", "y", "--worker", "2"), "--worker"),
+        ((*PROBE_ALL, "--parts", "x", "--output", "y", "--workers", "few"), "few"),
+    ],
+)
+def test_a_misspelt_command_or_option_is_named(arguments: tuple[str, ...], named: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_schema_and_the_table_are_printed() -> None:
@@ -79,10 +121,10 @@ def test_the_schema_and_the_table_are_printed() -> None:
     assert run("schema", "--table").stdout.strip() == config_table()
 
 
-def test_a_summary_of_nothing_says_what_to_run(tmp_path: Path) -> None:
+def test_a_summary_of_nothing_names_the_missing_file(tmp_path: Path) -> None:
     done = run("summary", "--results", tmp_path)
     assert done.returncode == 2
-    assert "not there yet; run snakemake first" in done.stderr
+    assert str(tmp_path / "evaluation/comparison.csv") in done.stderr
 
 
 def test_experiments_are_listed_with_their_sizes(tmp_path: Path) -> None:

@@ -275,15 +275,15 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(job: FitJob, tmp_pat
 def command(job: FitJob, config: TrainingConfig, output: Path) -> list[str]:
     settings = {
         "training": config.model_dump(exclude={"folds", "seeds"}),
-        "split": {"folds": job.folds},
         "audits": {"label_noise": "keep"},
     }
     return [
         *(sys.executable, "-m", "unmask", "train", "--experiment", job.experiment),
-        *("--fold", str(job.fold), "--seed", str(job.seed), "--shards", str(job.shards)),
+        *("--fold", str(job.fold), "--folds", str(job.folds), "--seed", str(job.seed)),
+        *("--shards", str(job.shards), "--noise", "--threads", "1"),
         *("--indices", str(job.indices[0]), "--splits", str(job.splits)),
         *("--tracking", str(job.tracking), "--settings", json.dumps(settings)),
-        *("--out", str(output)),
+        *("--output", str(output)),
     ]
 
 

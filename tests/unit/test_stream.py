@@ -302,7 +302,7 @@ def test_a_reader_that_stops_is_one_line_of_the_log(part: Path) -> None:
     fifo = part.parent / "pipe.tar"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "unmask", "extract-frames", "--parts", part]
-    command += ["--probe", part.parent / "probe.parquet", "--out", fifo, "--decoders", "2"]
+    command += ["--probe", part.parent / "probe.parquet", "--output", fifo, "--workers", "2"]
     with subprocess.Popen(["head", "-c", "600", fifo], stdout=subprocess.DEVNULL):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -249,14 +249,14 @@ def test_a_full_disk_is_named_and_leaves_no_half_written_file(
         command = [sys.executable, "-m", "unmask", *map(str, arguments)]
         return subprocess.run(command, env=environment, text=True, capture_output=True)
 
-    frames = ["extract-frames", "--parts", part, "--probe", probe]
-    full = unmask(*frames, "--out", full_disk / "frames.tar")
+    frames = ["extract-frames", "--parts", part, "--probe", probe, "--workers", "1"]
+    full = unmask(*frames, "--output", full_disk / "frames.tar")
     assert full.returncode == 2
     assert f"{full_disk / 'frames.tar'}: no space left on the disk" in full.stderr
     assert "Traceback" not in full.stderr
     (full_disk / "frames.tar").unlink()
 
-    assert unmask(*frames, "--out", tmp_path / "frames.tar").returncode == 0
+    assert unmask(*frames, "--output", tmp_path / "frames.tar").returncode == 0
     crop = ["crop-faces", "--stream", tmp_path / "frames.tar", "--probe", probe]
     outputs = ["--shard", full_disk / "faces.tar", "--index", full_disk / "faces.parquet"]
     full = unmask(*crop, *outputs, "--videos", full_disk / "videos.parquet")

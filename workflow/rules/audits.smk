@@ -38,7 +38,7 @@ rule audit_labels:
             --probe {input.probe:q} \
             --index {input.index:q} \
             --shards "$(dirname {input.shard:q})" \
-            --out {output:q}
+            --output {output:q}
         """
 
 
@@ -89,7 +89,7 @@ rule report_labels:
             --shards results/faces \
             --splits {input.splits:q} \
             --settings {params.settings:q} \
-            --out "$(dirname {output.counts:q})"
+            --output "$(dirname {output.counts:q})"
         """
 
 
@@ -136,5 +136,5 @@ rule compare_detectors:
             --ledger {input.ledger:q} \
             --parts {input.parts:q} \
             --settings {params.settings:q} \
-            --out "$(dirname {output.table:q})"
+            --output "$(dirname {output.table:q})"
         """

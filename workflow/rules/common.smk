@@ -22,7 +22,7 @@ from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 sys.path.insert(0, str(ROOT / "src"))
 
-from unmask.config import load_config
+from unmask.config import load_config, locate
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
@@ -46,12 +46,6 @@ IN_CONTAINER = (
 )
 
 
-def located(path):
-    """Return a data path: from the working directory, else from the repository."""
-    here = Path(path).expanduser()
-    return here if here.exists() or not (ROOT / here).exists() else ROOT / here
-
-
 def parts_of(root, key="data_root"):
     """Return the parts below a path or a URL by name, as inputs of rules.
 
@@ -63,12 +57,12 @@ def parts_of(root, key="data_root"):
         shared = workflow.storage_settings.shared_fs_usage
         retrieve = workflow.remote_exec or SharedFSUsage.STORAGE_LOCAL_COPIES in shared
         return find_stored_parts(root, storage, key, retrieve)
-    return {name: str(path) for name, path in find_parts(located(root), key).items()}
+    return {name: str(path) for name, path in find_parts(locate(root), key).items()}
 
 
 def test_file(name):
     """Return a file of test_root, or stop with one line."""
-    path = located(CONFIG.test_root) / name
+    path = locate(CONFIG.test_root) / name
     if not path.exists():
         raise UnmaskError(
             f"test_root: no {path}; it must hold test_videos/ and sample_submission.csv"
@@ -86,9 +80,9 @@ def image():
         )
     if not name or "://" in name:
         return name
-    if IN_CONTAINER and not located(name).exists():
+    if IN_CONTAINER and not locate(name).exists():
         raise UnmaskError(f"container: no image {name} here or in the repository")
-    return str(located(name))
+    return str(locate(name))
 
 
 def settings(*sections):
@@ -127,6 +121,11 @@ def noise_settings():
         CONFIG.model_dump(mode="json", include={"split": True, "audits": of_noise}),
         sort_keys=True,
     )
+
+
+def batch_size(wildcards):
+    """Return the crops that an experiment's models score at once."""
+    return CONFIG.experiment(wildcards.experiment).batch_size
 
 
 def detector_settings():
@@ -294,7 +293,7 @@ except UnmaskError as error:
 if IN_CONTAINER:
     # Snakemake lets a container see the working directory alone.
     roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
-    folders = [located(root).resolve() for root in roots if root and not is_url(root)]
+    folders = [locate(root).resolve() for root in roots if root and not is_url(root)]
     seen = [str(path) for path in (ROOT, *folders)]
     for name in ("APPTAINER_BIND", "SINGULARITY_BIND"):
         bound = filter(None, [os.environ.get(name), *seen])

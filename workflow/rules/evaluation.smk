@@ -37,8 +37,8 @@ rule score:
         mem_mb=growing(8000),
         gpu=1,
         runtime=growing(240),
+        batch_size=batch_size,
     params:
-        settings=training_settings,
         code=source_digest("inference.score"),
     shell:
         r"""
@@ -50,8 +50,8 @@ rule score:
             --shards results/faces \
             --indices {input.indices:q} \
             --threads {threads:q} \
-            --settings {params.settings:q} \
-            --out {output.scores:q} \
+            --batch-size {resources.batch_size} \
+            --output {output.scores:q} \
             --speed {output.speed:q}
         """
 
@@ -168,7 +168,7 @@ rule evaluate:
             --shards results/faces \
             --indices {input.indices:q} \
             --settings {params.settings:q} \
-            --out "$(dirname {output.metrics:q})"
+            --output "$(dirname {output.metrics:q})"
         """
 
 
@@ -220,7 +220,7 @@ rule compare:
             --log {log:q} \
             --metrics {input.metrics:q} \
             --predictions {input.predictions:q} \
-            --speeds {input.speeds:q} \
+            --costs {input.speeds:q} \
             --settings {params.settings:q} \
             --table {output.table:q} \
             --details {output.details:q} \

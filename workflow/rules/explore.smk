@@ -96,7 +96,7 @@ rule explore_videos:
         python -m unmask explore-videos \
             --log {log:q} \
             --ledger {input.ledger:q} \
-            --out results/explore
+            --output results/explore
         """
 
 
@@ -152,7 +152,7 @@ rule explore_faces:
             --ledger {input.ledger:q} \
             --shards results/faces \
             --indices {input.indices:q} \
-            --out results/explore
+            --output results/explore
         """
 
 
@@ -189,7 +189,7 @@ rule explore_augmentations:
             --shards results/faces \
             --indices {input.indices:q} \
             --settings {params.settings:q} \
-            --out {output.augmentations:q}
+            --output {output.augmentations:q}
         """
 
 
@@ -224,7 +224,7 @@ rule explore_pairs:
             --ledger {input.ledger:q} \
             --parts {input.parts:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """
 
 
@@ -258,5 +258,5 @@ rule explore_costs:
             --log {log:q} \
             --results results \
             --benchmarks benchmarks \
-            --out results/explore
+            --output results/explore
         """

@@ -42,8 +42,8 @@ rule extract_frames:
             --parts {input.parts:q} \
             --probe {input.probe:q} \
             --settings {params.settings:q} \
-            --decoders {resources.decoders} \
-            --out {output:q}
+            --workers {resources.decoders} \
+            --output {output:q}
         """
 
 
@@ -108,5 +108,5 @@ rule embed_faces:
             --log {log:q} \
             --shard {input.shard:q} \
             --index {input.index:q} \
-            --out {output:q}
+            --output {output:q}
         """

@@ -57,7 +57,7 @@ rule export:
             --shifts {input.shifts:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """
 
 

@@ -37,7 +37,7 @@ rule set_ledger:
             --log {log:q} \
             --probes {input.probes:q} \
             --cropped {input.cropped:q} \
-            --out {output.ledger:q} \
+            --output {output.ledger:q} \
             --summary {output.summary:q}
         """
 
@@ -62,8 +62,8 @@ rule score_set:
         mem_mb=growing(8000),
         gpu=1,
         runtime=growing(240),
+        batch_size=batch_size,
     params:
-        settings=training_settings,
         code=source_digest("inference.score"),
     shell:
         r"""
@@ -75,8 +75,8 @@ rule score_set:
             --shards results/faces/sets/{wildcards.set:q} \
             --indices {input.indices:q} \
             --threads {threads:q} \
-            --settings {params.settings:q} \
-            --out {output:q}
+            --batch-size {resources.batch_size} \
+            --output {output:q}
         """
 
 

@@ -32,7 +32,7 @@ rule sample_shifts:
         runtime=growing(10),
     params:
         folds=ASKED_FOLDS,
-        settings=shift_settings("shift_videos"),
+        videos=CONFIG.evaluation.shift_videos,
         code=source_digest("robustness.shifted_clips"),
     shell:
         r"""
@@ -41,8 +41,8 @@ rule sample_shifts:
             --ledger {input.ledger:q} \
             --splits {input.splits:q} \
             --folds {params.folds:q} \
-            --settings {params.settings:q} \
-            --out {output:q}
+            --count {params.videos} \
+            --output {output:q}
         """
 
 
@@ -103,8 +103,8 @@ rule score_shifts:
         mem_mb=growing(8000),
         gpu=1,
         runtime=growing(240),
+        batch_size=batch_size,
     params:
-        settings=training_settings,
         code=source_digest("inference.score"),
     shell:
         r"""
@@ -116,8 +116,8 @@ rule score_shifts:
             --shards results/shifts/faces \
             --indices {input.indices:q} \
             --threads {threads:q} \
-            --settings {params.settings:q} \
-            --out {output:q}
+            --batch-size {resources.batch_size} \
+            --output {output:q}
         """
 
 

@@ -48,7 +48,7 @@ rule split:
             --ledger {input.ledger:q} \
             --identities {input.identities:q} \
             --settings {params.settings:q} \
-            --out {output.splits:q} \
+            --output {output.splits:q} \
             --audit {output.audit:q}
         """
 
@@ -126,7 +126,8 @@ rule audit_shortcuts:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=settings("seed", "audits"),
+        settings=settings("audits"),
+        seed=CONFIG.seed,
         code=source_digest("audits.shortcuts"),
     shell:
         r"""
@@ -135,6 +136,7 @@ rule audit_shortcuts:
             --ledger {input.ledger:q} \
             --splits {input.splits:q} \
             --settings {params.settings:q} \
-            --out {output.summary:q} \
+            --seed {params.seed} \
+            --output {output.summary:q} \
             --figure {output.figure:q}
         """

@@ -42,5 +42,5 @@ rule track:
             --evaluation results/evaluation \
             --bundle {input.bundle:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """

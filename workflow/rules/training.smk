@@ -33,7 +33,7 @@ rule tracking:
         python -m unmask tracking \
             --log {log:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """
 
 
@@ -67,7 +67,7 @@ rule experiments:
         python -m unmask check-experiments \
             --log {log:q} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """
 
 
@@ -107,6 +107,7 @@ rule train:
         nodes=of_several(nodes),
     params:
         launcher=launcher,
+        folds=CONFIG.split.folds,
         settings=training_settings,
         code=source_digest("training.fit"),
     shell:
@@ -115,6 +116,7 @@ rule train:
             --log {log:q} \
             --experiment {wildcards.experiment:q} \
             --fold {wildcards.fold:q} \
+            --folds {params.folds} \
             --seed {wildcards.seed:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
@@ -123,5 +125,5 @@ rule train:
             --shards results/faces \
             --indices {input.indices:q} \
             --noise {input.noise:q} \
-            --out "$(dirname {output.model:q})"
+            --output "$(dirname {output.model:q})"
         """

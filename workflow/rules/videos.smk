@@ -46,7 +46,7 @@ rule probe:
             --chunks {params.chunks:q} \
             --workers {threads} \
             --settings {params.settings:q} \
-            --out {output:q}
+            --output {output:q}
         """
 
 
@@ -108,6 +108,6 @@ rule ledger:
             --log {log:q} \
             --probes {input.probes:q} \
             --cropped {input.cropped:q} \
-            --out {output.ledger:q} \
+            --output {output.ledger:q} \
             --summary {output.summary:q}
         """

@@ -10,7 +10,9 @@ import pandas as pd
 from unmask.errors import UnmaskError
 
 
-def print_summary(results: Path, report: Path) -> None:
+def print_summary(
+    results: Path = Path("results"), report: Path = Path("results/report.html")
+) -> None:
     """Print the log loss of each experiment next to the constant baseline, and where results are.
 
     Args:

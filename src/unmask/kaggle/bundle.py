@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 import unmask
 from unmask.config import BEST, ENSEMBLE, Config, Precision
 from unmask.errors import UnmaskError
@@ -26,7 +28,7 @@ from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
 from unmask.kaggle.card import CARD, CardSources, write_card
 from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
-from unmask.kaggle.parity import Clips, measure_parity
+from unmask.kaggle.parity import measure_parity, read_clips
 from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
@@ -80,41 +82,50 @@ class Trained:
 
 
 def export_bundle(
-    trained: list[Trained],
+    models: list[Path],
+    runs: list[Path],
     evaluation: Path,
     comparison: Path,
-    clips: Clips,
+    shards: Path,
+    indices: list[Path],
     sources: CardSources,
     config: Config,
+    threads: int,
     output: Path,
 ) -> None:
     """Write the upload folder of the chosen experiments.
 
     Args:
-        trained: all trained models; those of the chosen experiments are taken.
+        models: `model.safetensors` of all trained models; the chosen experiments' are shipped.
+        runs: `run.json` of each.
         evaluation: folder with one evaluation folder per experiment.
         comparison: `comparison.json`: which experiment is the best on the select role, and which
             would answer together.
-        clips: on which the shipped weights must answer as the trained ones.
+        shards: folder of face shards, on which shipped and trained weights are compared.
+        indices: their face indices.
         sources: what the model card tells of.
         config: sections frames, limits, faces, evaluation and kaggle are used.
+        threads: CPU threads.
         output: the folder; what is in it is replaced.
 
     Raises:
         UnmaskError: the bundle is larger than `kaggle.max_bytes`, or answers otherwise than the
             trained models. No folder is left.
     """
+    torch.set_num_threads(threads)
+    clips = read_clips(shards, indices)
+    trained = [Trained(*pair) for pair in zip(models, runs, strict=True)]
     with _whole_or_nothing(output):
         kaggle = config.kaggle
         # 1. Which models answer
         shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
-        models = models_of(trained)
-        chosen = {name: models[name][: kaggle.models] for name in shipped.weights}
+        by_experiment = models_of(trained)
+        chosen = {name: by_experiment[name][: kaggle.models] for name in shipped.weights}
 
         # 2. All but the weights, which are only written where they will fit
         packages = _write_code(config, output)
         rest = sum(path.stat().st_size for path in output.iterdir())
-        weights = {name: [one.model for one in of] for name, of in models.items()}
+        weights = {name: [one.model for one in of] for name, of in by_experiment.items()}
         check_plan(rest, weights, set(chosen), kaggle)
 
         # 3. Weights, and what their precision changes
