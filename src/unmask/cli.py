@@ -35,6 +35,7 @@ FOR_PEOPLE = {
     "experiments": "training.experiments:describe_experiments",
     "summary": "explore.summary:print_summary",
     "grade": "kaggle.grade:grade_submission",
+    "sync-tracking": "tracking:sync_tracking",
     "schema": "config:describe_keys",
 }
 FOR_RULES = {
