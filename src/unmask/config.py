@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -28,6 +28,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from unmask.errors import UnmaskError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_PRESETS = Path("config/augmentations")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -162,92 +165,20 @@ class AuditsConfig(Section):
     )
 
 
-# Probabilities of the augmentations that a preset switches on.
-PRESETS: dict[str, dict[str, float]] = {
-    "none": {},
-    "basic": {"flip": 0.5, "brightness_contrast": 0.5, "jpeg": 0.3},
-    # DFDC's winner; of its cutout those kinds that need no difference mask.
-    "winner": {
-        "cutout": 0.67,
-        "jpeg": 0.5,
-        "noise": 0.1,
-        "blur": 0.05,
-        "flip": 0.5,
-        "interpolation": 1.0,
-        "color": 0.7,
-        "gray": 0.2,
-        "affine": 0.5,
-    },
-    # Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", 2022.
-    "sbi": {"flip": 0.5, "rgb_shift": 0.3, "brightness_contrast": 0.3, "jpeg": 0.5},
-}
-PRESETS["strong"] = PRESETS["winner"] | {"downscale": 0.2, "codec": 0.1}
-
-
-def _range(low: float, high: float) -> AfterValidator:
-    """Return the check of a pair of ascending numbers within limits."""
-
-    def check(limits: list[float]) -> list[float]:
-        if len(limits) != 2 or not low <= limits[0] <= limits[1] <= high:
-            raise ValueError(f"must be two ascending numbers from {low:g} to {high:g}")
-        return limits
-
-    return AfterValidator(check)
-
-
-def _chance(description: str) -> Any:
-    return Field(None, ge=0, le=1, description=f"probability: {description}")
-
-
-Chance = Optional[float]  # noqa: UP045 (pydantic's schema is the same, the annotation shorter)
-
-
-class AugmentConfig(Section):
-    """How training crops are changed. A probability of null is the preset's."""
-
-    preset: Literal["none", "basic", "winner", "sbi", "strong"] = Field(
-        "winner", description="where probabilities of null come from"
+def _preset_list_or_path(augment: Any) -> Any:
+    """Say what `augment` may be, which an error of each of its types would not."""
+    if isinstance(augment, str | None):  # an override of null
+        return augment
+    if isinstance(augment, list) and all(isinstance(entry, Mapping) for entry in augment):
+        return augment
+    raise ValueError(
+        "must be a preset, a list of transforms as in config/augmentations, or package.module:name"
     )
-    flip: Chance = _chance("a mirrored crop")
-    cutout: Chance = _chance("eyes, nose, mouth or half of the face blackened")
-    codec: Chance = _chance("the crop and its neighbours in time encoded again with x264")
-    codec_crf: Annotated[list[int], _range(0, 51)] = Field(
-        [17, 40], description="x264's CRF, from and to; higher is worse"
-    )
-    codec_frames: int = Field(5, ge=1, le=31, description="crops in the encoded sequence")
-    jpeg: Chance = _chance("saved as JPEG")
-    jpeg_quality: Annotated[list[int], _range(1, 100)] = Field(
-        [60, 100], description="its quality, from and to"
-    )
-    noise: Chance = _chance("Gaussian noise")
-    noise_sigma: Annotated[list[float], _range(0, 255)] = Field(
-        [3.0, 13.0], description="its standard deviation, of 255"
-    )
-    blur: Chance = _chance("Gaussian blur")
-    blur_sigma: Annotated[list[float], _range(0.1, 50)] = Field(
-        [0.3, 1.0], description="its standard deviation in pixels"
-    )
-    downscale: Chance = _chance("made small and large again")
-    downscale_factor: Annotated[list[float], _range(0.05, 1)] = Field(
-        [0.25, 0.9], description="how small, as a share of the side"
-    )
-    interpolation: Chance = _chance("brought to image_size with another interpolation")
-    brightness_contrast: Chance = _chance("other brightness and contrast")
-    brightness_contrast_limit: float = Field(0.2, ge=0, le=1, description="by at most so much")
-    rgb_shift: Chance = _chance("a constant added to each channel")
-    rgb_shift_limit: float = Field(20.0, ge=0, le=255, description="at most so many levels of 255")
-    color: Chance = _chance("brightness and contrast, or PCA noise, or hue and saturation changed")
-    gray: Chance = _chance("no colour")
-    affine: Chance = _chance("moved, turned and scaled, black around it")
-    affine_shift: float = Field(0.1, ge=0, le=1, description="by at most this share of the side")
-    affine_scale: float = Field(0.2, ge=0, lt=1, description="by at most this share")
-    affine_degrees: float = Field(10.0, ge=0, le=180, description="by at most so many degrees")
-    mixup: Chance = _chance("both of a pair become mixtures of both")
 
-    def probability(self, name: str) -> float:
-        """Return the probability of an augmentation: its own, else the preset's."""
-        own: float | None = getattr(self, name)
-        return PRESETS[self.preset].get(name, 0.0) if own is None else own
+
+# How training crops are changed: the name of a preset (a file of `config/augmentations`, or of
+# your own), a list of transforms, or `package.module:function` that returns one.
+Augment = Annotated[str | list[dict[str, Any]], BeforeValidator(_preset_list_or_path)]
 
 
 class TrainingConfig(Section):
@@ -291,7 +222,12 @@ class TrainingConfig(Section):
         le=1,
         description="with paired: share of pairs whose fake is the REAL crop blended with itself",
     )
-    augment: AugmentConfig = AugmentConfig()
+    augment: Augment = Field(
+        "winner",
+        description="how training crops are changed: a preset (none, basic, winner, sbi, strong or "
+        "a YAML file), a list of transforms of albumentations, or a package.module:function that "
+        "returns one",
+    )
     loss: Literal["bce", "two_sided"] = Field(
         "two_sided",
         description="binary cross-entropy over all crops, or the mean of those of REAL and of FAKE",
@@ -571,7 +507,8 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
         UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
             other; the message names the key, and the recipe that it stands in.
     """
-    config = load_settings(_with_recipes(load_settings(values), values, folders))
+    resolved = _with_recipes(load_settings(values), values, folders)
+    config = load_settings(_with_presets(load_settings(resolved), resolved, folders))
     _check_faces(config.faces)
     if config.shards_per_part > 1 and config.parts_per_shard not in ("auto", 1):
         raise UnmaskError(
@@ -641,23 +578,96 @@ def _with_recipes(
 
 
 def _read_recipe(experiment: str, recipe: str, folders: Sequence[Path]) -> dict[str, Any]:
-    import yaml
-
     where = f"config: experiments.{experiment}.recipe"
-    candidates = [folder / recipe for folder in (Path(), *folders)]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise UnmaskError(f"{where}: no file '{recipe}' here or in the repository")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnmaskError(f"{where}: {path}: no YAML ({' '.join(str(error).split())})") from None
+    path, values = _read_yaml(Path(recipe), folders, where)
     try:
         TrainingOverrides.model_validate({} if values is None else values)
     except ValidationError as error:
         problems = "; ".join(_problem(one, "training.") for one in error.errors())
         raise UnmaskError(f"{where}: {path}: {problems}") from None
     return values or {}
+
+
+def _read_yaml(name: Path, folders: Sequence[Path], where: str) -> tuple[Path, Any]:
+    """Return where a YAML file is, here or in one of the folders, and its content."""
+    import yaml
+
+    candidates = [folder / name for folder in (Path(), *folders)]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise UnmaskError(f"{where}: no file '{name}' here or in the repository")
+    try:
+        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UnmaskError(f"{where}: {path}: no YAML ({' '.join(str(error).split())})") from None
+
+
+def _with_presets(
+    config: Config, values: Mapping[str, Any], folders: Sequence[Path]
+) -> dict[str, Any]:
+    """Return valid values in which presets of augmentation are lists of transforms."""
+    experiments = {}
+    for name, own in values["experiments"].items():
+        experiments[name] = dict(own)
+        if own.get("augment") is not None:
+            where = f"config: experiments.{name}.augment"
+            experiments[name]["augment"] = resolve_augment(own["augment"], folders, where)
+    augment = resolve_augment(config.training.augment, folders, "config: training.augment")
+    training = {**(values.get("training") or {}), "augment": augment}
+    return {**values, "training": training, "experiments": experiments}
+
+
+def resolve_augment(
+    augment: Augment, folders: Sequence[Path] = (), where: str = "training.augment"
+) -> Augment:
+    """Return `training.augment` with the content of each preset that it names.
+
+    Args:
+        augment: a preset, a list that may have entries `preset: NAME`, or an import path, which is
+            returned as it is.
+        folders: where presets are looked for, after the working directory and before the
+            repository.
+        where: the key, for errors.
+
+    Raises:
+        UnmaskError: there is no such preset, or a list has an entry that is no transform.
+    """
+    if isinstance(augment, list):
+        return [_resolve_entry(entry, folders, where) for entry in augment]
+    if ":" in augment:
+        return augment
+    return [_resolve_entry({"preset": augment}, folders, where)]
+
+
+def _resolve_entry(
+    entry: Any, folders: Sequence[Path], where: str, within: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return one entry of a list of transforms, with the content of the presets in it."""
+    if isinstance(entry, Mapping) and "preset" in entry:
+        name = str(entry["preset"])
+        if "transforms" in entry:
+            return dict(entry)
+        if name in within:
+            raise UnmaskError(f"{where}: preset '{name}' contains itself")
+        file = Path(name if name.endswith((".yaml", ".yml")) else f"{_PRESETS / name}.yaml")
+        path, entries = _read_yaml(file, [*folders, REPOSITORY], where)
+        where, within = f"{where}: {path}", (*within, name)
+        if not isinstance(entries, list):
+            raise UnmaskError(f"{where}: must be a list of transforms")
+        resolved = [_resolve_entry(one, folders, where, within) for one in entries]
+        return {"preset": name, "transforms": resolved}
+    parameters = next(iter(entry.values())) if isinstance(entry, Mapping) and entry else ""
+    if not isinstance(parameters, Mapping | None) or len(entry) > 1:
+        raise UnmaskError(
+            f"{where}: an entry must be a transform and its parameters, as in "
+            f"'HorizontalFlip: {{p: 0.5}}', not {entry!r}"
+        )
+    parameters = dict(parameters or {})
+    if isinstance(parameters.get("transforms"), list):
+        parameters["transforms"] = [
+            _resolve_entry(one, folders, where, within) for one in parameters["transforms"]
+        ]
+    return {str(next(iter(entry))): parameters}
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -739,10 +749,10 @@ def _check_experiment(name: str, config: Config) -> None:
             f"{where}.image_size: {training.image_size} is more than the stored crops have "
             f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
         )
-    if not paired and training.augment.probability("mixup") > 0:
+    if not paired and '"PairMixup"' in json.dumps(training.augment):
         raise UnmaskError(
-            f"{where}.augment.mixup: there are no pairs to mix in {training.batches} batches; "
-            "set batches to paired or self_blended, or mixup to 0"
+            f"{where}.augment: PairMixup has no pairs to mix in {training.batches} batches; "
+            "set batches to paired or self_blended, or remove it"
         )
     if training.blended > 0 and training.batches != "paired":
         raise UnmaskError(

@@ -10,10 +10,15 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,10 +28,9 @@ import torch
 from skimage import data
 from torch.utils.data import DataLoader
 
-from unmask.config import PRESETS, AugmentConfig, TrainingConfig
+from unmask.config import REPOSITORY, Augment, TrainingConfig, resolve_augment
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
-from unmask.training.augmentation import NAMES
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import Batch, create_train_loader
 
@@ -49,13 +53,18 @@ def main() -> None:
     """Print the two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds over the table")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--against", type=Path, help="checkout to take turns with, round by round")
+    options = parser.parse_args()
+    if options.against is not None:
+        take_turns(options.against, options.rounds)
+        return
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         faces = write_crops(Path(folder))
-        rows = table()
-        for _ in range(rounds):
+        rows = [row for row in table() if options.only in row.name]
+        for _ in range(options.rounds):
             for row in rows:
                 row.seconds = min(row.seconds, seconds_per_image(faces, Path(folder), row.config))
         print(f"| {STORED} px stored, {SIZE} px in batches of {BATCH} | images/s per core |")
@@ -63,7 +72,28 @@ def main() -> None:
         for row in rows:
             print(f"| {row.name} | {1 / row.seconds:,.0f} |")
         print()
-        memory(faces, Path(folder))
+        if not options.only:
+            memory(faces, Path(folder))
+
+
+def take_turns(other: Path, rounds: int) -> None:
+    """Run this script and that of another checkout in turns; print the rows that both have."""
+    best: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for position, root in enumerate((other, REPOSITORY)):
+            command = [sys.executable, root / "tests/benchmark/bench_loader.py", "--rounds", "1"]
+            environment = os.environ | {"PYTHONPATH": str(root / "src")}
+            printed = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            ).stdout
+            for name, rate in re.findall(r"^\| (.*`.*|the default) \| ([\d,]+) \|$", printed, re.M):
+                rates = best.setdefault(name, [0.0, 0.0])
+                rates[position] = max(rates[position], float(rate.replace(",", "")))
+    print("| images/s per core, the best of the rounds | other | this | ratio |")
+    print("|---|---|---|---|")
+    for name, (before, after) in best.items():
+        if before and after:
+            print(f"| {name} | {before:,.0f} | {after:,.0f} | {after / before:.2f} |")
 
 
 def write_crops(folder: Path, tracks: int = TRACKS, stored: int = STORED) -> pd.DataFrame:
@@ -91,21 +121,31 @@ def write_crops(folder: Path, tracks: int = TRACKS, stored: int = STORED) -> pd.
 
 
 def table() -> list[Row]:
-    """Return the rows: presets, kinds of batches, and each augmentation on every crop."""
+    """Return the rows: presets, kinds of batches, and each transform on every crop."""
 
-    def config(augment: AugmentConfig, batches: str = "plain") -> TrainingConfig:
+    def config(augment: Augment, batches: str = "plain") -> TrainingConfig:
         return TrainingConfig(image_size=SIZE, batch_size=BATCH, batches=batches, augment=augment)
 
-    default = AugmentConfig()
+    default = TrainingConfig().augment
+    presets = sorted(path.stem for path in (REPOSITORY / "config/augmentations").glob("*.yaml"))
     rows = [Row("the default", config(default, TrainingConfig().batches))]
-    rows += [Row(f"preset `{name}`", config(AugmentConfig(preset=name))) for name in PRESETS]
+    rows += [Row(f"preset `{name}`", config(name)) for name in presets]
     rows.append(Row("`paired`, the default's augmentation", config(default, "paired")))
     rows.append(Row("`self_blended`, the same", config(default, "self_blended")))
-    for name in NAMES:
-        augment = AugmentConfig(**{"preset": "none", name: 1.0})
-        kind = "paired" if name == "mixup" else "plain"
-        rows.append(Row(f"`{name}` on every crop", config(augment, kind)))
+    strong = resolve_augment([{"preset": "strong"}, {"PairMixup": {}}, {"RGBShift": {}}])
+    for name, parameters in transforms_of(strong):
+        kind = "paired" if name == "PairMixup" else "plain"
+        rows.append(Row(f"`{name}` on every crop", config([{name: parameters | {"p": 1}}], kind)))
     return rows
+
+
+def transforms_of(entries: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the names and parameters of a list, presets in their place."""
+    for entry in entries:
+        if "preset" in entry:
+            yield from transforms_of(entry["transforms"])
+        else:
+            yield from entry.items()
 
 
 def loader(
@@ -127,9 +167,7 @@ def seconds_per_image(faces: pd.DataFrame, folder: Path, config: TrainingConfig)
 def memory(faces: pd.DataFrame, folder: Path) -> None:
     """Print the memory that workers have for themselves, epoch by epoch."""
     many = pd.concat([faces] * REPEATS, ignore_index=True)
-    config = TrainingConfig(
-        image_size=SIZE, batch_size=BATCH, batches="plain", augment=AugmentConfig(preset="none")
-    )
+    config = TrainingConfig(image_size=SIZE, batch_size=BATCH, batches="plain", augment="none")
     batches = loader(many, folder, config, WORKERS)
     # Each epoch touches every row's columns, but a part of the pictures is enough.
     print(f"| epoch of {len(many):,} rows | MB of {WORKERS} workers' own |")

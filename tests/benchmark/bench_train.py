@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unmask.__main__ import start_over_with_settings
-from unmask.config import PRESETS, AugmentConfig, TrainingConfig
+from unmask.config import TrainingConfig
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import create_score_loader, create_train_loader, loader_workers
 from unmask.training.fit import Progress, create_trainer
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="32-true")
-    parser.add_argument("--preset", choices=PRESETS, default=AugmentConfig().preset)
+    parser.add_argument("--preset", default=TrainingConfig().augment)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--skipped", type=int, default=3, help="steps of each turn not measured")
@@ -134,7 +134,7 @@ def main() -> None:
             batch_size=options.batch_size,
             precision=options.precision,
             batches="plain",
-            augment=AugmentConfig(preset=options.preset),
+            augment=options.preset,
             epochs=1,
         )
         count = (options.steps + options.skipped) * options.batch_size

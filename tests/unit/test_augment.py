@@ -1,19 +1,23 @@
 """Augmentations: seeded, alike on both of a pair, each doing what it is named after."""
 
+from pathlib import Path
 from typing import Any
 
+import albumentations
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from unmask.config import PRESETS, AugmentConfig
-from unmask.training.augmentation import NAMES, Augmentation
-from unmask.training.dataset import mix_pair
+from unmask.config import Augment, resolve_augment
+from unmask.errors import UnmaskError
+from unmask.training.augmentation import create_augmentation, create_transforms
+from unmask.training.backbones import ModelInput
 from unmask.training.face_masks import Face, fill_hull
 from unmask.training.recompress import TUNES, recode
 from unmask.training.self_blending import self_blend, soften
+from unmask.training.transforms import StoredCrop
 
 PICTURE = np.ascontiguousarray(data.astronaut()[20:212, 128:320])  # 192 pixels square
 FIVE = np.array([[77, 88], [118, 83], [104, 112], [84, 130], [118, 126]], np.float32)
@@ -22,65 +26,71 @@ FACE_WITHOUT = Face(FACE.box, np.full((5, 2), np.nan, np.float32))
 FACES = [FACE, FACE_WITHOUT]
 
 
-def only(name: str, chance: float = 1.0, size: int = 192, **keys: Any) -> Augmentation:
-    return Augmentation(AugmentConfig(**{"preset": "none", name: chance, **keys}), size)
-
-
-def apply(
-    augmentation: Augmentation, seed: int, picture: NDArray[np.uint8] = PICTURE, face: Face = FACE
+def augment(
+    entries: Augment,
+    seed: int,
+    picture: NDArray[np.uint8] = PICTURE,
+    *,
+    face: Face = FACE,
+    size: int = 192,
 ) -> NDArray[np.uint8]:
-    return augmentation([picture] * (2 * augmentation.neighbours(seed) + 1), face, seed)
+    """Return one crop as an augmentation leaves it."""
+    crop = StoredCrop(face, lambda reach: [picture] * (2 * reach + 1))
+    return create_augmentation(entries, model_input(size))([picture], [crop], seed).pictures[0]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("mixup", "interpolation")])
-def test_each_augmentation_changes_the_crop_as_its_seed_says(name: str) -> None:
-    augmentation = only(name)
-    results = [apply(augmentation, seed) for seed in range(6)]
-    again = [apply(only(name), seed) for seed in reversed(range(6))][::-1]
+def model_input(size: int) -> ModelInput:
+    return ModelInput("any", size, (0.5,) * 3, (0.5,) * 3)
+
+
+def always(entries: Augment) -> list[dict[str, Any]]:
+    """Return the transforms of a list, presets in their place, each on every crop."""
+    resolved = resolve_augment(entries)
+    assert isinstance(resolved, list)
+    nested = [always(one["transforms"]) if "preset" in one else [one] for one in resolved]
+    transforms = [one for several in nested for one in several]
+    return [{name: {**keys, "p": 1}} for one in transforms for name, keys in one.items()]
+
+
+@pytest.mark.parametrize(
+    "entry", always("strong") + always("sbi"), ids=lambda entry: next(iter(entry))
+)
+def test_each_transform_changes_the_crop_as_its_seed_says(entry: dict[str, Any]) -> None:
+    results = [augment([entry], seed, size=160) for seed in range(6)]
+    again = [augment([entry], seed, size=160) for seed in reversed(range(6))][::-1]
+    plain = augment("none", 0, size=160)
     for one, other in zip(results, again, strict=True):
         np.testing.assert_array_equal(one, other)
-        assert (one.shape, one.dtype, one.flags.c_contiguous) == ((192, 192, 3), np.uint8, True)
-        assert not np.array_equal(one, PICTURE)
-    assert len({one.tobytes() for one in results}) > (0 if name in ("flip", "gray") else 2)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_probability_is_how_often(name: str) -> None:
-    never, sometimes = only(name, 0.0), only(name, 0.3)
-    fired = [sometimes._generator(name, seed) is not None for seed in range(400)]
-    assert 0.2 < np.mean(fired) < 0.4
-    assert all(never._generator(name, seed) is None for seed in range(100))
-
-
-def test_switching_one_on_leaves_the_draws_of_others() -> None:
-    noisy, both = only("affine"), only("affine", gray=1.0)
-    for seed in range(4):
-        gray = cv2.cvtColor(apply(noisy, seed), cv2.COLOR_RGB2GRAY).astype(int)
-        other = apply(both, seed)[..., 0].astype(int)
-        assert np.abs(gray - other).mean() < 2
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_give_crops_of_the_models_size(preset: str) -> None:
-    augmentation = Augmentation(AugmentConfig(preset=preset), 160)
-    for seed in range(12):
-        for face in FACES:
-            result = apply(augmentation, seed, face=face)
-            assert (result.shape, result.dtype) == ((160, 160, 3), np.uint8)
+        assert (one.shape, one.dtype, one.flags.c_contiguous) == ((160, 160, 3), np.uint8, True)
+    assert any(not np.array_equal(one, plain) for one in results) or "ResizeToInput" in entry
 
 
 def test_without_augmentation_a_crop_is_left_alone() -> None:
-    assert np.array_equal(apply(Augmentation(AugmentConfig(preset="none"), 192), 3), PICTURE)
+    assert np.array_equal(augment("none", 3), PICTURE)
 
 
-def test_both_of_a_pair_are_moved_coloured_and_cut_alike() -> None:
+def test_a_probability_is_how_often() -> None:
+    augmentation = create_augmentation([{"HorizontalFlip": {"p": 0.3}}], model_input(192))
+    crops = [StoredCrop(FACE, lambda reach: [])]
+    flipped = [
+        not np.array_equal(augmentation([PICTURE], crops, seed).pictures[0], PICTURE)
+        for seed in range(300)
+    ]
+    assert 0.2 < np.mean(flipped) < 0.4
+
+
+def test_both_of_a_pair_get_the_same_parameters() -> None:
     """A fake that differs in one patch differs in the same patch, moved, and nowhere else."""
     fake = PICTURE.copy()
     fake[100:140, 80:120] = 255 - fake[100:140, 80:120]
-    chances = dict.fromkeys(("flip", "affine", "brightness_contrast", "cutout", "rgb_shift"), 1.0)
-    augmentation = Augmentation(AugmentConfig(preset="none", **chances), 192)
+    entries = [
+        one for one in always("winner") if "GaussianBlur" not in one and "GaussNoise" not in one
+    ]
+    entries = [one for one in entries if "ImageCompression" not in one and "OneOf" not in one]
+    crops = [StoredCrop(FACE, lambda reach: [])] * 2
     for seed in range(8):
-        first, second = apply(augmentation, seed), apply(augmentation, seed, fake)
+        augmentation = create_augmentation([*entries, *always("sbi")[3:]], model_input(192))
+        first, second = augmentation([PICTURE, fake], crops, seed).pictures
         differs = (first != second).any(axis=2)
         assert 0 < differs.mean() < 2 * 1600 / 192**2
         rows, columns = np.nonzero(differs)
@@ -88,12 +98,63 @@ def test_both_of_a_pair_are_moved_coloured_and_cut_alike() -> None:
         assert np.ptp(columns) < 60
 
 
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ("absent", r"config/augmentations/absent\.yaml"),
+        ([{"HorizontlFlip": {}}], "HorizontlFlip; did you mean HorizontalFlip"),
+        ([{"ImageCompression": {"quality": 3}}], "ImageCompression: .*'quality'"),
+        ([{"ImageCompression": {"quality_range": [70, 300]}}], "ImageCompression: .*quality_range"),
+        ([{"VideoCodec": {"crf_range": [40, 17]}}], "VideoCodec: .*crf_range"),
+        ([{"OneOf": {"transforms": [{"Blurr": {}}]}}], "OneOf: .*Blurr"),
+        ([{"json:loads": {}}], "json:loads"),
+        ([{"HorizontalFlip": {}, "ToGray": {}}], "an entry must be a transform"),
+        (
+            [{"HorizontalFlip": {}}, {"LandmarkCutout": {}}],
+            "LandmarkCutout .* before HorizontalFlip",
+        ),
+        ("absent_module:list", "absent_module"),
+        ("builtins:dict", "builtins:dict returns no list"),
+    ],
+)
+def test_a_wrong_list_is_named(entries: Augment, named: str) -> None:
+    with pytest.raises(UnmaskError, match=named) as caught:
+        create_transforms(entries)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_of_ones_own_is_named_and_may_contain_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("- preset: basic\n- ToGray: {p: 1}\n")
+    kinds = [type(one).__name__ for one in create_transforms("mine.yaml")]
+    assert kinds[-1] == "ToGray"
+    assert len(kinds) > 1
+    Path("mine.yaml").write_text("- ToGrey: {p: 1}\n")
+    with pytest.raises(UnmaskError, match=r"mine\.yaml: .*ToGrey"):
+        create_transforms("mine.yaml")
+    Path("mine.yaml").write_text("- preset: mine.yaml\n")
+    with pytest.raises(UnmaskError, match=r"mine\.yaml.* contains itself"):
+        create_transforms("mine.yaml")
+
+
+def gray_all() -> list[albumentations.BasicTransform]:
+    return [albumentations.ToGray(p=1)]
+
+
+def test_a_list_may_come_from_a_function_or_name_a_class_by_its_path() -> None:
+    expected = augment([{"ToGray": {"p": 1}}], 0)
+    np.testing.assert_array_equal(augment(f"{__name__}:gray_all", 0), expected)
+    np.testing.assert_array_equal(augment([{"albumentations:ToGray": {"p": 1}}], 0), expected)
+
+
 def test_cutout_blackens_one_part_of_the_face_and_nothing_around_it() -> None:
-    hull = fill_hull(FACE.scaled(1.0).hull(forehead=True), 192, 192)
+    hull = fill_hull(FACE.hull(forehead=True), 192, 192)
     around = cv2.dilate(hull, np.ones((9, 9))) == 0
     kinds = []
     for seed in range(60):
-        cut = (apply(only("cutout"), seed) != PICTURE).any(axis=2)
+        cut = (augment([{"LandmarkCutout": {"p": 1}}], seed) != PICTURE).any(axis=2)
         assert 0.005 < cut.mean() < 0.25
         assert not (cut & around).any()
         eyes, mouth = cut[88, 77] and cut[83, 118], cut[128, 101]
@@ -103,21 +164,18 @@ def test_cutout_blackens_one_part_of_the_face_and_nothing_around_it() -> None:
 
 def test_without_landmarks_half_of_the_face_is_cut() -> None:
     for seed in range(8):
-        cut = (apply(only("cutout"), seed, face=FACE_WITHOUT) != PICTURE).any(axis=2)
-        assert 0.05 < cut.mean() < 0.2
+        cut = augment([{"LandmarkCutout": {"p": 1}}], seed, face=FACE_WITHOUT) != PICTURE
+        assert 0.05 < cut.any(axis=2).mean() < 0.2
 
 
-def test_noise_has_the_asked_spread_and_jpeg_the_asked_quality() -> None:
+def test_pca_noise_adds_one_color() -> None:
     gray = np.full((192, 192, 3), 128, np.uint8)
-    noisy = apply(only("noise", noise_sigma=[10, 10]), 1, gray).astype(float)
-    assert noisy.std() == pytest.approx(10, rel=0.05)
-    assert noisy.mean() == pytest.approx(128, abs=0.5)
-    errors = [
-        np.abs(apply(only("jpeg", jpeg_quality=[q, q]), 1).astype(int) - PICTURE).mean()
-        for q in (95, 60, 20)
-    ]
-    assert errors[0] < errors[1] < errors[2]
-    assert errors[0] < 2
+    gray[:96] += 40
+    entries: Augment = [{"PCANoise": {"p": 1, "std": 0.5}}]
+    changes = [augment(entries, seed, gray).astype(int) - gray for seed in range(4)]
+    for change in changes:
+        assert len(np.unique(change)) == 1  # of gray values, gray is the only component
+    assert len({change[0, 0, 0] for change in changes}) > 1
 
 
 @pytest.mark.parametrize("side", [64, 75])
@@ -137,19 +195,35 @@ def test_recoding_gives_back_the_middle_picture_worse_with_a_higher_crf(side: in
     assert (coarse > 1.5 * fine).all()
 
 
-def test_codec_asks_for_neighbours_only_when_it_is_its_turn() -> None:
-    augmentation = only("codec", 0.5, codec_frames=7)
-    assert {augmentation.neighbours(seed) for seed in range(20)} == {0, 3}
+def test_the_codec_encodes_the_crop_with_its_neighbours() -> None:
+    asked = []
+
+    def neighbours(reach: int) -> list[NDArray[np.uint8]]:
+        asked.append(reach)
+        return [np.roll(PICTURE, 8 * step, axis=1) for step in range(-reach, reach + 1)]
+
+    augmentation = create_augmentation([{"VideoCodec": {"p": 0.5, "frames": 7}}], model_input(192))
+    for seed in range(8):
+        result = augmentation([PICTURE], [StoredCrop(FACE, neighbours)], seed).pictures[0]
+        assert np.abs(result.astype(int) - PICTURE).mean() < 12
+    assert set(asked) == {3}
+    assert 0 < len(asked) < 8
 
 
 def test_mixtures_of_a_pair_keep_half_of_it_fake() -> None:
-    real, fake = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 200, np.uint8)
-    pictures, targets = mix_pair([real, fake], [0.0, 1.0], 0.25)
-    assert [picture[0, 0, 0] for picture in pictures] == [50, 150]
-    assert targets == [0.25, 0.75]
-    shares = np.array([only("mixup").mixture(seed) for seed in range(500)])
-    assert shares.mean() == pytest.approx(0.5, abs=0.05)
-    assert shares.std() == pytest.approx(np.sqrt(1 / 8), abs=0.02)  # Beta(0.5, 0.5)
+    pair = [np.full((192, 192, 3), value, np.uint8) for value in (0, 200)]
+    crops = [StoredCrop(FACE, lambda reach: [])] * 2
+    augmentation = create_augmentation([{"PairMixup": {"p": 1}}], model_input(192))
+    shares = []
+    for seed in range(300):
+        mixed, share = augmentation(pair, crops, seed, is_aligned=True)
+        assert share is not None
+        values = [one[0, 0, 0] for one in mixed]
+        assert values == pytest.approx([200 * share, 200 * (1 - share)], abs=1)
+        shares.append(share)
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
+    assert np.std(shares) == pytest.approx(np.sqrt(1 / 8), abs=0.03)  # Beta(0.5, 0.5)
+    assert augmentation(pair, crops, 0, is_aligned=False).share is None
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from unmask.config import Config, config_keys, config_schema, config_table, load_config
+from unmask.config import (
+    Config,
+    config_keys,
+    config_schema,
+    config_table,
+    load_config,
+    resolve_augment,
+)
 from unmask.errors import UnmaskError
 
 
@@ -21,7 +28,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def test_an_empty_configuration_is_all_defaults() -> None:
-    assert load_config({}) == Config()
+    config = load_config({})
+    assert config.training.augment == resolve_augment("winner")
+    training = config.training.model_copy(update={"augment": "winner"})
+    assert config.model_copy(update={"training": training}) == Config()
 
 
 @pytest.mark.parametrize(
@@ -98,8 +108,8 @@ def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
             r"batch_size: 24 .* in whole pairs \(batches is paired\); take a multiple of 16",
         ),
         (
-            {"training": {"batches": "balanced", "augment": {"mixup": 0.1}}},
-            "mixup: there are no pairs to mix in balanced",
+            {"training": {"batches": "balanced", "augment": [{"PairMixup": {}}]}},
+            "augment: PairMixup has no pairs to mix in balanced",
         ),
         (
             {"training": {"batches": "plain", "blended": 0.1}},
@@ -147,8 +157,8 @@ def test_an_experiment_overrides_training_and_leaves_the_rest() -> None:
 
 def test_an_emptied_section_or_experiment_is_its_default() -> None:
     emptied = yaml.safe_load("frames:\ntraining:\nexperiments:\n  baseline:\ntest_root:\n")
-    assert load_config(emptied) == Config()
-    assert load_config({"experiments": None}) == Config()
+    assert load_config(emptied) == load_config({})
+    assert load_config({"experiments": None}) == load_config({})
 
 
 def test_an_emptied_key_of_an_experiment_is_the_one_of_training() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from unmask.config import AugmentConfig, TrainingConfig
+from unmask.config import Augment, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.tables import FACES, PROBE, read_table
 from unmask.training.backbones import ModelInput
@@ -125,7 +125,7 @@ def test_another_epoch_or_seed_shows_other_samples(faces: pd.DataFrame, shards: 
 
 
 def test_without_augmentation_a_crop_is_the_stored_one(faces: pd.DataFrame, shards: Path) -> None:
-    config = TrainingConfig(batch_size=4, augment=AugmentConfig(preset="none"))
+    config = TrainingConfig(batch_size=4, augment="none")
     plain, rows = batches(faces, shards, config)
     scored = torch.cat(
         [one["image"] for one in create_score_loader(faces, shards, INPUT, 5, workers=0)]
@@ -167,13 +167,17 @@ def twins(faces: pd.DataFrame) -> pd.DataFrame:
     return faces.assign(**faces.loc[0, square])
 
 
-@pytest.mark.parametrize("augment", [{}, {"mixup": 1.0, "codec": 0.5}])
+@pytest.mark.parametrize(
+    "augment",
+    ["winner", [{"VideoCodec": {"p": 0.5}}, {"preset": "winner"}, {"PairMixup": {"p": 1}}]],
+    ids=["winner", "mixup"],
+)
 @pytest.mark.parametrize("kind", ["paired", "self_blended"])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
-    kind: str, augment: dict[str, float], twins: pd.DataFrame, shards: Path
+    kind: str, augment: Augment, twins: pd.DataFrame, shards: Path
 ) -> None:
-    config = TrainingConfig(batch_size=4, batches=kind, augment=AugmentConfig(**augment))
+    config = TrainingConfig(batch_size=4, batches=kind, augment=augment)
     found = list(create_train_loader(twins, shards, INPUT, config, 1, workers=0))
     rows = torch.cat([one["row"] for one in found]).reshape(-1, 2)
     labels = torch.cat([one["label"] for one in found]).reshape(-1, 2)
@@ -184,7 +188,7 @@ def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
         else:
             assert real == fake
         assert sum(targets) == pytest.approx(1)
-        assert (targets == [0.0, 1.0]) != ("mixup" in augment)
+        assert (targets == [0.0, 1.0]) == (augment == "winner")
     assert len(rows) == 8  # each of the REAL crops
     for workers in (1, 4):
         others = create_train_loader(twins, shards, INPUT, config, 1, workers)
@@ -196,7 +200,7 @@ def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shar
     fake = twins["label"] == "FAKE"
     later = twins.assign(time=twins["time"] + 0.1 * fake)
     beside = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
-    augment = AugmentConfig(preset="none", mixup=1.0)
+    augment = [{"PairMixup": {"p": 1}}]
     config = TrainingConfig(batch_size=16, batches="paired", augment=augment)
     for shown, mixed in ((twins, True), (later, False), (beside, False)):
         (batch,) = create_train_loader(shown, shards, INPUT, config, 1, workers=0)

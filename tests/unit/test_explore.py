@@ -21,7 +21,7 @@ from unmask.explore.pairs import choose_pairs, explore_pairs, make_clip
 from unmask.explore.videos import explore_videos, list_families
 from unmask.report.pages import TableSection, write_page
 from unmask.tables import FACES, VIDEOS, read_table, write_table
-from unmask.training.augmentation import NAMES
+from unmask.training.augmentation import create_transforms
 from unmask.videos.ledger import write_ledger
 from unmask.videos.source import VideoFile
 
@@ -99,12 +99,16 @@ def test_the_page_of_augmentations_shows_each_and_needs_no_network(
     preset: str, worked_part: Path, ledger: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "augmentations.html"
-    config = TrainingConfig.model_validate({"image_size": 48, "augment": {"preset": preset}})
+    config = TrainingConfig.model_validate({"image_size": 48, "augment": preset})
     index = worked_part / "faces/part-00.parquet"
     explore_augmentations(ledger, worked_part / "faces", [index], config, page)
     text = page.read_text()
     pictures = re.findall(r'<img alt="([^"]+)" src="data:image/jpeg;base64,([^"]+)">', text)
-    assert {*NAMES, "paired batches", "self-blended images"} <= {name for name, _ in pictures}
+    transforms = [type(one).__name__ for one in create_transforms(preset)]
+    assert [name.partition(":")[0] for name, _ in pictures] == [
+        *transforms,
+        *("all together", "paired batches", "self-blended images"),
+    ]
     for _, picture in pictures:
         assert cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), 1).std() > 5
     assert "://" not in text

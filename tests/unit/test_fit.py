@@ -27,7 +27,6 @@ from clips import encode_video
 from conftest import write_part
 from unmask.config import (
     AuditsConfig,
-    AugmentConfig,
     Config,
     FacesConfig,
     TrackingConfig,
@@ -373,9 +372,9 @@ def test_several_devices_see_what_one_sees(
 @pytest.mark.parametrize(
     "values",
     [
-        {"batches": "paired", "loss": "two_sided", "augment": AugmentConfig(mixup=1.0)},
-        {"batches": "paired", "blended": 0.5, "augment": AugmentConfig(preset="strong")},
-        {"batches": "plain", "loss": "two_sided", "augment": AugmentConfig(preset="none")},
+        {"batches": "paired", "loss": "two_sided", "augment": [{"PairMixup": {"p": 1}}]},
+        {"batches": "paired", "blended": 0.5, "augment": "strong"},
+        {"batches": "plain", "loss": "two_sided", "augment": "none"},
     ],
     ids=["mixup", "blended", "plain"],
 )

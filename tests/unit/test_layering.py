@@ -12,7 +12,7 @@ STAGES = ["videos", "faces", "splits", "audits", "training", "inference", "evalu
 # What each of the other rooms may import: the stages up to one, and itself.
 ABOVE = {"explore": "training", "robustness": "evaluation", "kaggle": "evaluation"}
 GROUND_FLOOR = {
-    *("errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
+    *("importing", "errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
     *("provenance", "tracking", "buffer"),
 }
 FRONT_DOORS = {"cli", "__main__", "plan"}

@@ -59,7 +59,7 @@ CONFIG = Config.model_validate(
             "epochs": 4,
             "learning_rate": 0.01,
             "drop_rate": 0,
-            "augment": {"preset": "none"},
+            "augment": "none",
         },
     }
 )

@@ -66,7 +66,11 @@ AFTER_PROBE = {"extract_frames", "crop_faces", *AFTER_CROP}
         ("splits/groups.py", {"split"}, AFTER_SPLIT),
         ("audits/leaks.py", {"audit_leaks"}, {"all"} | COSTS),
         ("splits/roles.py", {"train", "report_labels"}, AFTER_TRAIN | COSTS),
-        ("training/augmentation.py", {"train", "explore_augmentations"}, AFTER_TRAIN | COSTS),
+        (
+            "training/augmentation.py",
+            {"experiments", "train", "explore_augmentations"},
+            AFTER_TRAIN | COSTS,
+        ),
         ("training/experiments.py", {"experiments"}, {"all"}),
         (
             "evaluation/figures.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,13 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmask.config import AugmentConfig, TrainingConfig
+from unmask.config import TrainingConfig
 from unmask.report.pages import PictureSection, write_page
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
-from unmask.training.augmentation import NAMES, Augmentation, Picture
+from unmask.training.augmentation import Augmentation, Transform, create_transforms
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import FaceDataset, labelled_faces
+from unmask.training.recompress import Picture
 from unmask.training.sampler import ALONE, BLENDED, SampleId, pair_faces
+from unmask.training.transforms import PairMixup
 from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
@@ -27,29 +28,15 @@ _CELL = 144
 _GAP = 4
 _QUALITY = 92
 
-# Of these the middle of the crop is shown, large: what they do is too fine to be seen in all of it.
-_FINE = ("codec", "downscale", "jpeg", "noise", "blur", "interpolation")
-_SAID = {
-    "codec": "Encoded with its neighbours in time by x264, and decoded again.",
-    "cutout": "Eyes, mouth, nose or half of the face blackened.",
-    "downscale": "Made small and large again.",
-    "jpeg": "Saved as JPEG.",
-    "noise": "Gaussian noise.",
-    "blur": "Gaussian blur.",
-    "flip": "Mirrored.",
-    "interpolation": "Brought to the model's size with another interpolation.",
-    "brightness_contrast": "Other brightness and contrast.",
-    "rgb_shift": "A constant added to each channel.",
-    "color": "Brightness and contrast, or colour noise, or hue and saturation.",
-    "gray": "Without colour.",
-    "affine": "Moved, turned and scaled.",
-}
+# Transforms that change most pixels, but by less than this on average (levels of 255), are too fine
+# to be seen in the whole crop: its middle is shown, as this share of the side.
+_FINE_CHANGE, _MIDDLE = 8, 0.4
 
 
 def explore_augmentations(
     ledger: Path, shards: Path, indices: list[Path], config: TrainingConfig, output: Path
 ) -> None:
-    """Write a page that shows every augmentation by itself, all together, and the kinds of pairs.
+    """Write a page that shows every transform by itself, all together, and the kinds of pairs.
 
     Args:
         ledger: `results/videos.parquet`.
@@ -58,42 +45,64 @@ def explore_augmentations(
         config: `augment` and `image_size`; probabilities count where all are shown together.
         output: the page; the pictures are in it.
     """
-    faces = labelled_faces(read_tables(indices, FACES), read_table(ledger, VIDEOS))
-    samples = _samples(faces)
+    faces, samples = _sample_faces(indices, read_table(ledger, VIDEOS))
     single = [SampleId(0, row) for row, _ in samples]
     fakes = [SampleId(0, row, fake) for row, fake in samples if fake != ALONE]
     blended = [SampleId(0, row, BLENDED) for row, _ in samples]
-    none = config.augment.model_copy(update={"preset": "none"} | dict.fromkeys(NAMES))
+    model_input = ModelInput("shown", config.image_size, (0.5,) * 3, (0.5,) * 3)
 
-    def only(name: str) -> AugmentConfig:
-        return none.model_copy(update={name: 1.0})
+    def draw(transforms: list[Transform], ids: list[SampleId]) -> bytes:
+        augmentation = Augmentation(transforms, model_input)
+        dataset = FaceDataset(faces, shards, model_input, augmentation, seed=0)
+        return _grid([_strip(dataset, model_input, sample) for sample in ids])
 
-    def shown(augment: AugmentConfig, ids: list[SampleId], share: float = 1.0) -> bytes:
-        return _grid(_strips(faces, shards, config.image_size, augment, ids), share)
-
-    sections = [
-        (name, text, shown(only(name), single, 0.4 if name in _FINE else 1.0))
-        for name, text in _SAID.items()
-    ]
-    together = f"As configured in `training.augment` (preset {config.augment.preset})."
-    sections.append(("all together", together, shown(config.augment, single)))
+    sections = []
+    for transform in create_transforms(config.augment):
+        transform.p = 1
+        of_pairs = isinstance(transform, PairMixup)
+        if fakes or not of_pairs:
+            jpeg = draw([transform], fakes if of_pairs else single)
+            sections.append(PictureSection(_heading(transform), _first_line(transform), jpeg))
+    text = "As configured in `training.augment`."
+    jpeg = draw(create_transforms(config.augment), single)
+    sections.append(PictureSection("all together", text, jpeg))
     if fakes:
         text = "Originals, each above one of its fakes, as configured."
-        sections.append(("paired batches", text, shown(config.augment, fakes)))
-        text = "The same pairs, each picture a mixture of both."
-        sections.append(("mixup", text, shown(only("mixup"), fakes)))
-    text = "REAL crops above themselves, blended; nothing else is done to them."
-    sections.append(("self-blended images", text, shown(none, blended)))
-    write_page(
-        output,
-        "pictures.html.j2",
-        title="Augmentations",
-        sections=[PictureSection(*section) for section in sections],
-    )
+        jpeg = draw(create_transforms(config.augment), fakes)
+        sections.append(PictureSection("paired batches", text, jpeg))
+    text = "REAL crops, each above itself blended, without any other augmentation."
+    sections.append(PictureSection("self-blended images", text, draw([], blended)))
+    write_page(output, "pictures.html.j2", title="Augmentations", sections=sections)
     logger.info("%d augmentations of %d crops", len(sections), len(samples))
 
 
-def _samples(faces: pd.DataFrame) -> list[tuple[int, int]]:
+def _heading(transform: Transform) -> str:
+    name = type(transform).__name__
+    parts = getattr(transform, "transforms", [])
+    return f"{name}: {', '.join(map(_heading, parts))}" if parts else name
+
+
+def _first_line(transform: Transform) -> str:
+    return next(iter((type(transform).__doc__ or "").strip().splitlines()), "")
+
+
+def _sample_faces(
+    indices: list[Path], videos: pd.DataFrame
+) -> tuple[pd.DataFrame, list[tuple[int, int]]]:
+    """Return the faces of some REAL videos and their fakes, and the rows to show.
+
+    Returns:
+        The faces, and rows of REAL crops, each with the row of one of its fakes or `ALONE`.
+    """
+    columns = ["part", "video", "track", "time", "crop_x0", "crop_y0", "crop_side"]
+    index = labelled_faces(read_tables(indices, FACES, columns), videos)
+    rows = _sample_rows(index)
+    shown = index.loc[[row for pair in rows for row in pair if row != ALONE], ["part", "video"]]
+    faces = labelled_faces(read_tables(indices, FACES, matching=shown), videos)
+    return faces, _sample_rows(faces)
+
+
+def _sample_rows(faces: pd.DataFrame) -> list[tuple[int, int]]:
     """Return REAL crops of some videos, each with one of its fakes, as far as there are any."""
     originals = pair_faces(faces)
     fakes = {int(real): int(fake) for fake, real in enumerate(originals) if real >= 0}
@@ -104,28 +113,19 @@ def _samples(faces: pd.DataFrame) -> list[tuple[int, int]]:
     return [(int(row), fakes.get(int(row), ALONE)) for row in rows[chosen]]
 
 
-def _strips(
-    faces: pd.DataFrame, shards: Path, size: int, augment: AugmentConfig, ids: list[SampleId]
-) -> Iterator[list[list[Picture]]]:
-    """Yield, for each sample, its crops as stored and as drawn anew each epoch."""
-    model_input = ModelInput("shown", size, (0.5,) * 3, (0.5,) * 3)
-    dataset = FaceDataset(faces, shards, model_input, Augmentation(augment, size), seed=0)
-    for sample in ids:
-        stored = [
-            model_input.resize(dataset.picture(row))
-            for row in (sample.row, *([sample.partner] if sample.partner >= 0 else []))
-        ]
-        drawn = [dataset[sample._replace(epoch=draw)].pictures for draw in range(_DRAWS)]
-        yield [stored * (len(drawn[0]) // len(stored)), *map(list, drawn)]
+def _strip(dataset: FaceDataset, model_input: ModelInput, sample: SampleId) -> list[list[Picture]]:
+    """Return the crops of a sample as stored, and as drawn in some epochs."""
+    stored = [
+        model_input.resize(dataset.picture(row))
+        for row in (sample.row, *([sample.partner] if sample.partner >= 0 else []))
+    ]
+    drawn = [list(dataset[sample._replace(epoch=epoch)].pictures) for epoch in range(_DRAWS)]
+    return [stored * (len(drawn[0]) // len(stored)), *drawn]
 
 
-def _grid(strips: Iterator[list[list[Picture]]], share: float) -> bytes:
-    """Return a JPEG: a column for each draw, a row for each crop, pairs without a gap.
-
-    Args:
-        strips: of each sample its crops as stored and as drawn.
-        share: how much of a crop's side is shown, around its middle.
-    """
+def _grid(strips: list[list[list[Picture]]]) -> bytes:
+    """Return a JPEG: a column for each draw, a row for each crop, pairs without a gap."""
+    share = _share(strips)
     rows = []
     for strip in strips:
         cells = [
@@ -134,6 +134,18 @@ def _grid(strips: Iterator[list[list[Picture]]], share: float) -> bytes:
         rows.append(_joined(cells, axis=1))
     picture = cv2.cvtColor(_joined(rows, axis=0), cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def _share(strips: list[list[list[Picture]]]) -> float:
+    """Return how much of a crop's side to show: fine changes are seen only in a part of it."""
+    changes = [
+        np.abs(one.astype(int) - strip[0][number])
+        for strip in strips
+        for drawn in strip[1:]
+        for number, one in enumerate(drawn)
+    ]
+    fine = np.mean([(one > 0).mean() for one in changes]) > 0.5
+    return _MIDDLE if fine and np.mean(changes) < _FINE_CHANGE else 1.0
 
 
 def _cell(picture: Picture, share: float) -> Picture:

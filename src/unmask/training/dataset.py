@@ -32,9 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 from unmask.config import TrainingConfig
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.training.augmentation import Augmentation, Picture
+from unmask.training.augmentation import Augmentation, create_augmentation
 from unmask.training.backbones import ModelInput
 from unmask.training.face_masks import Face
+from unmask.training.recompress import Picture
 from unmask.training.sampler import (
     ALONE,
     BLENDED,
@@ -45,6 +46,7 @@ from unmask.training.sampler import (
     sample_seed,
 )
 from unmask.training.self_blending import self_blend
+from unmask.training.transforms import StoredCrop
 from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
@@ -134,27 +136,51 @@ class FaceDataset(Dataset[Sample]):
 
     def __getitem__(self, sample: SampleId) -> Sample:
         epoch, row, partner = sample
-        rows = [row] if partner in (ALONE, BLENDED) else [row, partner]
-        if self._augmentation is None:
-            pictures = [self._input.resize(self.picture(one)) for one in rows]
-            return Sample(pictures, self.targets[rows].tolist(), rows)
-        seed = sample_seed(self._seed, epoch, row)
-        reach = self._augmentation.neighbours(seed)
-        sequences = [[self.picture(near) for near in self._around(one, reach)] for one in rows]
-        targets = self.targets[rows].tolist()
         if partner == BLENDED:
-            face = self.face(row, len(sequences[0][0]))
-            blended = [self_blend(picture, face, seed) for picture in sequences[0]]
-            sequences = [[real for real, _, _ in blended], [fake for _, fake, _ in blended]]
             rows, targets = [row, row], [0.0, 1.0]
-        pictures = [
-            self._augmentation(sequence, self.face(one, len(sequence[0])), seed)
-            for sequence, one in zip(sequences, rows, strict=True)
-        ]
-        share = self._augmentation.mixture(seed) if len(rows) == 2 else None
-        if share is not None and self._show_the_same(rows):
-            pictures, targets = mix_pair(pictures, targets, share)
+        else:
+            rows = [row] if partner == ALONE else [row, partner]
+            targets = self.targets[rows].tolist()
+        if self._augmentation is None:
+            return Sample([self._input.resize(self.picture(one)) for one in rows], targets, rows)
+        seed = sample_seed(self._seed, epoch, row)
+        if partner == BLENDED:
+            pictures, crops = self._blended(row, seed)
+        else:
+            pictures, crops = self._stored(rows)
+        is_aligned = len(rows) == 2 and self._are_aligned(*rows)
+        pictures, share = self._augmentation(pictures, crops, seed, is_aligned)
+        if share is not None:
+            real, fake = targets
+            targets = [(1 - t) * real + t * fake for t in (share, 1 - share)]
         return Sample(pictures, targets, rows)
+
+    def _stored(self, rows: Sequence[int]) -> tuple[list[Picture], list[StoredCrop]]:
+        """Return crops as they are stored, and what transforms may ask of them."""
+
+        def neighbours(row: int, reach: int) -> list[Picture]:
+            return [self.picture(near) for near in self._around(row, reach)]
+
+        pictures = [self.picture(row) for row in rows]
+        faces = [self.face(row, len(picture)) for row, picture in zip(rows, pictures, strict=True)]
+        return pictures, [
+            StoredCrop(face, partial(neighbours, row))
+            for row, face in zip(rows, faces, strict=True)
+        ]
+
+    def _blended(self, row: int, seed: int) -> tuple[list[Picture], list[StoredCrop]]:
+        """Return a REAL crop and itself blended, its neighbours likewise."""
+        picture = self.picture(row)
+        face = self.face(row, len(picture))
+
+        def neighbours(blended: bool, reach: int) -> list[Picture]:
+            near = [self_blend(self.picture(one), face, seed) for one in self._around(row, reach)]
+            return [fake if blended else real for real, fake, _ in near]
+
+        real, fake, _ = self_blend(picture, face, seed)
+        return [real, fake], [
+            StoredCrop(face, partial(neighbours, which)) for which in (False, True)
+        ]
 
     def picture(self, row: int) -> Picture:
         """Return a stored crop, RGB uint8 (h, w, 3).
@@ -179,30 +205,11 @@ class FaceDataset(Dataset[Sample]):
         same = rows[self._people[rows] == self._people[row]]
         return np.clip(rows, same[0], same[-1])
 
-    def _show_the_same(self, rows: Sequence[int]) -> bool:
+    def _are_aligned(self, row: int, other: int) -> bool:
         """Tell whether two crops are of one square at one moment, so that they can be mixed."""
-        apart = abs(self._times[rows[0]] - self._times[rows[1]])
-        same_square = (self._squares[rows[0]] == self._squares[rows[1]]).all()
+        apart = abs(self._times[row] - self._times[other])
+        same_square = (self._squares[row] == self._squares[other]).all()
         return bool(same_square and apart < _SAME_TIME_S)
-
-
-def mix_pair(
-    pictures: Sequence[Picture], targets: Sequence[float], share: float
-) -> tuple[list[Picture], list[float]]:
-    """Mix the REAL and the FAKE crop of a pair, pixel by pixel, and their targets alike.
-
-    NTech-Lab's aligned mixup takes `(1 - t) real + t fake` with the target t. Here the second of
-    the pair is the mixture the other way round, so that half of what is shown stays FAKE.
-
-    Args:
-        pictures: RGB uint8 (h, w, 3), of the same square of the same frame, augmented alike.
-        targets: of both.
-        share: t, of the fake in the first mixture.
-    """
-    real, fake = pictures
-    shares = (share, 1 - share)
-    mixed = [np.asarray(cv2.addWeighted(real, 1 - t, fake, t, 0), np.uint8) for t in shares]
-    return mixed, [(1 - t) * targets[0] + t * targets[1] for t in shares]
 
 
 def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
@@ -255,7 +262,7 @@ def create_train_loader(
     Raises:
         UnmaskError: there is nothing to show, or the processes cannot share a step evenly.
     """
-    augmentation = Augmentation(config.augment, model_input.size, model_input.interpolation)
+    augmentation = create_augmentation(config.augment, model_input)
     dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
     real = (faces["label"] == Label.REAL).to_numpy()
     originals = _originals(faces) if config.batches == "paired" else np.full(len(faces), ALONE)

@@ -1,4 +1,4 @@
-"""What the configured experiments will train, told before anything is trained."""
+"""What the configured experiments will train, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from unmask.config import Config
 from unmask.errors import UnmaskError
 from unmask.files import atomic_path
+from unmask.training.augmentation import create_transforms
 from unmask.training.backbones import create_architecture, create_backbone
 from unmask.training.model_file import half_bytes
 
@@ -94,7 +95,7 @@ def describe_experiments(config: Config) -> str:
 
 
 def check_experiments(config: Config, output: Path) -> None:
-    """Make each experiment's model once, weights and all, and write down what it is.
+    """Create each experiment's augmentation and model, weights and all, and describe the model.
 
     Weights that timm's hub has are fetched here, once, into its cache.
 
@@ -103,11 +104,12 @@ def check_experiments(config: Config, output: Path) -> None:
         output: CSV, one row per experiment, see `ExperimentSize`.
 
     Raises:
-        UnmaskError: a model cannot be made, or its weights cannot be had.
+        UnmaskError: an augmentation or a model cannot be created, or weights cannot be had.
     """
     sizes = []
     for name in config.experiments:
         try:
+            create_transforms(config.experiment(name).augment)
             network, _ = create_backbone(config.experiment(name))
         except UnmaskError as error:
             raise UnmaskError(f"experiment {name}: {error}") from None

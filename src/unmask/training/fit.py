@@ -164,12 +164,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "dropped_crops": data.dropped,
         "softened_crops": data.softened,
         "prior": data.prior,
-        **config.model_dump(exclude={"folds", "seeds", "augment"}),
-        # One by one, and with the preset's probabilities, or MLflow could neither compare nor plot.
-        **{
-            f"augment.{name}": config.augment.probability(name) if value is None else value
-            for name, value in config.augment.model_dump().items()
-        },
+        **config.model_dump(exclude={"folds", "seeds"}),
     }
     with _tracked(trainer, job, settings, position) as run:
         if run is not None:

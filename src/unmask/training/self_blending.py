@@ -10,15 +10,39 @@ which rounds to nothing, is left out.
 
 from __future__ import annotations
 
+import random
+
+import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.training.augmentation import Picture, add_color, shift_levels, shrink_and_enlarge
 from unmask.training.face_masks import Face, fill_hull
+from unmask.training.recompress import Picture
 
 Mask = NDArray[np.float32]
 
+
+def _lose_resolution(scale: float) -> A.Downscale:
+    pair = {"downscale": cv2.INTER_NEAREST, "upscale": cv2.INTER_LINEAR}
+    return A.Downscale(scale_range=(scale, scale), interpolation_pair=pair, p=1)
+
+
+# What makes the inside of a face other than its outside.
+_CHANGE = A.Compose(
+    [
+        A.RGBShift(r_shift_limit=20, g_shift_limit=20, b_shift_limit=20, p=0.3),
+        A.RandomBrightnessContrast(brightness_limit=0.1, contrast_limit=0.1, p=1),
+        A.OneOf(
+            [
+                A.OneOf([_lose_resolution(1 / 2), _lose_resolution(1 / 4)], p=1),
+                A.Sharpen(alpha=(0.2, 0.5), lightness=(0.5, 1.0), p=1),
+            ],
+            p=1,
+        ),
+    ],
+    is_check_shapes=False,
+)
 # Share of blended faces whose mask ends at the brows.
 _WITHOUT_FOREHEAD = 0.25
 _RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
@@ -46,7 +70,8 @@ def self_blend(
         [0, 1], with `blended = mask * source + (1 - mask) * real`.
     """
     rng = np.random.default_rng(seed)
-    changed = transform_source(picture, rng)
+    _CHANGE.set_random_state(rng, random.Random(int(rng.integers(2**32))))
+    changed = _CHANGE(image=picture)["image"]
     source, target = (changed, picture) if rng.random() < 0.5 else (picture, changed)
     hull = face.hull(forehead=bool(rng.random() >= _WITHOUT_FOREHEAD))
     mask = fill_hull(hull, *picture.shape[:2])
@@ -55,23 +80,6 @@ def self_blend(
     weight = mask[..., None]
     blended = weight * source + (1 - weight) * target
     return target, np.asarray(blended.round(), np.uint8), mask
-
-
-def transform_source(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Change colours a little, then either sharpen or lose resolution."""
-    if rng.random() < 0.3:
-        picture = add_color(picture, rng.uniform(-20, 20, 3))
-    brightness, contrast = rng.uniform(-0.1, 0.1, 2)
-    picture = shift_levels(picture, 1 + contrast, 255 * brightness)
-    if rng.random() < 0.5:
-        factor = 1 / rng.choice((2, 4))
-        return shrink_and_enlarge(picture, factor, cv2.INTER_NEAREST, cv2.INTER_LINEAR)
-    alpha, lightness = rng.uniform(0.2, 0.5), rng.uniform(0.5, 1.0)
-    kernel = np.full((3, 3), -1.0, np.float32)
-    kernel[1, 1] = 8 + lightness
-    kernel *= alpha
-    kernel[1, 1] += 1 - alpha
-    return np.asarray(cv2.filter2D(picture, -1, kernel), np.uint8)
 
 
 def _move(source: Picture, mask: Mask, rng: np.random.Generator) -> tuple[Picture, Mask]:

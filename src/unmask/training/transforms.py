@@ -1,0 +1,269 @@
+"""Our own transforms, named in the same lists as those of albumentations.
+
+They are here because albumentations has nothing like them or is much slower at it. A sample has one
+crop, or two that get the same parameters: those of albumentations' targets `image` and `partner`.
+Transforms that need more than pixels find the rest in `crops` (`StoredCrop`, one for each target).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import albumentations as A
+import cv2
+import numpy as np
+from albumentations.core.pydantic import nondecreasing
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+from pydantic import AfterValidator, Field
+
+from unmask.training.backbones import ModelInput
+from unmask.training.face_masks import Face, Points, fill_hull
+from unmask.training.recompress import TUNES, Picture, recode
+
+Interpolation = Literal["nearest", "linear", "cubic", "area"]
+_INTERPOLATIONS: dict[Interpolation, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+_CRF = Annotated[int, Field(ge=0, le=51)]
+TARGETS = ("image", "partner")
+
+
+@dataclass(frozen=True)
+class StoredCrop:
+    """What transforms may ask of a crop, as long as nothing has moved its pixels.
+
+    Attributes:
+        face: where the face is in it.
+        neighbours: returns so many crops of the same track before the crop, itself, and as many
+            after it, RGB uint8 (h, w, 3) each; at the ends of a track the last one is repeated.
+    """
+
+    face: Face
+    neighbours: Callable[[int], list[Picture]]
+
+
+class StoredCropTransform(A.ImageOnlyTransform):  # type: ignore[misc]
+    """A transform of a crop's pixels that also needs to know the crop, so it comes early in a list.
+
+    Subclasses implement `apply_to_crop(picture, crop, **params)`.
+    """
+
+    apply_to_crop: Callable[..., Picture]
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        """Transform each target with its own crop."""
+        for target, crop in zip(TARGETS, data["crops"], strict=False):
+            data[target] = self.apply_to_crop(data[target], crop, **params)
+        return data
+
+
+class LandmarkCutout(StoredCropTransform):
+    """Eyes, mouth, nose or half of the face blackened, as DFDC's winner did.
+
+    A part is a line between landmarks, as wide as half the distance of the eyes (eyes and nose) or
+    two thirds of the mouth's width: the winner dilated a line of two pixels by a quarter and a
+    third of these, which is the same up to its corners. How often each part is cut is his as well,
+    without the kind that needs a difference mask. Without landmarks it is always half of the face.
+    """
+
+    _PARTS = {"eyes": 0.35, "mouth": 0.175, "nose": 0.0875, "half": 0.06}  # noqa: RUF012
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the part, and which half."""
+        random = self.py_random
+        return {
+            "part": random.choices(list(self._PARTS), list(self._PARTS.values()))[0],
+            "horizontal": random.random() < 0.5,
+            "first": random.random() < 0.5,
+        }
+
+    def apply_to_crop(
+        self,
+        picture: Picture,
+        crop: StoredCrop,
+        part: str,
+        horizontal: bool,
+        first: bool,
+        **params: Any,
+    ) -> Picture:
+        """Return the crop with the part blackened."""
+        five = crop.face.five()
+        cut = picture.copy()
+        if part == "half" or five is None:
+            cut[_half_of(crop.face.hull(), picture.shape[:2], horizontal, first)] = 0
+            return cut
+        right_eye, left_eye, nose, right_mouth, left_mouth = five
+        start, end, radius = {
+            "eyes": (right_eye, left_eye, np.linalg.norm(left_eye - right_eye) / 4),
+            "mouth": (right_mouth, left_mouth, np.linalg.norm(left_mouth - right_mouth) / 3),
+            "nose": ((right_eye + left_eye) / 2, nose, np.linalg.norm(left_eye - right_eye) / 4),
+        }[part]
+        thickness = max(1, 2 * round(float(radius)) + 2)
+        cv2.line(cut, _pixel(start), _pixel(end), (0, 0, 0), thickness)
+        return cut
+
+
+def _half_of(
+    hull: Points, shape: tuple[int, ...], horizontal: bool, first: bool
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return the mask of one side of a hull, split through its centroid."""
+    mask = fill_hull(hull, *shape[:2]) > 0
+    x, y = hull.mean(axis=0)
+    split = int(np.clip(y if horizontal else x, 0, shape[0 if horizontal else 1]))
+    other = slice(split, None) if first else slice(0, split)
+    mask[(other, slice(None)) if horizontal else (slice(None), other)] = False
+    return mask
+
+
+def _pixel(point: Points) -> tuple[int, int]:
+    return round(float(point[0])), round(float(point[1]))
+
+
+class VideoCodec(StoredCropTransform):
+    """The crop encoded with its neighbours in time by x264 and decoded, as uploading a video does.
+
+    Neighbours are as far apart as the sampled frames. By far the slowest: 10 ms a crop and more.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        """Limits of the parameters."""
+
+        crf_range: Annotated[tuple[_CRF, _CRF], AfterValidator(nondecreasing)]
+        frames: Annotated[int, Field(ge=1, le=31)]
+
+    def __init__(
+        self, crf_range: tuple[int, int] = (17, 40), frames: int = 5, p: float = 0.5
+    ) -> None:
+        """Take x264's constant rate factor, from and to, and how many crops to encode."""
+        super().__init__(p=p)
+        self.crf_range = crf_range
+        self.frames = frames
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the rate factor and what x264 is tuned for."""
+        return {
+            "crf": self.py_random.randint(*self.crf_range),
+            "tune": self.py_random.choice(TUNES),
+        }
+
+    def apply_to_crop(
+        self, picture: Picture, crop: StoredCrop, crf: int, tune: str, **params: Any
+    ) -> Picture:
+        """Return the crop as a decoder gives it back."""
+        reach = self.frames // 2
+        pictures = crop.neighbours(reach)
+        pictures[reach] = picture
+        return recode(pictures, crf, tune)
+
+
+class PCANoise(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Colour along the principal components of the crop's own, after Krizhevsky et al., 2012.
+
+    `std` is in units of each component's standard deviation. DFDC's winner took a tenth of the
+    variance of values in [0, 1], which is about one level of 255. albumentations' FancyPCA scales
+    the crop along its components instead of adding to it, and takes ten times as long.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        """Limits of the parameters."""
+
+        std: Annotated[float, Field(ge=0)]
+
+    def __init__(self, std: float = 0.1, p: float = 0.5) -> None:
+        """Take the standard deviation of what is added."""
+        super().__init__(p=p)
+        self.std = std
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw how much of each component is added."""
+        return {"weights": self.random_generator.normal(0, self.std, 3)}
+
+    def apply(
+        self, img: Picture, weights: np.ndarray[Any, np.dtype[np.float64]], **params: Any
+    ) -> Picture:
+        """Return the crop with one colour added."""
+        few = img[::4, ::4].reshape(-1, 3).astype(np.float64)
+        values, vectors = np.linalg.eigh(np.cov(few, rowvar=False))
+        color = vectors @ (weights * np.sqrt(np.maximum(values, 0)))
+        # OpenCV's stubs do not know that it takes a colour.
+        return np.asarray(cv2.add(img, (*color.tolist(), 0.0)), np.uint8)  # type: ignore[call-overload]
+
+
+class ResizeToInput(A.ImageOnlyTransform):  # type: ignore[misc]
+    """The crop brought to the model's size: what follows has fewer pixels to change.
+
+    Each list ends with one. It interpolates as scoring does, or with one of `interpolations`, pairs
+    of names for shrinking and for enlarging: nearest, linear, cubic or area.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        """Limits of the parameters."""
+
+        interpolations: list[tuple[Interpolation, Interpolation]] | None
+
+    def __init__(
+        self, interpolations: list[tuple[Interpolation, Interpolation]] | None = None, p: float = 1
+    ) -> None:
+        """Take the pairs to choose from."""
+        super().__init__(p=p)
+        self.interpolations = interpolations
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the interpolations."""
+        pair = self.py_random.choice(self.interpolations) if self.interpolations else None
+        return {"pair": pair, "model_input": data["model_input"]}
+
+    def apply(
+        self,
+        img: Picture,
+        pair: tuple[Interpolation, Interpolation] | None,
+        model_input: ModelInput,
+        **params: Any,
+    ) -> Picture:
+        """Return the crop in the model's size."""
+        size = model_input.size
+        if pair is None or len(img) == size:
+            return model_input.resize(img)
+        interpolation = _INTERPOLATIONS[pair[0] if len(img) > size else pair[1]]
+        return np.asarray(cv2.resize(img, (size, size), interpolation=interpolation), np.uint8)
+
+
+class PairMixup(A.ImageOnlyTransform):  # type: ignore[misc]
+    """Both of a pair become mixtures of both, pixel by pixel, and their targets likewise.
+
+    NTech-Lab, third in the challenge, takes `(1 - t) real + t fake` with the target t, drawn from
+    Beta(0.5, 0.5). Here the second of the pair is the mixture the other way round, so that half of
+    what is shown stays FAKE. Crops of another square or moment are not mixed.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
+        """Limits of the parameters."""
+
+        alpha: Annotated[float, Field(gt=0)]
+
+    def __init__(self, alpha: float = 0.5, p: float = 0.5) -> None:
+        """Take both parameters of the beta distribution."""
+        super().__init__(p=p)
+        self.alpha = alpha
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the share of the fake in the first of the pair."""
+        return {"share": self.py_random.betavariate(self.alpha, self.alpha)}
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        """Mix the pair, and add the `share` by which its targets are to be mixed."""
+        if not data["is_aligned"]:
+            return data
+        real, fake, share = data["image"], data["partner"], params["share"]
+        mixed = {
+            target: np.asarray(cv2.addWeighted(real, 1 - t, fake, t, 0), np.uint8)
+            for target, t in zip(TARGETS, (share, 1 - share), strict=True)
+        }
+        return data | mixed | {"share": share}
