@@ -3,7 +3,7 @@
     make bench-predict BENCH="--bundle results/kaggle/unmask --videos path/to/test_videos"
 
 First the bundle answers the videos for real, each several times. Then each video's cost is measured
-alone, at every effort that the governor knows, and 4,000 videos are drawn from them: workers and
+alone, at every setting that the governor knows, and 4,000 videos are drawn from them: workers and
 networks are simulated, and the governor decides as it would, with ensembles of several sizes.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from unmask.inference.predictor import Bundle, load_bundle, predict_videos, prepare_video
-from unmask.kaggle.governor import Effort, Governor, efforts
+from unmask.kaggle.governor import Governor, Setting, list_settings
 from unmask.kaggle.submission import fewer_frames, predict
 
 VIDEOS = 4000
@@ -55,7 +55,7 @@ def measure(bundle: Bundle, video: Path, shares: list[float]) -> dict[float, Cos
 
 
 def simulate(
-    costs: list[Mapping[float, Cost]], steps: list[Effort], workers: int, deadline_s: float
+    costs: list[Mapping[float, Cost]], steps: list[Setting], workers: int, deadline_s: float
 ) -> tuple[float, Counter[str]]:
     """Answer 4,000 videos drawn from `costs`; return when the last was done, and with what.
 
@@ -66,26 +66,26 @@ def simulate(
     governor = Governor(VIDEOS, steps, workers, deadline_s, lambda: now)
     drawn = [costs[number] for number in np.random.default_rng(0).integers(len(costs), size=VIDEOS)]
     free = [0.0] * workers
-    handed: list[tuple[Effort, float]] = []
+    handed: list[tuple[Setting, float]] = []
     used: Counter[str] = Counter()
     for number, cost in enumerate(drawn):
         while len(handed) < min(number + workers + 1, VIDEOS):
-            effort = governor.choose()
-            if effort is None:
+            setting = governor.choose()
+            if setting is None:
                 break
             started = max(now, free[0])
-            heapreplace(free, started + drawn[len(handed)][effort.share].prepared)
-            handed.append((effort, started + drawn[len(handed)][effort.share].prepared))
+            heapreplace(free, started + drawn[len(handed)][setting.frames].prepared)
+            handed.append((setting, started + drawn[len(handed)][setting.frames].prepared))
         if number == len(handed):
             break
-        effort, prepared = handed[number]
-        network = cost[effort.share].network * effort.members
+        setting, prepared = handed[number]
+        network = cost[setting.frames].network * setting.members
         now = max(now, prepared) + network
         if now > deadline_s:
             now = deadline_s
             break
-        governor.answered(effort, cost[effort.share].prepared, network)
-        used[f"{effort.share:g} of the frames and {effort.members} models"] += 1
+        governor.record(setting, cost[setting.frames].prepared, network)
+        used[f"{setting.frames:g} of the frames and {setting.members} models"] += 1
     used["the prior"] = VIDEOS - used.total()
     return now, +used
 
@@ -120,8 +120,8 @@ def main() -> None:
     )
 
     torch.set_num_threads(1)
-    steps = efforts(bundle.config.frames.per_video, 1)
-    costs = [measure(bundle, video, [one.share for one in steps]) for video in videos]
+    steps = list_settings(bundle.config.frames.per_video, 1)
+    costs = [measure(bundle, video, [one.frames for one in steps]) for video in videos]
     for share in costs[0]:
         prepared, network = (
             [getattr(one[share], name) for one in costs] for name in ("prepared", "network")
@@ -132,7 +132,7 @@ def main() -> None:
         )
     workers = max(1, options.threads - 1)
     for models in options.models:
-        known = efforts(bundle.config.frames.per_video, models)
+        known = list_settings(bundle.config.frames.per_video, models)
         done, used = simulate(costs, known, workers, options.deadline * 3600)
         told = "; ".join(f"{count:,} with {what}" for what, count in used.most_common())
         kept = "within" if done <= HOURS * 3600 else "OVER"

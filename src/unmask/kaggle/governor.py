@@ -1,4 +1,4 @@
-"""The governor: how much each video may cost, so that all of them are answered in time."""
+"""The governor: how much to spend on each video, so that all of them finish before a deadline."""
 
 from __future__ import annotations
 
@@ -10,147 +10,150 @@ from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
-# Fewer frames than these say little about a video.
 _FEWEST_FRAMES = 4
-_MOST_SHARES = 4
-# So many videos tell what the next ones will cost: hundreds of seconds, not the whole run, since a
-# machine or the videos may change.
+_MOST_FRAME_SHARES = 4
+# The cost model is corrected by the last so many videos: some hundred seconds, not the whole run,
+# because the load of the machine and the videos may change.
 _REMEMBERED = 50
-# Answers must fit into this share of the time that is left.
-_SHARE_OF_TIME = 0.95
+# The predicted time must fit into this share of the remaining time.
+_TIME_SHARE = 0.95
 
 
 @dataclass(frozen=True)
-class Effort:
-    """What is done for a video.
+class Setting:
+    """How much is spent on a video.
 
     Attributes:
-        share: of the frames that the configuration samples.
-        members: how many of the ensemble's models answer, the heaviest first.
+        frames: share of the frames that the configuration samples.
+        members: number of the ensemble's models, in descending order of weight.
     """
 
-    share: float
+    frames: float
     members: int
 
 
-def efforts(frames: int | None, members: int) -> list[Effort]:
-    """Return all efforts, dearest first: frames are given up before members.
+def list_settings(frames: int | None, members: int) -> list[Setting]:
+    """Return all settings, the most expensive first: frames are reduced before members.
 
     Args:
-        frames: sampled of each video; None where they are sampled at a rate.
+        frames: sampled of each video; None if they are sampled at a rate.
         members: models of the ensemble.
     """
-    steps = [Effort(1.0, members)]
-    while len(steps) < _MOST_SHARES and (frames or 32) * steps[-1].share / 2 >= _FEWEST_FRAMES:
-        steps.append(Effort(steps[-1].share / 2, members))
-    while steps[-1].members > 1:
-        steps.append(Effort(steps[-1].share, (steps[-1].members + 1) // 2))
-    return steps
+    settings = [Setting(1.0, members)]
+    while (
+        len(settings) < _MOST_FRAME_SHARES
+        and (frames or 32) * settings[-1].frames / 2 >= _FEWEST_FRAMES
+    ):
+        settings.append(Setting(settings[-1].frames / 2, members))
+    while settings[-1].members > 1:
+        settings.append(Setting(settings[-1].frames, (settings[-1].members + 1) // 2))
+    return settings
 
 
 @dataclass(frozen=True)
-class _Answered:
-    effort: Effort
-    prepared_s: float
+class _Measurement:
+    setting: Setting
+    preparation_s: float
     network_s: float
     at: float
 
 
 class Governor:
-    """Choose the effort for each next video from what the last ones took.
+    """Choose the setting of each next video from the measured costs of the last ones.
 
-    A video costs a worker the time to decode it and to find its faces, and this process the time of
-    the networks; both go on side by side. Two thirds of the first are assumed to stay with fewer
-    frames, as those between them are decoded all the same (`make bench-predict`); the second
-    shrinks with them. What videos really took, end to end, beside that model scales it.
+    A video costs the time of a worker that decodes it and finds faces, and the time of the networks
+    in this process; both run at the same time. With fewer frames, two thirds of the first remain,
+    because the frames in between are decoded anyway (`make bench-predict`); the second is
+    proportional. The ratio of measured wall time to this model corrects it.
     """
 
     def __init__(
         self,
         videos: int,
-        steps: list[Effort],
+        settings: list[Setting],
         workers: int,
         deadline: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the task.
+        """Start the clock.
 
         Args:
-            videos: how many there are to answer.
-            steps: what `efforts` returned.
+            videos: number of videos to predict.
+            settings: returned by `list_settings`.
             workers: processes that prepare videos.
-            deadline: the time of `clock` at which all must be answered; None is without end.
-            clock: seconds, never backwards.
+            deadline: the time of `clock` at which all must be finished; None for no deadline.
+            clock: monotonic, in seconds.
         """
         self._left = videos
-        self._steps = steps
+        self._settings = settings
         self._workers = workers
         self._deadline = deadline
         self._clock = clock
-        self._answered: deque[_Answered] = deque(maxlen=_REMEMBERED)
-        self._started = clock()
-        self._effort = steps[0]
+        self._measured: deque[_Measurement] = deque(maxlen=_REMEMBERED)
+        self._since = clock()
+        self._current = settings[0]
 
-    def choose(self) -> Effort | None:
-        """Return the dearest effort with which all are answered in time; None when it is over.
+    def choose(self) -> Setting | None:
+        """Return the most expensive setting that still finishes before the deadline.
 
-        Where none is cheap enough the cheapest is returned: the more videos are answered, the
-        fewer get the prior.
+        If none does, the cheapest one, so that as few videos as possible get the prior. None after
+        the deadline.
         """
         if self._deadline is None:
-            return self._steps[0]
+            return self._settings[0]
         left = self._deadline - self._clock()
         if left <= 0:
             return None
-        if not self._answered:
-            return self._effort
-        # A video more than there are: what is late with the last one cannot be caught up with.
+        if not self._measured:
+            return self._current
+        # As if there were one video more, because nothing can make up for a late last video.
         slack = 1 + 1 / self._left
-        fitting = (one for one in self._steps if self.needs(one) * slack <= _SHARE_OF_TIME * left)
-        effort = next(fitting, self._steps[-1])
-        if effort != self._effort:
+        limit = _TIME_SHARE * left / slack
+        fitting = (one for one in self._settings if self.needed_s(one) <= limit)
+        setting = next(fitting, self._settings[-1])
+        if setting != self._current:
             logger.warning(
-                "%d videos in %.0f s: %g of the frames and %d models from here on "
-                "(%.2f s a video, %.2f s with all)",
-                *(self._left, left, effort.share, effort.members),
-                *(self.needs(effort) / max(self._left, 1), self.needs(self._steps[0]) / self._left),
+                "%d videos in %.0f s: from here on %g of the frames and %d models "
+                "(%.2f s per video, instead of %.2f s with all)",
+                *(self._left, left, setting.frames, setting.members),
+                *(self.needed_s(one) / self._left for one in (setting, self._settings[0])),
             )
-            self._effort = effort
-        return effort
+            self._current = setting
+        return setting
 
-    def answered(self, effort: Effort, prepared_s: float, network_s: float) -> None:
-        """Take note of a video.
+    def record(self, setting: Setting, preparation_s: float, network_s: float) -> None:
+        """Record the cost of a finished video.
 
         Args:
-            effort: with which it was answered.
-            prepared_s: seconds that a worker took.
-            network_s: seconds that the networks took.
+            setting: used for it.
+            preparation_s: seconds of a worker.
+            network_s: seconds of the networks.
         """
         self._left -= 1
-        if len(self._answered) == _REMEMBERED:
-            self._started = self._answered[0].at
-        self._answered.append(_Answered(effort, prepared_s, network_s, self._clock()))
+        if len(self._measured) == _REMEMBERED:
+            self._since = self._measured[0].at
+        self._measured.append(_Measurement(setting, preparation_s, network_s, self._clock()))
 
-    def needs(self, effort: Effort) -> float:
-        """Return how many seconds the videos that are left would take; 0 before any is answered."""
-        known = self._answered
+    def needed_s(self, setting: Setting) -> float:
+        """Return the predicted seconds for the remaining videos; 0 before any is finished."""
+        known = self._measured
         if not known:
             return 0.0
-        prepared = sum(one.prepared_s for one in known)
-        prepared /= sum(_decoding(one.effort.share) for one in known)
+        preparation = sum(one.preparation_s for one in known)
+        preparation /= sum(_preparation_share(one.setting) for one in known)
         network = sum(one.network_s for one in known)
-        network /= sum(one.effort.share * one.effort.members for one in known)
+        network /= sum(one.setting.frames * one.setting.members for one in known)
 
-        def modelled(one: Effort) -> float:
-            waiting = prepared * _decoding(one.share) / self._workers
-            return max(waiting, network * one.share * one.members)
+        def modelled(one: Setting) -> float:
+            of_worker = preparation * _preparation_share(one) / self._workers
+            return max(of_worker, network * one.frames * one.members)
 
-        taken = (known[-1].at - self._started) / max(
-            sum(modelled(one.effort) for one in known), 1e-9
+        correction = (known[-1].at - self._since) / max(
+            sum(modelled(one.setting) for one in known), 1e-9
         )
-        return self._left * taken * modelled(effort)
+        return self._left * correction * modelled(setting)
 
 
-def _decoding(share: float) -> float:
-    """Return what preparing a share of a video's frames costs, beside all of them."""
-    return (2 + share) / 3
+def _preparation_share(setting: Setting) -> float:
+    """Return the cost of preparing a video relative to that with all frames."""
+    return (2 + setting.frames) / 3

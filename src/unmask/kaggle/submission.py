@@ -1,10 +1,11 @@
-"""Prediction from a bundle: the code that runs on Kaggle.
-
-It imports nothing that a Kaggle notebook lacks: no Snakemake, MLflow, Lightning or albumentations.
-Crops, preprocessing, aggregation and calibration are the functions that training used.
+"""`predict.py` of a bundle: the submission for a folder of videos.
 
 Worker processes decode videos and find faces, within limits of time and memory; this process runs
-the networks. A governor says how much a video may cost, so that all are answered in time.
+the networks. A governor decides how much to spend on each video, so that all finish before the
+deadline. The submission on disk is complete at any moment: until a video is predicted it has the
+prior.
+
+Runs on a plain Kaggle image, see `unmask.inference.predictor`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import cv2
 import torch
@@ -38,52 +39,27 @@ from unmask.inference.predictor import (
     prepare_video,
     read_bundle,
 )
-from unmask.kaggle.governor import Effort, Governor, efforts
+from unmask.kaggle.governor import Governor, Setting, list_settings
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging, track
-from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.isolation import Task, run_isolated
 from unmask.videos.source import is_safe_name
 
 logger = logging.getLogger(__name__)
 
 SCRIPT = "predict.py"
 
-# Crops that a GPU is given at a time, of several videos; a CPU gains nothing by waiting for more.
-_CROPS_FOR_GPU = 256
-# Rewriting the submission costs milliseconds; what is in it survives a killed notebook.
+# A GPU gets the crops of several videos at once; a CPU gains nothing from larger batches.
+_CROPS_PER_GPU_BATCH = 256
 _WRITE_EVERY_S = 10.0
-# A stop that a library lost is raised again after this time.
-_ASK_AGAIN_S = 5.0
-# No video may take more than this share of all the time that there is.
+_RAISE_AGAIN_S = 5.0
+# No video may take more than this share of the whole time.
 _LONGEST_SHARE = 0.01
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 
 
-class _Stopped(BaseException):
-    """Time is up, or the process was told to end; no video's `except Exception` may keep it."""
-
-
-@dataclass
-class _Stop:
-    """The signal that asked to end, None before. Libraries can lose the exception it raises."""
-
-    reason: str | None = None
-
-    def check(self) -> None:
-        """Raise what was lost."""
-        if self.reason is not None:
-            raise _Stopped(self.reason)
-
-
-def fewer_frames(frames: FramesConfig, share: float) -> FramesConfig:
-    """Return a sampling of a share of the frames."""
-    if frames.rate is not None:
-        return frames.model_copy(update={"rate": frames.rate * share})
-    return frames.model_copy(update={"per_video": max(1, round(frames.per_video * share))})
-
-
 def read_sample(path: Path) -> list[str]:
-    """Return the file names of a sample submission, each once, in its order.
+    """Return the file names of a sample submission, each once, in their order.
 
     Raises:
         UnmaskError: it cannot be read, or has no column `filename`.
@@ -97,39 +73,105 @@ def read_sample(path: Path) -> list[str]:
         raise UnmaskError(f"{path}: no rows with a column 'filename'; is it a sample submission?")
     names = [row["filename"] for row in rows]
     if len(set(names)) < len(names):
-        logger.warning("%s: names some videos more than once; each is answered once", path)
+        logger.warning("%s: names some videos more than once; each is predicted once", path)
     return list(dict.fromkeys(names))
 
 
-def write_submission(answers: Mapping[str, float], path: Path) -> None:
-    """Write `filename,label` rows; the file under `path` is complete at any moment."""
+def write_submission(probabilities: Mapping[str, float], path: Path) -> None:
+    """Write `filename,label` rows; the file is replaced atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["filename", "label"])
-        writer.writerows((name, f"{answer:.6f}") for name, answer in answers.items())
+        writer.writerows((name, f"{value:.6f}") for name, value in probabilities.items())
 
 
-class _Submission:
-    """The answers so far, on disk as well; the file is complete and valid at any moment."""
+class Submission:
+    """The probabilities of all videos, written to disk every ten seconds."""
 
     def __init__(self, names: Iterable[str], prior: float, clip: float, path: Path) -> None:
-        self.answers = dict.fromkeys(names, prior)
-        self.answered = 0
+        """Write a submission with the prior for each video.
+
+        Args:
+            names: of the videos.
+            prior: probability of a video that is not predicted.
+            clip: probabilities are kept within [clip, 1 - clip].
+            path: the file.
+        """
+        self.probabilities = dict.fromkeys(names, prior)
+        self.predicted = 0
         self._clip, self._path = clip, path
         self.write()
 
     def write(self) -> None:
-        write_submission(self.answers, self._path)
+        """Write the file now."""
+        write_submission(self.probabilities, self._path)
         self._written = time.monotonic()
 
-    def answer(self, name: str, answer: float | None, reason: str) -> None:
-        if answer is None:
-            logger.warning("%s: %s; answered with the prior", name, reason)
+    def set(self, name: str, probability: float | None, reason: str = "") -> None:
+        """Set the probability of a video; None keeps the prior and logs the reason."""
+        if probability is None:
+            logger.warning("%s: %s; falls back to the prior", name, reason)
         else:
-            self.answered += 1
-            self.answers[name] = min(max(answer, self._clip), 1 - self._clip)
+            self.predicted += 1
+            self.probabilities[name] = min(max(probability, self._clip), 1 - self._clip)
         if time.monotonic() - self._written > _WRITE_EVERY_S:
             self.write()
+
+
+class _Stopped(BaseException):
+    """SIGTERM or the deadline; a BaseException, so that no `except Exception` swallows it."""
+
+
+class _StopSignals:
+    """Raises `_Stopped` inside a `with` block on SIGTERM and at the deadline.
+
+    A library may swallow the exception, so it is raised again every few seconds.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        """Take the deadline, a time of `time.monotonic`."""
+        self.received: str | None = None
+        self._deadline = deadline
+
+    def __enter__(self) -> Self:
+        numbers = (signal.SIGTERM, signal.SIGALRM)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
+        if self._deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(self._deadline - time.monotonic(), 1e-3))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: object) -> None:
+        self.received = self.received or signal.Signals(number).name
+        signal.setitimer(signal.ITIMER_REAL, _RAISE_AGAIN_S)
+        self.check()
+
+    def check(self) -> None:
+        """Raise `_Stopped` if a signal was received."""
+        if self.received is not None:
+            raise _Stopped(self.received)
+
+
+@dataclass
+class _Networks:
+    """The networks of a bundle; if the GPU fails, they continue on the CPU."""
+
+    folder: Path
+    bundle: Bundle
+
+    def predict(self, videos: Sequence[Sequence[Crop]], members: int) -> list[float | None]:
+        try:
+            return predict_videos(self.bundle, videos, members)
+        except RuntimeError as error:
+            if self.bundle.device.type == "cpu":
+                raise
+            logger.warning("the GPU failed (%s); using the CPU", str(error).splitlines()[0])
+            self.bundle = load_bundle(self.folder, torch.device("cpu"))
+            return predict_videos(self.bundle, videos, members)
 
 
 def predict(
@@ -140,174 +182,153 @@ def predict(
     threads: int,
     deadline_s: float | None = None,
 ) -> None:
-    """Answer every video that a sample submission names.
+    """Predict every video that a sample submission names.
 
     Args:
         folder: the bundle.
         videos: folder of the test videos.
         sample: `sample_submission.csv`.
-        output: `submission.csv`; complete from the first seconds, with the prior for what is not
-            answered yet, whatever ends the process.
+        output: `submission.csv`; complete from the first seconds, with the prior for videos that
+            are not predicted yet.
         threads: CPU threads.
-        deadline_s: seconds from now in which to be done: later videos are answered with fewer
-            frames and members, the last with the prior. None is without end.
+        deadline_s: seconds from now in which to finish, with fewer frames and members for later
+            videos where necessary; None for no deadline.
 
     Raises:
         UnmaskError: the bundle is damaged, or the sample cannot be read.
-        SystemExit: the process was told to end (SIGTERM); the answers so far are written.
+        SystemExit: SIGTERM was received; the submission has been written.
     """
     started = time.monotonic()
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     manifest, config = read_bundle(folder)
-    submission = _Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
-    end = None if deadline_s is None else started + deadline_s
-    stop = _Stop()
+    submission = Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
+    signals = _StopSignals(None if deadline_s is None else started + deadline_s)
     try:
-        with _stopped_at(end, stop):
+        with signals:
             bundle = load_members(folder, manifest, config, choose_device())
-            _answer_all(folder, bundle, videos, submission, threads, end, deadline_s, stop)
+            networks = _Networks(folder, bundle)
+            names = _find_videos(videos, submission)
+            per_video = config.frames.per_video if config.frames.rate is None else None
+            settings, workers = list_settings(per_video, len(bundle.members)), max(1, threads - 1)
+            deadline = None if deadline_s is None else started + deadline_s
+            governor = Governor(len(names), settings, workers, deadline)
+            limit_s = config.limits.seconds
+            if deadline_s is not None:
+                limit_s = min(limit_s, max(1.0, deadline_s * _LONGEST_SHARE))
+            _predict_all(networks, videos, names, submission, governor, workers, limit_s, signals)
     except _Stopped:
         pass
-    except Exception:  # which a library may have made of it
-        if stop.reason is None:
+    except Exception:  # a library may have turned `_Stopped` into another exception
+        if signals.received is None:
             raise
     finally:
         submission.write()
-    count = len(submission.answers)
+    count = len(submission.probabilities)
     seconds = (time.monotonic() - started) / count
     logger.info(
-        "%d videos, %d by the prior, %.2f s a video: 4,000 would take %.1f h",
-        *(count, count - submission.answered, seconds, seconds * 4000 / 3600),
+        "%d videos, %d of them with the prior, %.2f s per video: 4,000 would take %.1f h",
+        *(count, count - submission.predicted, seconds, seconds * 4000 / 3600),
     )
-    if stop.reason is not None:
-        logger.warning("%s: ended by %s; videos not reached have the prior", output, stop.reason)
-    if stop.reason == signal.SIGTERM.name:
+    if signals.received is not None:
+        logger.warning(
+            "%s: ended by %s; videos not reached have the prior", output, signals.received
+        )
+    if signals.received == signal.SIGTERM.name:
         raise SystemExit(128 + signal.SIGTERM)
 
 
-@contextmanager
-def _stopped_at(end: float | None, stop: _Stop) -> Iterator[None]:
-    """Raise `_Stopped` in here at a time of `time.monotonic`, and when told to terminate."""
-
-    def handle(number: int, _: object) -> None:
-        stop.reason = stop.reason or signal.Signals(number).name
-        signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_S)
-        stop.check()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGALRM)}
-    if end is not None:
-        signal.setitimer(signal.ITIMER_REAL, max(end - time.monotonic(), 1e-3))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _answer_all(
-    folder: Path,
-    bundle: Bundle,
-    videos: Path,
-    submission: _Submission,
-    threads: int,
-    end: float | None,
-    deadline_s: float | None,
-    stop: _Stop,
-) -> None:
-    config, on_gpu = bundle.config, bundle.device.type == "cuda"
+def _find_videos(videos: Path, submission: Submission) -> list[str]:
+    """Return the names of a submission that are files; log the others, and files not in it."""
     names = []
-    for name in submission.answers:
+    for name in submission.probabilities:
         if not is_safe_name(name):
-            submission.answer(name, None, "the name is not a plain file name")
+            submission.set(name, None, "the name is not a plain file name")
         elif not (videos / name).is_file():
-            submission.answer(name, None, "no such file")
+            submission.set(name, None, "no such file")
         else:
             names.append(name)
-    if unknown := {path.name for path in videos.glob("*.mp4")} - submission.answers.keys():
+    if unknown := {path.name for path in videos.glob("*.mp4")} - submission.probabilities.keys():
         logger.warning(
-            "%d videos are not in the sample and not answered, the first is %s",
+            "%d videos are not in the sample, so they are not predicted; the first is %s",
             *(len(unknown), min(unknown)),
         )
-    per_video = config.frames.per_video if config.frames.rate is None else None
-    workers = max(1, threads - 1)
-    governor = Governor(len(names), efforts(per_video, len(bundle.members)), workers, end)
-    chosen: dict[str, Effort] = {}
+    return names
+
+
+def _predict_all(
+    networks: _Networks,
+    videos: Path,
+    names: Sequence[str],
+    submission: Submission,
+    governor: Governor,
+    workers: int,
+    limit_s: float,
+    signals: _StopSignals,
+) -> None:
+    config, on_gpu = networks.bundle.config, networks.bundle.device.type == "cuda"
+    settings: dict[str, Setting] = {}
 
     def tasks() -> Iterator[Task[Prepared]]:
         for name in names:
-            effort = governor.choose()
-            if effort is None:
+            setting = governor.choose()
+            if setting is None:
                 return
-            chosen[name] = effort
-            frames = fewer_frames(config.frames, effort.share)
+            settings[name] = setting
+            frames = fewer_frames(config.frames, setting.frames)
             yield Task(prepare_video, (videos, name, frames, config.faces))
 
-    limits = config.limits
-    if deadline_s is not None:
-        longest = max(1.0, deadline_s * _LONGEST_SHARE)
-        limits = limits.model_copy(update={"seconds": min(limits.seconds, longest)})
-    results = run_isolated(tasks(), limits, workers)
-    prepared = zip(names, track(results, "videos", len(names)), strict=False)
-    for group in _grouped(prepared, _CROPS_FOR_GPU if on_gpu else 1):
-        made = [_or_lost(one, limits.seconds) for _, one in group]
+    limits = config.limits.model_copy(update={"seconds": limit_s})
+    results = track(run_isolated(tasks(), limits, workers), "videos", len(names))
+    prepared = (
+        (name, one if isinstance(one, Prepared) else Prepared([], one.detail, limit_s))
+        for name, one in zip(names, results, strict=False)
+    )
+    for batch in _batches(prepared, _CROPS_PER_GPU_BATCH if on_gpu else 1):
         began = time.perf_counter()
-        # The cheapest effort of a group: it was chosen last, or time is shorter than it was.
-        members = min(chosen[name].members for name, _ in group)
+        # The lowest number of a batch: settings of later videos are the more recent decisions.
+        members = min(settings[name].members for name, _ in batch)
+        failure = ""
         try:
-            bundle, answers = _answer_or_fall_back(
-                folder, bundle, [one.crops for one in made], members
-            )
-        except Exception as error:  # one odd video must not cost the other answers
-            stop.check()
-            logger.exception("%s", ", ".join(name for name, _ in group))
-            answers = [None] * len(group)
-            made = [replace(one, reason=one.reason or type(error).__name__) for one in made]
-        share = (time.perf_counter() - began) / len(group)
-        for (name, _), one, answer in zip(group, made, answers, strict=True):
-            governor.answered(replace(chosen[name], members=members), one.seconds, share)
-            submission.answer(name, answer, one.reason)
+            probabilities = networks.predict([one.crops for _, one in batch], members)
+        except Exception as error:  # one odd video must not cost the others their predictions
+            signals.check()
+            logger.exception("%s", ", ".join(name for name, _ in batch))
+            probabilities, failure = [None] * len(batch), type(error).__name__
+        network_s = (time.perf_counter() - began) / len(batch)
+        for (name, one), probability in zip(batch, probabilities, strict=True):
+            used = Setting(settings[name].frames, members)
+            governor.record(used, one.seconds, network_s)
+            submission.set(name, probability, one.reason or failure)
 
 
-def _grouped(
-    prepared: Iterable[tuple[str, Prepared | Lost]], crops: int
-) -> Iterator[list[tuple[str, Prepared | Lost]]]:
-    """Yield videos together that have at least so many crops."""
-    group, held = [], 0
+def _batches(
+    prepared: Iterable[tuple[str, Prepared]], crops: int
+) -> Iterator[list[tuple[str, Prepared]]]:
+    """Yield videos in batches of at least so many crops; one by one for a single crop."""
+    batch, held = [], 0
     for name, one in prepared:
-        group.append((name, one))
-        held += len(one.crops) if isinstance(one, Prepared) else 0
+        batch.append((name, one))
+        held += len(one.crops)
         if held >= crops or crops == 1:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
-def _or_lost(one: Prepared | Lost, seconds: float) -> Prepared:
-    return one if isinstance(one, Prepared) else Prepared([], one.detail, seconds)
-
-
-def _answer_or_fall_back(
-    folder: Path, bundle: Bundle, videos: Sequence[Sequence[Crop]], members: int
-) -> tuple[Bundle, list[float | None]]:
-    """Answer some videos; from a GPU that fails on, the CPU answers them and all that follow."""
-    try:
-        return bundle, predict_videos(bundle, videos, members)
-    except RuntimeError as error:
-        if bundle.device.type == "cpu":
-            raise
-        logger.warning("the GPU failed (%s); the CPU goes on", str(error).splitlines()[0])
-        bundle = load_bundle(folder, torch.device("cpu"))
-        return bundle, predict_videos(bundle, videos, members)
+def fewer_frames(frames: FramesConfig, share: float) -> FramesConfig:
+    """Return the configuration that samples a share of the frames."""
+    if frames.rate is not None:
+        return frames.model_copy(update={"rate": frames.rate * share})
+    return frames.model_copy(update={"per_video": max(1, round(frames.per_video * share))})
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as `8.5h`, `30m`, `90s` or `90`.
 
     Raises:
-        argparse.ArgumentTypeError: it is none, or is not positive.
+        argparse.ArgumentTypeError: it is not a positive duration.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(h|min|m|s|)\s*", text)
     if found is None or float(found[1]) == 0:
@@ -317,28 +338,19 @@ def parse_duration(text: str) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog=SCRIPT, description="Answer a test set from a bundle.")
+    parser = argparse.ArgumentParser(prog=SCRIPT, description="Predict a test set with a bundle.")
     parser.add_argument("--bundle", type=Path, required=True, help="the exported folder")
     parser.add_argument("--videos", type=Path, required=True, help="folder of the test videos")
     parser.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
     parser.add_argument("--out", type=Path, required=True, help="submission.csv to write")
-    parser.add_argument(
-        "--deadline", type=parse_duration, help="be done in this time, for example 8.5h"
-    )
+    parser.add_argument("--deadline", type=parse_duration, help="finish in this time, e.g. 8.5h")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--log", type=Path, help="log file; by default the log goes to stderr")
-    options = parser.parse_args(arguments)
-    configure_logging(options.log)
+    given = parser.parse_args(arguments)
+    configure_logging(given.log)
     try:
         end_with_snakemake()
-        predict(
-            options.bundle,
-            options.videos,
-            options.sample,
-            options.out,
-            options.threads,
-            options.deadline,
-        )
+        predict(given.bundle, given.videos, given.sample, given.out, given.threads, given.deadline)
     except UnmaskError as error:
         logger.error("%s", error)
         print(f"{SCRIPT}: {error}", file=sys.stderr)

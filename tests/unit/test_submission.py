@@ -1,10 +1,9 @@
-"""The bundle answers every test video, without internet and without what Kaggle lacks."""
+"""A bundle predicts every test video, without internet and without what Kaggle lacks."""
 
 import argparse
 import csv
 import hashlib
 import json
-import logging
 import os
 import shutil
 import signal
@@ -26,14 +25,13 @@ from unmask.faces.crops import Crop
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
-from unmask.files import read_json, write_json
+from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.predictor import (
     CONFIG,
     MANIFEST,
     Bundle,
     Member,
-    check_files,
     choose_device,
     load_bundle,
     member_logits,
@@ -43,7 +41,7 @@ from unmask.inference.predictor import (
 )
 from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
-from unmask.kaggle import submission as prediction
+from unmask.kaggle import submission
 from unmask.kaggle.submission import (
     fewer_frames,
     main,
@@ -105,9 +103,15 @@ def challenge(make_video: MakeVideo, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def answers(path: Path) -> dict[str, float]:
+def probabilities(path: Path) -> dict[str, float]:
     with path.open() as file:
         return {row["filename"]: float(row["label"]) for row in csv.DictReader(file)}
+
+
+def run(bundle: Path, challenge: Path, **options: Any) -> dict[str, float]:
+    videos, sample = challenge / "test_videos", challenge / "sample_submission.csv"
+    predict(bundle, videos, sample, challenge / "submission.csv", 1, **options)
+    return probabilities(challenge / "submission.csv")
 
 
 def crops_of(loaded: Bundle, clip: Path) -> list[Crop]:
@@ -116,29 +120,20 @@ def crops_of(loaded: Bundle, clip: Path) -> list[Crop]:
     return prepared.crops
 
 
-def test_every_video_of_the_sample_is_answered_once(bundle: Path, challenge: Path) -> None:
-    output = challenge / "submission.csv"
-    predict(bundle, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
-    found = answers(output)
-    assert list(found) == ["person.mp4", "nobody.mp4", "broken.mp4", "absent.mp4", "../outside.mp4"]
-    assert found.pop("person.mp4") != 0.5
-    assert set(found.values()) == {0.5}  # kaggle.prior
-    assert len(output.read_text().splitlines()) == 6
-
-
-def test_videos_that_the_sample_does_not_name_are_told(
+def test_every_video_of_the_sample_is_predicted_once(
     bundle: Path, challenge: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copyfile(challenge / "outside.mp4", challenge / "test_videos/another.mp4")
-    output = challenge / "submission.csv"
-    predict(bundle, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
-    assert (
-        "1 videos are not in the sample and not answered, the first is another.mp4" in caplog.text
-    )
-    assert "another.mp4" not in answers(output)
+    found = run(bundle, challenge)
+    assert list(found) == ["person.mp4", "nobody.mp4", "broken.mp4", "absent.mp4", "../outside.mp4"]
+    assert found.pop("person.mp4") != 0.5
+    assert set(found.values()) == {0.5}  # kaggle.prior
+    assert len((challenge / "submission.csv").read_text().splitlines()) == 6
+    assert "1 videos are not in the sample" in caplog.text
+    assert "another.mp4" in caplog.text
 
 
-def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
+def test_a_probability_is_the_calibrated_aggregate_at_the_prior_of_the_test_set(
     bundle: Path, challenge: Path
 ) -> None:
     loaded = load_bundle(bundle)
@@ -149,7 +144,7 @@ def test_the_answer_is_the_calibrated_aggregate_at_the_test_sets_prior(
     assert predict_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
 
 
-def test_videos_that_are_answered_together_get_the_answers_of_each(
+def test_videos_of_a_batch_do_not_affect_each_other(
     bundle: Path, challenge: Path, make_video: MakeVideo
 ) -> None:
     loaded = load_bundle(bundle)
@@ -157,9 +152,9 @@ def test_videos_that_are_answered_together_get_the_answers_of_each(
     one, other = (
         crops_of(loaded, challenge / name) for name in ("test_videos/person.mp4", "other.mp4")
     )
-    two = [*other, *(replace(crop, track=1) for crop in one)]
-    alone = [predict_videos(loaded, [crops])[0] for crops in (two, one)]
-    first, nothing, second = predict_videos(loaded, [two, [], one])
+    two_tracks = [*other, *(replace(crop, track=1) for crop in one)]
+    alone = [predict_videos(loaded, [crops])[0] for crops in (two_tracks, one)]
+    first, nothing, second = predict_videos(loaded, [two_tracks, [], one])
     assert nothing is None
     assert [first, second] == pytest.approx(alone, abs=1e-5)
 
@@ -188,7 +183,7 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
     (member,) = loaded.members
     crops = crops_of(loaded, challenge / "test_videos/person.mp4")
 
-    def answer(weights: dict[float, float]) -> float:
+    def predicted(weights: dict[float, float]) -> float:
         members = [
             Member(member.network, member.input, 0.0, constant(intercept), weight)
             for intercept, weight in weights.items()
@@ -197,85 +192,70 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
         assert found is not None
         return found
 
-    assert answer({2.0: 1.0}) == pytest.approx(expit(2.0))
-    assert answer({2.0: 0.2, -1.0: 0.2, 5.0: 0.2}) == pytest.approx(expit(2.0))
-    assert answer({2.0: 0.75, -2.0: 0.25}) == pytest.approx(expit(1.0))
+    assert predicted({2.0: 1.0}) == pytest.approx(expit(2.0))
+    assert predicted({2.0: 0.2, -1.0: 0.2, 5.0: 0.2}) == pytest.approx(expit(2.0))
+    assert predicted({2.0: 0.75, -2.0: 0.25}) == pytest.approx(expit(1.0))
 
 
-def test_answers_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
+def test_probabilities_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
     certain = tmp_path / "certain"
     shutil.copytree(bundle, certain)
     write_manifest(certain, constant(30.0))
-    output = tmp_path / "submission.csv"
-    predict(certain, challenge / "test_videos", challenge / "sample_submission.csv", output, 1)
-    assert answers(output)["person.mp4"] == 0.99
+    assert run(certain, challenge)["person.mp4"] == 0.99
 
 
-def test_a_file_with_a_flipped_byte_is_named(bundle: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(bundle: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(bundle, damaged)
-    data = bytearray((damaged / "fold0.safetensors").read_bytes())
+    weights = damaged / "fold0.safetensors"
+    data = bytearray(weights.read_bytes())
     data[-1] ^= 1
-    (damaged / "fold0.safetensors").write_bytes(data)
-    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: sha256 is .* upload the bundle"):
+    weights.write_bytes(data)
+    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: sha256"):
         load_bundle(damaged)
-    (damaged / "fold0.safetensors").unlink()
-    with pytest.raises(
-        UnmaskError, match=r"fold0\.safetensors: named in manifest\.json but absent"
-    ):
+    weights.unlink()
+    with pytest.raises(UnmaskError, match=r"fold0\.safetensors: named in manifest\.json"):
         load_bundle(damaged)
     (damaged / MANIFEST).write_text("{")
     with pytest.raises(UnmaskError, match=r"damaged: no readable manifest\.json"):
         load_bundle(damaged)
 
 
-def test_an_undamaged_folder_passes(bundle: Path) -> None:
-    check_files(bundle, read_json(bundle / MANIFEST, Manifest).files)
-
-
-def test_a_damaged_bundle_is_told_in_one_line_and_no_submission_is_written(
+def test_a_damaged_bundle_is_one_line_and_no_submission(
     challenge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = challenge / "predict.log"
-    status = main(
-        [
-            *("--bundle", str(challenge)),
-            *("--videos", str(challenge / "test_videos")),
-            *("--sample", str(challenge / "sample_submission.csv")),
-            *("--out", str(challenge / "submission.csv")),
-            *("--threads", "1", "--log", str(log)),
-        ]
-    )
-    assert status == 2
+    log, output = challenge / "predict.log", challenge / "submission.csv"
+    options = ["--bundle", challenge, "--videos", challenge / "test_videos", "--out", output]
+    options += ["--sample", challenge / "sample_submission.csv", "--threads", "1", "--log", log]
+    assert main([str(option) for option in options]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert "no readable manifest.json" in log.read_text()
-    assert not (challenge / "submission.csv").exists()
+    assert "manifest.json" in log.read_text()
+    assert not output.exists()
 
 
 def test_a_sample_without_file_names_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sample.csv"
     for text in ("id,label\na.mp4,0.5\n", "", "filename,label\n"):
         path.write_text(text)
-        with pytest.raises(UnmaskError, match=r"sample\.csv: no rows with a column 'filename'"):
+        with pytest.raises(UnmaskError, match=r"sample\.csv: .*'filename'"):
             read_sample(path)
-    with pytest.raises(UnmaskError, match=r"absent\.csv: cannot be read \(No such file"):
+    with pytest.raises(UnmaskError, match=r"absent\.csv: cannot be read"):
         read_sample(tmp_path / "absent.csv")
 
 
-def test_a_name_that_stands_twice_is_answered_once_and_said(
+def test_a_repeated_name_is_predicted_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "sample.csv"
     path.write_text('label,filename\n0.5,b.mp4\n0.5,"a,1.mp4"\n0.5,b.mp4\n')
-    with caplog.at_level(logging.WARNING):
-        assert read_sample(path) == ["b.mp4", "a,1.mp4"]
-    assert "more than once" in caplog.text
+    assert read_sample(path) == ["b.mp4", "a,1.mp4"]
+    assert "sample.csv: names some videos more than once" in caplog.text
 
 
 def test_a_submission_is_read_back(tmp_path: Path) -> None:
     written = {"b.mp4": 0.01, "a,1.mp4": 0.123456, "c.mp4": 0.99}
     write_submission(written, tmp_path / "submission.csv")
-    assert answers(tmp_path / "submission.csv") == written
+    assert probabilities(tmp_path / "submission.csv") == written
     lines = (tmp_path / "submission.csv").read_bytes().splitlines(keepends=True)
     assert lines[:2] == [b"filename,label\n", b"b.mp4,0.010000\n"]
 
@@ -305,7 +285,7 @@ def test_a_gpu_without_code_in_pytorch_is_known(
     assert runs_on(capability, codes) == runs
 
 
-def test_a_p100_is_named_and_the_cpu_answers(
+def test_on_an_unsupported_gpu_the_cpu_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -313,57 +293,52 @@ def test_a_p100_is_named_and_the_cpu_answers(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla P100-PCIE-16GB")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
     assert choose_device() == torch.device("cpu")
-    assert "Tesla P100-PCIE-16GB is sm_60, but PyTorch" in caplog.text
+    assert "Tesla P100-PCIE-16GB is sm_60" in caplog.text
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_60", "sm_90"])
     assert choose_device() == torch.device("cuda")
 
 
 def test_durations_are_read() -> None:
-    assert [parse_duration(text) for text in ("8.5h", "30m", "2 min", "90s", "90")] == [
-        *(30_600.0, 1800.0, 120.0, 90.0, 90.0)
-    ]
+    texts = ("8.5h", "30m", "2 min", "90s", "90")
+    assert [parse_duration(text) for text in texts] == [30_600.0, 1800.0, 120.0, 90.0, 90.0]
     for text in ("", "h", "-1h", "0h", "nine hours"):
-        with pytest.raises(argparse.ArgumentTypeError, match=r"is no duration; write 8\.5h"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"8\.5h"):
             parse_duration(text)
 
 
-def test_fewer_frames_are_fewer_of_either_kind() -> None:
+def test_a_share_of_the_frames_is_sampled() -> None:
     assert fewer_frames(FramesConfig(per_video=32), 0.25).per_video == 8
     assert fewer_frames(FramesConfig(rate=4.0), 0.25).rate == 1.0
 
 
-def hang(videos: Path, name: str, *_: Any) -> prediction.Prepared:
-    """Stand for a decoder that never comes back from one video."""
+def hang(videos: Path, name: str, *_: Any) -> submission.Prepared:
+    """Stand for a decoder that never returns from one video."""
     while name == "person.mp4":
         time.sleep(1)
-    return prediction.Prepared([], "no face", 0.0)
+    return submission.Prepared([], "no face", 0.0)
 
 
-def test_a_video_that_hangs_costs_its_own_answer_alone(
+def test_a_video_that_hangs_costs_its_own_prediction_alone(
     bundle: Path, challenge: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prediction, "prepare_video", hang)
-    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
-    predict(bundle, challenge / "test_videos", sample, output, 1, deadline_s=100)
-    assert set(answers(output).values()) == {0.5}
+    monkeypatch.setattr(submission, "prepare_video", hang)
+    assert set(run(bundle, challenge, deadline_s=100).values()) == {0.5}
     assert "person.mp4: not done in 1 s" in caplog.text
 
 
-def test_at_the_deadline_the_answers_so_far_are_written(
+def test_at_the_deadline_the_submission_is_written(
     bundle: Path, challenge: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(prediction, "prepare_video", hang)
-    monkeypatch.setattr(prediction, "_LONGEST_SHARE", 100)
-    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
+    monkeypatch.setattr(submission, "prepare_video", hang)
+    monkeypatch.setattr(submission, "_LONGEST_SHARE", 100)
     began = time.monotonic()
-    predict(bundle, challenge / "test_videos", sample, output, 1, deadline_s=3)
+    assert len(run(bundle, challenge, deadline_s=3)) == 5
     assert time.monotonic() - began < 8
-    assert len(answers(output)) == 5
-    assert "ended by SIGALRM; videos not reached have the prior" in caplog.text
+    assert "ended by SIGALRM" in caplog.text
 
 
-def lose_the_stop(*_: Any) -> None:
-    """Stand for a library that is told to end in the middle and makes another error of it."""
+def swallow_the_signal(*_: Any) -> None:
+    """Stand for a library that is interrupted by SIGTERM and raises another error."""
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
@@ -372,29 +347,28 @@ def lose_the_stop(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["load_members", "predict_videos"])
-def test_a_stop_that_a_library_loses_is_kept(
+def test_a_signal_that_a_library_swallows_is_not_lost(
     where: str,
     bundle: Path,
     challenge: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(prediction, where, lose_the_stop)
-    output, sample = challenge / "submission.csv", challenge / "sample_submission.csv"
+    monkeypatch.setattr(submission, where, swallow_the_signal)
     with pytest.raises(SystemExit) as ended:
-        predict(bundle, challenge / "test_videos", sample, output, 1)
+        run(bundle, challenge)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert "ended by SIGTERM; videos not reached have the prior" in caplog.text
-    assert set(answers(output).values()) == {0.5}
+    assert "ended by SIGTERM" in caplog.text
+    assert set(probabilities(challenge / "submission.csv").values()) == {0.5}
 
 
-def start(bundle: Path, challenge: Path, *options: str) -> "subprocess.Popen[bytes]":
+def start(bundle: Path, challenge: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", "import sys; from unmask.kaggle.submission import main; "]
     command[-1] += "sys.exit(main(sys.argv[1:]))"
     command += ["--bundle", str(bundle), "--videos", str(challenge / "test_videos")]
     command += ["--sample", str(challenge / "sample_submission.csv"), "--threads", "2"]
     command += ["--out", str(challenge / "submission.csv"), "--log", str(challenge / "log")]
-    return subprocess.Popen([*command, *options])
+    return subprocess.Popen(command)
 
 
 @pytest.fixture
@@ -411,15 +385,13 @@ def twenty(make_video: MakeVideo, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_leaves_a_whole_submission(
-    bundle: Path, twenty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_any_moment_it_leaves_a_whole_submission(bundle: Path, twenty: Path) -> None:
     """Thirty moments, half of them by SIGTERM, from the first submission to the last."""
     output = twenty / "submission.csv"
     began = time.monotonic()
     assert start(bundle, twenty).wait(120) == 0
-    whole, answered = time.monotonic() - began, answers(output)
-    assert 0.5 not in answered.values()
+    whole, expected = time.monotonic() - began, probabilities(output)
+    assert 0.5 not in expected.values()
     for point in range(30):
         output.unlink(missing_ok=True)
         process = start(bundle, twenty)
@@ -429,21 +401,7 @@ def test_killed_at_any_moment_it_leaves_a_whole_submission(
         kind = signal.SIGKILL if point % 2 else signal.SIGTERM
         process.send_signal(kind)
         assert process.wait(30) in (0, -kind, 128 + kind)
-        found = answers(output)
-        assert list(found) == list(answered)
-        assert all(answer in (0.5, answered[name]) for name, answer in found.items())
+        found = probabilities(output)
+        assert list(found) == list(expected)
+        assert all(value in (0.5, expected[name]) for name, value in found.items())
         assert len(output.read_text().splitlines()) == 21
-
-
-@pytest.mark.slow
-def test_told_to_end_it_writes_what_it_has(bundle: Path, twenty: Path) -> None:
-    process = start(bundle, twenty)
-    log, output = twenty / "log", twenty / "submission.csv"
-    while not (log.exists() and "of 20 videos" in log.read_text()) and process.poll() is None:
-        time.sleep(0.01)
-    process.terminate()
-    status = process.wait(30)
-    assert status in (0, 128 + signal.SIGTERM)
-    assert len(answers(output)) == 20
-    if status:
-        assert "ended by SIGTERM" in log.read_text()
