@@ -9,6 +9,7 @@ them shows a face.
 from __future__ import annotations
 
 import functools
+import gzip
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from random import Random
 from hostile import edit, material
 from hostile.material import clip, faststart, picture, sound
 
-Recipe = Callable[[Path, Random], None]
+Recipe = Callable[[Path, Random], object]
 Source = Callable[[], bytes]
 Change = Callable[[bytes, Random], bytes]
 
@@ -59,16 +60,13 @@ SOURCES: dict[str, Source] = {
 def write_hostile_part(
     folder: Path, seed: int, names: Collection[str] | None = None, port: int = _PORT
 ) -> Path:
-    """Write a part of hostile files, and next to it a clip that nothing in the part may reach.
+    """Write and return a part, and next to it a clip that nothing in the part may reach.
 
     Args:
         folder: of the part; the clip next to it is `OUTSIDE`.
         seed: of all random numbers.
         names: the files wanted; None for all.
         port: on 127.0.0.1, for the playlists with a network address.
-
-    Returns:
-        The folder.
     """
     folder.mkdir(parents=True)
     recipes = {
@@ -112,15 +110,11 @@ def hostile_groups(port: int = _PORT) -> dict[str, dict[str, Recipe]]:
 
 
 def _bytes(make: Source) -> Recipe:
-    return lambda path, random: _write(path, make())
+    return lambda path, random: path.write_bytes(make())
 
 
 def _changed(source: str, change: Change) -> Recipe:
-    return lambda path, random: _write(path, change(SOURCES[source](), random))
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    return lambda path, random: path.write_bytes(change(SOURCES[source](), random))
 
 
 def _text(content: str) -> Recipe:
@@ -244,28 +238,22 @@ ODD_NAMES = (
 
 def _stills() -> dict[str, Recipe]:
     """Pictures, some with names that FFmpeg's image2 demuxer reads as patterns of file names."""
-    return {
-        "jpeg_face.mp4": _bytes(picture),
+    return dict.fromkeys(
+        ("jpeg_face.mp4", "unlisted_%03d.jpg", "unlisted_%*.jpg"), _bytes(picture)
+    ) | {
         "jpeg_nobody.mp4": _bytes(partial(picture, people=0)),
         "png_nobody.mp4": _bytes(partial(picture, people=0, suffix=".png")),
-        "unlisted_%03d.jpg": _bytes(picture),
-        "unlisted_%*.jpg": _bytes(picture),
         "absent_%03d.png": _bytes(partial(picture, suffix=".png")),
     }
 
 
 def _without_times() -> dict[str, Recipe]:
-    return _clips(
-        {
-            "without_times.h264": {},
-            "without_times.hevc": {"codec": "libx265"},
-            "without_times.m4v": {"codec": "mpeg4"},
-        }
-    )
+    codecs = {"h264": "libx264", "hevc": "libx265", "m4v": "mpeg4"}
+    return _clips({f"without_times.{suffix}": {"codec": codec} for suffix, codec in codecs.items()})
 
 
 def _faceless() -> dict[str, Recipe]:
-    many = {"size": (16, 16), "people": 0, "frames": 3000}
+    many: dict[str, object] = {"size": (16, 16), "people": 0, "frames": 3000}
     return _clips(
         {
             "nobody.mp4": {"people": 0},
@@ -292,15 +280,12 @@ def _truncated() -> dict[str, Recipe]:
     def without_last(count: int) -> Recipe:
         return _changed("mp4", lambda data, random: data[:-count])
 
+    containers = {"mkv": 8, "avi": 6, "ts": 4, "webm": 4, "gif": 2}
     table = [
         ("truncated", ".mp4", "mp4", 14),
         ("truncated_faststart", ".mp4", "faststart", 24),
         ("truncated_fragmented", ".mp4", "fragmented", 6),
-        ("truncated", ".mkv", "mkv", 8),
-        ("truncated", ".avi", "avi", 6),
-        ("truncated", ".ts", "ts", 4),
-        ("truncated", ".webm", "webm", 4),
-        ("truncated", ".gif", "gif", 2),
+        *(("truncated", f".{kind}", kind, count) for kind, count in containers.items()),
         ("truncated_hevc", ".mp4", "hevc_faststart", 4),
     ]
     recipes: dict[str, Recipe] = {}
@@ -336,14 +321,8 @@ def _flipped() -> dict[str, Recipe]:
         ("flip_moov", ".mp4", "talking", "moov", several * 3),
         ("flip_mdat", ".mp4", "talking", "mdat", (1, 3, 10, 30, 100, 1000) * 3),
         ("flip_any", ".mp4", "talking", "", several),
-        ("flip", ".mkv", "mkv", "", several),
-        ("flip", ".avi", "avi", "", several),
-        ("flip", ".ts", "ts", "", several),
-        ("flip", ".webm", "webm", "", several),
-        ("flip", ".gif", "gif", "", several),
-        ("flip_hevc", ".mp4", "hevc", "mdat", several),
-        ("flip_av1", ".mp4", "av1", "mdat", several),
-        ("flip_mpeg4", ".mp4", "mpeg4", "mdat", several),
+        *(("flip", f".{kind}", kind, "", several) for kind in ("mkv", "avi", "ts", "webm", "gif")),
+        *((f"flip_{kind}", ".mp4", kind, "mdat", several) for kind in ("hevc", "av1", "mpeg4")),
     ]
     kinds = ("stsd", "stts", "stsc", "stsz", "stco", "stss", "ctts")
     tables = [_flip("mp4", f"{_STBL}/{kind}", count) for kind in kinds for count in (1, 5)]
@@ -391,9 +370,9 @@ def _scrambled() -> dict[str, Recipe]:
     codecs = ("hevc", "vp9", "av1", "mpeg4")
     noise = {f"noise_in_mdat_{source}.mp4": _noise(source) for source in codecs}
     return (
-        _series("zeroed", ".mp4", zeroed)
-        | moved
+        moved
         | noise
+        | _series("zeroed", ".mp4", zeroed)
         | {
             "noise_in_mdat.mp4": _noise("mp4"),
             "noise_in_moov.mp4": _noise("mp4", "moov"),
@@ -545,22 +524,16 @@ def _avi(at: int, value: int) -> bytes:
 
 
 def _bombs() -> dict[str, Recipe]:
-    def uniform(samples: int) -> Recipe:
-        def make() -> bytes:
-            data = edit.patch(clip(), f"{_STBL}/stsz", 12, 1)
-            for kind, offset in (("stsz", 16), ("stts", 16), ("stsc", 20)):
-                data = edit.patch(data, f"{_STBL}/{kind}", offset, samples)
-            return data
+    def uniform(samples: int) -> bytes:
+        data = edit.patch(clip(), f"{_STBL}/stsz", 12, 1)
+        for kind, offset in (("stsz", 16), ("stts", 16), ("stsc", 20)):
+            data = edit.patch(data, f"{_STBL}/{kind}", offset, samples)
+        return data
 
-        return _bytes(make)
-
-    def packed(size: int, declared: int) -> Recipe:
-        def make() -> bytes:
-            cmvd = struct.pack(">I", declared) + zlib.compress(bytes(size), 9)
-            inner = edit.box(b"dcom", b"zlib") + edit.box(b"cmvd", cmvd)
-            return clip()[:32] + edit.box(b"moov", edit.box(b"cmov", inner))
-
-        return _bytes(make)
+    def packed(size: int, declared: int) -> bytes:
+        cmvd = struct.pack(">I", declared) + zlib.compress(bytes(size), 9)
+        inner = edit.box(b"dcom", b"zlib") + edit.box(b"cmvd", cmvd)
+        return clip()[:32] + edit.box(b"moov", edit.box(b"cmov", inner))
 
     def declared(make: Callable[[int], bytes], sides: Iterable[int], suffix: str) -> None:
         for side in sides:
@@ -595,10 +568,10 @@ def _bombs() -> dict[str, Recipe]:
         "declared_0_in_track.mp4": _fields(0, *track),
         "declared_65535_in_track.mp4": _fields(_HUGE, *track),
         "picture_16000.png": _bytes(lambda: edit.png(16000, 16000, 1, 0, bytes(2001 * 16000))),
-        "samples_20_million.mp4": uniform(20_000_000),
-        "samples_2_billion.mp4": uniform(_LARGE),
-        "packed_moov_100_mb.mp4": packed(100_000_000, 100_000_000),
-        "packed_moov_2_gb_declared.mp4": packed(1000, _LARGE),
+        "samples_20_million.mp4": _bytes(partial(uniform, 20_000_000)),
+        "samples_2_billion.mp4": _bytes(partial(uniform, _LARGE)),
+        "packed_moov_100_mb.mp4": _bytes(partial(packed, 100_000_000, 100_000_000)),
+        "packed_moov_2_gb_declared.mp4": _bytes(partial(packed, 1000, _LARGE)),
         "hole_of_zeros.mp4": hole(bytes),
         "hole_behind_a_clip.mp4": hole(clip),
         "hole_behind_a_stream.ts": hole(ts),
@@ -625,8 +598,8 @@ def _not_video() -> dict[str, Recipe]:
         "json.mp4": _text(json.dumps({"error": "quota exceeded"})),
         "subtitles.mp4": _text(lyrics * 40),
         "executable.mp4": _bytes(lambda: elf),
-        "zip.mp4": _bytes(partial(material.archive, "zip")),
-        "gzip.mp4": _bytes(partial(material.archive, "gzip")),
+        "zip.mp4": _bytes(material.archive),
+        "gzip.mp4": _bytes(lambda: gzip.compress(clip(), mtime=0)),
         "git_lfs_pointer.mp4": _text("version https://git-lfs.github.com/spec/v1\nsize 12345\n"),
         "ansi_art.txt": _text("\x1b[31mhello\x1b[0m\n" * 40),
         "sound.wav.mp4": _bytes(partial(sound, ".wav", "pcm_s16le")),
@@ -641,9 +614,6 @@ def _no_file() -> dict[str, Recipe]:
     def link(target: str) -> Recipe:
         return lambda path, _: path.symlink_to(target)
 
-    def nothing(path: Path, _: Random) -> None:
-        pass
-
     def unreadable(path: Path, _: Random) -> None:
         path.write_bytes(clip())
         path.chmod(0)
@@ -653,8 +623,8 @@ def _no_file() -> dict[str, Recipe]:
         path.symlink_to(f"{path.name}.other")
 
     return {
-        "absent.mp4": nothing,
-        "absent:with_colon.mp4": nothing,
+        "absent.mp4": lambda path, _: None,
+        "absent:with_colon.mp4": lambda path, _: None,
         "folder.mp4": lambda path, _: path.mkdir(),
         "fifo.mp4": lambda path, _: os.mkfifo(path),
         "socket.mp4": lambda path, _: os.mknod(path, stat.S_IFSOCK | 0o600),
@@ -716,7 +686,7 @@ def _playlists(port: int) -> dict[str, Recipe]:
         "sdp.mp4": _text(_SDP.format(port=port)),
         "sdp.sdp": _text(_SDP.format(port=port)),
         "rtsp.mp4": _text(f"RTSPtextrtsp://127.0.0.1:{port}/x\n"),
-        "mp4_data_outside.mp4": lambda path, _: _write(path, _elsewhere(path)),
+        "mp4_data_outside.mp4": lambda path, _: path.write_bytes(_elsewhere(path)),
     }
 
 

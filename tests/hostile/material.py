@@ -1,7 +1,6 @@
 """The clips that the hostile files are made from: real encoders, one face that a detector finds."""
 
 import functools
-import gzip
 import io
 import struct
 import tempfile
@@ -141,10 +140,8 @@ def gif(width: int, height: int, frames: int = 1) -> bytes:
     return header + (control + block) * frames + b"\x3b"
 
 
-def archive(kind: str) -> bytes:
-    """Return an archive ("zip", "gzip") of a clip."""
-    if kind == "gzip":
-        return gzip.compress(clip(), mtime=0)
+def archive() -> bytes:
+    """Return a .zip of a clip."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as target:
         target.writestr(zipfile.ZipInfo("clip.mp4"), clip())

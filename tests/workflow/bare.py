@@ -1,4 +1,4 @@
-"""A Python as bare as an image may be, and without a network, for what the bundle must bear."""
+"""A Python environment with a few packages and without a network, as the bundle may find it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from unmask.kaggle.wheels import required
 
 PACKAGES = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
-# What runs a notebook there.
-KERNEL = "ipykernel"
+KERNEL = "ipykernel"  # runs a notebook
 
 # Jupyter talks to its kernel over the loopback.
-_NO_NETWORK = '''"""Let no connection leave this machine."""
+_NO_NETWORK = '''"""Allow no connection to leave this machine."""
 
 import sys
 
@@ -23,13 +22,13 @@ HERE = ("127.0.0.1", "localhost", "::1", None)
 
 def forbid(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple):
-        asked = arguments[1][0]
+        host = arguments[1][0]
     elif event == "socket.getaddrinfo":
-        asked = arguments[0]
+        host = arguments[0]
     else:
         return
-    if asked not in HERE:
-        raise RuntimeError(f"no network here: {asked}")
+    if host not in HERE:
+        raise RuntimeError(f"no network here: {host}")
 
 
 sys.addaudithook(forbid)
@@ -37,7 +36,7 @@ sys.addaudithook(forbid)
 
 
 def bare_environment(folder: Path) -> Path:
-    """Make an environment of a few installed packages, and all that they require, by links.
+    """Link a few installed packages and all that they require into a new environment.
 
     Returns:
         Its interpreter.

@@ -1,4 +1,4 @@
-"""Fixtures of the workflow tests: the miniature challenge and a whole run of the DAG on it."""
+"""Fixtures of the workflow tests: the miniature challenge and one finished run of the DAG on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def workflow(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, workflow: Workflow, challenge: DemoSummary
 ) -> Finished:
-    """The demo as a user runs it, in a directory of its own."""
+    """The demo as a user runs it, in a directory of its own; tests must leave it as it is."""
     output = tmp_path_factory.mktemp("finished")
     config = roots(challenge)
     workflow.finish(directory=output, config=config)

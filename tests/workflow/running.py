@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,26 +20,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Workflow:
-    """Snakemake in a copy of the repository that tests may edit."""
+    """Snakemake in a copy of the repository."""
 
     repository: Path
 
     def start(
         self,
         *arguments: str | Path,
-        directory: Path | None = None,
-        cores: int | str = 2,
+        directory: Path,
+        cores: int = 2,
         config: Sequence[str] = (),
-        configfile: str | None = "config/demo.yaml",
         output: int | IO[str] = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
-        """Start snakemake in the repository, in a process group of its own; both streams in one."""
-        command = [sys.executable, "-m", "snakemake", "--cores", str(cores)]
-        command += [str(argument) for argument in arguments]
-        if directory is not None:
-            command += ["--directory", str(directory)]
-        if configfile is not None:
-            command += ["--configfile", configfile]
+        """Start snakemake on the miniature challenge, in a process group of its own.
+
+        Standard error goes to standard output.
+        """
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *map(str, arguments)]
+        command += ["--directory", str(directory), "--configfile", "config/demo.yaml"]
         if config:
             command += ["--config", *config]
         # Not the developer's tracking server.
@@ -54,7 +53,7 @@ class Workflow:
         )
 
     def run(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run snakemake as `start` does and return what it printed, both streams in stdout."""
+        """Run snakemake as `start` does and return what it printed."""
         process = self.start(*arguments, **options)
         try:
             printed, _ = process.communicate(timeout=1500)
@@ -64,10 +63,17 @@ class Workflow:
         return subprocess.CompletedProcess(process.args, process.returncode, printed)
 
     def finish(self, *arguments: str | Path, **options: Any) -> str:
-        """Run snakemake, insist on success, and return what it printed."""
+        """Run snakemake, assert that it succeeds, and return what it printed."""
         done = self.run(*arguments, **options)
         assert done.returncode == 0, done.stdout[-6000:]
         return done.stdout
+
+    def refuse(self, *arguments: str | Path, **options: Any) -> str:
+        """Run snakemake, assert that it fails with one line of ours, and return that line."""
+        done = self.run(*arguments, **options)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stdout
+        return next(line for line in done.stdout.splitlines() if line.startswith("unmask: "))
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,28 @@ class Finished:
         return self.output / "results"
 
 
+def jobs_of(printed: str) -> dict[str, int]:
+    """Return the number of jobs of each rule from what a dry run printed, without the total."""
+    counts = re.findall(r"^(\w+) +(\d+)$", printed, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in counts if rule != "total"}
+
+
+def shards_of(printed: str, rule: str) -> list[str]:
+    """Return the shards of a rule's jobs from what a dry run printed."""
+    block = rf"rule {rule}:(?:\n .*)*?\n +wildcards: shard=(\S+)"
+    return sorted(re.findall(block, printed))
+
+
 def roots(challenge: DemoSummary, train: Path | None = None) -> list[str]:
     """Return the `--config` pairs of a challenge, or of other training data with its test set."""
-    root = Path(challenge.root)
-    return [f"data_root={train or root / 'train'}", f"test_root={root / 'test'}"]
+    return [
+        f"data_root={train or challenge.root / 'train'}",
+        f"test_root={challenge.root / 'test'}",
+    ]
 
 
 def clone(target: Path) -> Workflow:
-    """Copy what an image has of the repository to `target`; no results of the developer's runs."""
+    """Copy the files that an image has to `target`, without results of the developer's runs."""
     target.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     lines = (ROOT / ".dockerignore").read_text().splitlines()

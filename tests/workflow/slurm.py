@@ -1,10 +1,7 @@
-"""A real Slurm of two nodes on this host: a controller and two daemons, with files of their own.
+"""A real Slurm with two nodes on this host: a controller and two daemons with their own files.
 
-    python tests/workflow/slurm.py FOLDER    # prints what to export; Ctrl-C stops it
-
-It needs root, and Debian's `slurm-wlm` and `munge` (`apt-get install slurm-wlm munge`). Nothing of
-a Slurm that this host may belong to is read or touched: key, sockets, ports, state and logs are in
-the folder, and only what was started is stopped.
+It needs root, and Debian's `slurm-wlm` and `munge`. It does not touch a Slurm that this host may
+belong to: key, sockets, ports, state and logs are its own, and it stops only what it started.
 """
 
 from __future__ import annotations
@@ -15,14 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemons import free_ports, search_path, wait
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
+PACKAGES = "slurm-wlm munge"
 
 _CONFIG = """
 ClusterName=unmask
@@ -60,7 +56,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """A job, its state, how often it was queued again, and the rule and wildcards it is of."""
+    """A job, its state, how often it was queued again, and its rule and wildcards."""
 
     number: int
     state: str
@@ -76,7 +72,7 @@ class Cluster:
         self.environment = os.environ | {
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder}/bin:{search_path()}",
-            # No name server knows the nodes' names; tasks look for the first one's.
+            # Tasks look for the first node's address, and no name server knows it.
             "MASTER_ADDR": "127.0.0.1",
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -85,7 +81,7 @@ class Cluster:
         """Start all daemons and wait until both nodes are idle.
 
         Raises:
-            RuntimeError: they are not within a minute; the message has the end of their logs.
+            RuntimeError: they are not within two minutes; the message has the end of their logs.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "state").mkdir(exist_ok=True)
@@ -108,7 +104,7 @@ class Cluster:
         wait(lambda: self.run("sinfo", "-h", "-o", "%T").split() == ["idle"], self._logs)
 
     def start_controller(self) -> None:
-        """Start the controller, anew after `kill_controller`, from the state that it saved."""
+        """Start the controller; after `kill_controller`, from the state that it saved."""
         self._start("slurmctld", "slurmctld", "-D")
         wait(lambda: "UP" in self.run("scontrol", "ping"), self._logs)
 
@@ -122,7 +118,7 @@ class Cluster:
         """Cancel all jobs and stop what was started."""
         if "slurmctld" in self._running:
             self.run("scancel", "--user=root")
-            # A daemon that is gone ends no job any more.
+            # A daemon that has exited ends no job.
             ending = ("RUNNING", "COMPLETING")
             wait(lambda: not any(job.state in ending for job in self.jobs()), self._logs)
         for process in reversed(self._running.values()):
@@ -135,14 +131,14 @@ class Cluster:
         self._running.clear()
 
     def run(self, *command: str) -> str:
-        """Run a command of Slurm and return what it printed; empty where it failed."""
+        """Run a command of Slurm and return what it printed; empty if it failed."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""
 
     def jobs(self) -> list[Job]:
         """Return all jobs that Slurm remembers, by number."""
-        asked = "JobID:|,State:|,RestartCnt:|,Comment:|"
-        lines = self.run("squeue", "--states=all", "--noheader", "-O", asked).splitlines()
+        fields = "JobID:|,State:|,RestartCnt:|,Comment:|"
+        lines = self.run("squeue", "--states=all", "--noheader", "-O", fields).splitlines()
         found = (line.split("|") for line in lines)
         return sorted(Job(int(job), state, int(n), what) for job, state, n, what, *_ in found)
 
@@ -159,7 +155,7 @@ class Cluster:
         return _CONFIG.format(host=host, controller=ports[0], folder=self.folder, nodes=nodes)
 
     def _wrap_srun(self) -> None:
-        """Let `srun` find its configuration where Snakemake's plugin drops SLURM_ variables."""
+        """Let `srun` find its configuration, since Snakemake's plugin drops SLURM_ variables."""
         wrapper = self.folder / "bin" / "srun"
         wrapper.parent.mkdir(exist_ok=True)
         srun = shutil.which("srun", path=search_path())
@@ -174,36 +170,6 @@ class Cluster:
 
     def _logs(self) -> str:
         files = sorted(self.folder.glob("*.log")) + sorted(self.folder.glob("*.out"))
-        return "Slurm does not come up\n" + "\n".join(
+        return "Slurm does not start\n" + "\n".join(
             f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in files
         )
-
-
-def missing() -> str:
-    """Say why no cluster can be started here; empty where one can."""
-    if os.geteuid() != 0:
-        return "needs root"
-    absent = [name for name in NEEDED if shutil.which(name, path=search_path()) is None]
-    return f"needs {', '.join(absent)}: apt-get install slurm-wlm munge" if absent else ""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Start a cluster and stop it when interrupted."""
-    if reason := missing():
-        sys.exit(reason)
-    os.environ["PATH"] = search_path()
-    cluster = Cluster(Path(arguments[0]))
-    try:
-        cluster.start()
-        print(cluster.run("sinfo"), end="")
-        print(f"export SLURM_CONF={cluster.folder}/slurm.conf PATH={cluster.folder}/bin:$PATH")
-        sys.stdout.flush()
-        signal.pause()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        cluster.stop()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,7 +1,6 @@
-"""Parts in a bucket: what is fetched, what comes of it, and what is said where it cannot be.
+"""Parts in a bucket of an S3 server in this process: which are fetched, and errors.
 
-By hand: `pytest tests/workflow/test_bucket.py`, once `requirements-s3.txt` is installed. The bucket
-is that of an S3 server in this process (moto).
+Needs the packages of `requirements-s3.txt`.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ import pytest
 
 from unmask.demo import DemoSummary
 
-from running import Workflow
-
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+from running import Workflow, shards_of
 
 REASON = "their packages: pip install --no-deps -r requirements-s3.txt"
 boto3 = pytest.importorskip("boto3", reason=REASON)
 moto = pytest.importorskip("moto.server", reason=REASON)
 pytest.importorskip("snakemake_storage_plugin_s3", reason=REASON)
 
+pytestmark = pytest.mark.workflow
+
 SHARD = "dfdc_train_part_1-01"
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket `dfdc` of an S3 server in this process, with a part a zip in `train/`."""
+    """A bucket `dfdc` with a .zip for each part in `train/`."""
 
     endpoint: str
     client: Any
     record: Path
 
     def put(self, folder: Path, key: str) -> None:
-        """Upload a folder as a zip that holds it."""
+        """Upload a folder as an archive."""
         name = str(self.record.with_name(folder.name))
         archive = shutil.make_archive(name, "zip", folder.parent, folder.name)
         self.client.upload_file(archive, "dfdc", key)
@@ -79,6 +78,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory, challenge: DemoSummary) -> 
         client.put_object(Bucket="dfdc", Key="train/notes.txt", Body=b"no part")
         client.put_object(Bucket="dfdc", Key="unpacked/part_0/metadata.json", Body=b"{}")
         bucket.administer("recorder/start-recording")
+        record.write_text("")
         yield bucket
         server.stop()
 
@@ -87,119 +87,83 @@ def config(challenge: DemoSummary, root: str) -> list[str]:
     return [f"data_root={root}", f"test_root={challenge.root / 'test'}", "shards_per_part=2"]
 
 
-@dataclass(frozen=True)
-class Split:
-    """A run up to the split: how often it fetched each part, for one shard and for the others."""
-
-    output: Path
-    config: list[str]
-    by_one_shard: Counter[str]
-    by_the_rest: Counter[str]
+Run = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def split(
-    tmp_path_factory: pytest.TempPathFactory,
-    workflow: Workflow,
-    challenge: DemoSummary,
-    bucket: Bucket,
-) -> Split:
-    output = tmp_path_factory.mktemp("from_bucket")
-    options: dict[str, Any] = {"directory": output, "config": config(challenge, "s3://dfdc/train")}
-    bucket.record.write_text("")
-    workflow.finish(f"results/faces/{SHARD}.tar", **options)
-    by_one_shard = bucket.fetched()
-    workflow.finish("results/splits.parquet", **options)
-    return Split(output, options["config"], by_one_shard, bucket.fetched())
+@pytest.fixture
+def options(bucket: Bucket, challenge: DemoSummary, tmp_path: Path) -> Run:
+    """Options of a run on the bucket in a directory of its own."""
+    return {"directory": tmp_path, "config": config(challenge, "s3://dfdc/train")}
 
 
-def test_a_shard_fetches_its_part_once_and_no_other(split: Split) -> None:
-    assert split.by_one_shard == {"dfdc_train_part_1": 1}
-
-
-def test_the_shards_of_a_part_share_what_is_fetched_and_leave_nothing(split: Split) -> None:
-    assert split.by_the_rest == {"dfdc_train_part_0": 1, "dfdc_train_part_1": 1}
-    left = [path for path in split.output.rglob("*") if path.suffix in (".zip", ".mp4")]
-    assert left == []
-
-
-def test_shards_and_splits_are_those_of_local_folders_byte_for_byte(
-    split: Split, workflow: Workflow, challenge: DemoSummary, tmp_path: Path
+@pytest.mark.slow
+def test_parts_of_a_bucket_are_fetched_once_and_give_the_bytes_of_local_folders(
+    workflow: Workflow, challenge: DemoSummary, bucket: Bucket, options: Run, tmp_path: Path
 ) -> None:
-    local = config(challenge, str(challenge.root / "train"))
-    workflow.finish("results/splits.parquet", directory=tmp_path, config=local)
-
-    def contents(output: Path) -> dict[str, bytes]:
-        files = (path for path in (output / "results").rglob("*") if path.is_file())
-        return {str(path.relative_to(output)): path.read_bytes() for path in files}
-
-    ours, theirs = contents(split.output), contents(tmp_path)
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if ours[name] != theirs[name]] == []
-
-
-def test_a_second_run_fetches_nothing_and_a_replaced_part_is_worked_on_alone(
-    split: Split, workflow: Workflow, challenge: DemoSummary, bucket: Bucket
-) -> None:
-    options: dict[str, Any] = {"directory": split.output, "config": split.config}
     bucket.fetched()
+    workflow.finish(f"results/faces/{SHARD}.tar", **options)
+    assert bucket.fetched() == {"dfdc_train_part_1": 1}
+    workflow.finish("results/splits.parquet", **options)
+    assert bucket.fetched() == {"dfdc_train_part_0": 1, "dfdc_train_part_1": 1}
+    assert [path for path in tmp_path.rglob("*") if path.suffix in (".zip", ".mp4")] == []
     assert "Nothing to be done" in workflow.finish("results/splits.parquet", **options)
-    bucket.put(challenge.root / "train" / "dfdc_train_part_0", "train/dfdc_train_part_0.zip")
+
+    single = ["data_root=s3://dfdc/train/dfdc_train_part_1.zip", *options["config"][1:]]
+    printed = workflow.finish("-n", f"results/faces/{SHARD}.tar", directory=tmp_path, config=single)
+    assert "Nothing to be done" in printed
+
+    # A replaced part is processed again, and alone.
+    bucket.put(challenge.root / "train/dfdc_train_part_0", "train/dfdc_train_part_0.zip")
     printed = workflow.finish("-n", "results/splits.parquet", **options)
-    jobs = re.findall(r"rule (\w+):(?:\n .*)*?\n +wildcards: shard=(\S+)", printed)
-    shards = ("dfdc_train_part_0-00", "dfdc_train_part_0-01")
-    stages = ("probe", "extract_frames", "crop_faces")
-    assert sorted(jobs) == sorted((stage, shard) for stage in stages for shard in shards)
+    for rule in ("probe", "extract_frames", "crop_faces"):
+        assert shards_of(printed, rule) == ["dfdc_train_part_0-00", "dfdc_train_part_0-01"]
     assert bucket.fetched() == {}
+
+    local = tmp_path / "local"
+    folders = config(challenge, str(challenge.root / "train"))
+    workflow.finish("results/splits.parquet", directory=local, config=folders)
+    for path in (local / "results").rglob("*"):
+        if path.is_file():
+            assert (tmp_path / path.relative_to(local)).read_bytes() == path.read_bytes(), path
 
 
 def test_small_parts_of_a_bucket_stay_apart(
-    workflow: Workflow, challenge: DemoSummary, bucket: Bucket, tmp_path: Path
+    workflow: Workflow, bucket: Bucket, options: Run, tmp_path: Path
 ) -> None:
-    options = [*config(challenge, "s3://dfdc/train")[:2], "parts_per_shard=auto"]
-    printed = workflow.finish("-n", "--until", "probe", directory=tmp_path, config=options)
-    probed = re.findall(r"rule probe:(?:\n .*)*?\n +wildcards: shard=(\S+)", printed)
-    assert sorted(probed) == ["dfdc_train_part_0-00", "dfdc_train_part_1-00"]
+    bucket.fetched()
+    joined = [*options["config"][:2], "parts_per_shard=auto"]
+    printed = workflow.finish("-n", "--until", "probe", directory=tmp_path, config=joined)
+    assert shards_of(printed, "probe") == ["dfdc_train_part_0-00", "dfdc_train_part_1-00"]
     assert bucket.fetched() == {}
 
 
-def test_a_single_zip_is_a_part_too(split: Split, workflow: Workflow) -> None:
-    root = "data_root=s3://dfdc/train/dfdc_train_part_1.zip"
-    printed = workflow.finish(
-        "-n", f"results/faces/{SHARD}.tar", directory=split.output, config=[root, *split.config[1:]]
-    )
-    assert "Nothing to be done" in printed
-
-
-def refused(workflow: Workflow, challenge: DemoSummary, root: str, output: Path) -> str:
-    done = workflow.run("-n", directory=output, config=config(challenge, root))
-    assert done.returncode != 0
-    assert "Traceback" not in done.stdout
-    return next(line for line in done.stdout.splitlines() if line.startswith("unmask: "))
-
-
 @pytest.mark.parametrize(
-    ("root", "said"),
+    ("root", "problem"),
     [
         ("s3://nobodys/train", "cannot list s3://nobodys/train (An error occurred (NoSuchBucket)"),
-        ("s3://dfdc/unpacked", "no .zip in s3://dfdc/unpacked; in a bucket, each part is a .zip"),
+        ("s3://dfdc/unpacked", "no .zip in s3://dfdc/unpacked"),
     ],
 )
 def test_a_bucket_without_parts_is_one_line(
-    workflow: Workflow, challenge: DemoSummary, bucket: Bucket, tmp_path: Path, root: str, said: str
+    workflow: Workflow,
+    challenge: DemoSummary,
+    bucket: Bucket,
+    tmp_path: Path,
+    root: str,
+    problem: str,
 ) -> None:
-    line = refused(workflow, challenge, root, tmp_path)
+    line = workflow.refuse("-n", directory=tmp_path, config=config(challenge, root))
     assert line.startswith("unmask: data_root: ")
-    assert said in line
+    assert problem in line
 
 
-def test_wrong_credentials_are_one_line_that_says_where_they_come_from(
-    workflow: Workflow, challenge: DemoSummary, bucket: Bucket, tmp_path: Path
+def test_wrong_credentials_are_one_line_that_names_their_variables(
+    workflow: Workflow, bucket: Bucket, options: Run
 ) -> None:
     bucket.administer("reset-auth", "0")
     try:
-        line = refused(workflow, challenge, "s3://dfdc/train", tmp_path)
+        line = workflow.refuse("-n", **options)
     finally:
         bucket.administer("reset-auth", "inf")
     assert "data_root: cannot list s3://dfdc/train (An error occurred (InvalidAccessKeyId)" in line
-    assert "check the URL, the endpoint and the credentials: SNAKEMAKE_STORAGE_S3_" in line
+    assert "SNAKEMAKE_STORAGE_S3_" in line

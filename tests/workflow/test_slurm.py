@@ -1,4 +1,4 @@
-"""The workflow on a real Slurm, through `profiles/slurm`: what fails there is made good.
+"""The workflow on a real Slurm, with `profiles/slurm`: jobs that fail there are run again.
 
 By hand: `make test-slurm`.
 """
@@ -15,19 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from slurm import Cluster, Job, missing
+from daemons import missing
+from slurm import NEEDED, PACKAGES, Cluster, Job
 
 from running import Finished
 
+REASON = missing(NEEDED, PACKAGES)
 pytestmark = [
-    pytest.mark.workflow,
-    pytest.mark.slow,
-    pytest.mark.slurm,
-    pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
+    *(pytest.mark.workflow, pytest.mark.slow, pytest.mark.slurm),
+    pytest.mark.skipif(bool(REASON), reason=f"no Slurm here: {REASON}"),
 ]
 
-# What a site sets for itself: no accounting here, no GPU, two cores a node, and all in a hurry.
+# Settings of the site: no accounting, no GPU, two cores a node, and short waits.
 SITE = [
     *("--workflow-profile", "profiles/slurm", "--configfile", "config/demo.yaml"),
     *("--slurm-status-command", "squeue", "--slurm-no-account"),
@@ -36,7 +37,7 @@ SITE = [
     *("train=1", "score=2", "score_shifts=2", "shift_faces=2", "export=2", "predict=2"),
 ]
 NO_GPU = [f"{rule}:gpu=0" for rule in ("train", "score", "score_shifts", "predict")]
-# As much as a node of the tests has for two jobs at once.
+# So that a node of the tests has memory for two jobs at once.
 SMALL = ["train:mem_mb=4000", "shift_faces:mem_mb=4000", "export:mem_mb=4000"]
 
 
@@ -58,7 +59,7 @@ def submit(
     resources: Sequence[str] = (),
     config: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """Start snakemake on the demo's clips, with Slurm as its executor."""
+    """Start snakemake on the demo's clips with Slurm as its executor."""
     command = [sys.executable, "-m", "snakemake", target, *SITE]
     command += ["--set-resources", *NO_GPU, *SMALL, *resources]
     command += ["--directory", str(directory), "--config", *finished.config, *config]
@@ -73,16 +74,15 @@ def submit(
     )
 
 
-def done(process: subprocess.Popen[str], directory: Path, seconds: float = 2400) -> None:
-    """Insist that snakemake ends well."""
-    status = process.wait(seconds)
-    assert status == 0, (directory / "snakemake.log").read_text()[-6000:]
+def succeed(process: subprocess.Popen[str], directory: Path) -> None:
+    """Wait for snakemake and assert that it succeeds."""
+    assert process.wait(2400) == 0, (directory / "snakemake.log").read_text()[-6000:]
 
 
 def wait_for_job(
     cluster: Cluster, process: subprocess.Popen[str], wanted: Callable[[Job], bool]
 ) -> Job:
-    """Return the first job that is as wanted."""
+    """Return the first job that is `wanted`."""
     while process.poll() is None:
         for job in cluster.jobs():
             if wanted(job):
@@ -99,7 +99,13 @@ def last(cluster: Cluster) -> int:
     return max((job.number for job in cluster.jobs()), default=0)
 
 
-def test_the_whole_dag_bears_a_cancelled_job_and_one_that_lacks_memory(
+def same_faces_and_splits(finished: Finished, directory: Path) -> None:
+    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
+        copy = directory / path.relative_to(finished.output)
+        assert copy.read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_whole_dag_survives_a_cancelled_job_and_one_without_enough_memory(
     cluster: Cluster, finished: Finished, tmp_path: Path
 ) -> None:
     lacking = "ledger:mem_mb=60 if attempt == 1 else 2000"
@@ -108,7 +114,7 @@ def test_the_whole_dag_bears_a_cancelled_job_and_one_that_lacks_memory(
         cluster, process, lambda job: "crop_faces" in job.comment and job.state == "RUNNING"
     )
     cluster.run("scancel", str(running.number))
-    done(process, tmp_path)
+    succeed(process, tmp_path)
     jobs = cluster.jobs()
     print("", *jobs, sep="\n")
     # Both ends of a pipe are one job.
@@ -118,15 +124,14 @@ def test_the_whole_dag_bears_a_cancelled_job_and_one_that_lacks_memory(
     assert states(jobs, "rule_ledger") in (["OUT_OF_MEMORY", "COMPLETED"], ["FAILED", "COMPLETED"])
     for rule in ("probe", "split", "train", "score", "evaluate", "export", "predict"):
         assert set(states(jobs, f"rule_{rule}")) == {"COMPLETED"}, rule
-    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
-        made = tmp_path / path.relative_to(finished.output)
-        assert made.read_bytes() == path.read_bytes(), path.name
-    expected = (finished.results / "submission.csv").read_text().splitlines()
-    answered = (tmp_path / "results/submission.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in answered] == [row.split(",")[0] for row in expected]
+    same_faces_and_splits(finished, tmp_path)
+    submissions = [
+        pd.read_csv(root / "submission.csv") for root in (finished.results, tmp_path / "results")
+    ]
+    assert submissions[0]["filename"].tolist() == submissions[1]["filename"].tolist()
 
 
-def test_a_killed_controller_and_a_killed_snakemake_are_gone_on_from(
+def test_a_run_resumes_after_its_controller_and_snakemake_were_killed(
     cluster: Cluster, finished: Finished, tmp_path: Path
 ) -> None:
     before = last(cluster)
@@ -140,7 +145,7 @@ def test_a_killed_controller_and_a_killed_snakemake_are_gone_on_from(
     process.send_signal(signal.SIGKILL)
     process.wait()
     cluster.start_controller()
-    # What was running goes on without anybody; what the next snakemake submits must not meet it.
+    # Running jobs continue; they must not overlap with those that the next snakemake submits.
     for job in cluster.jobs():
         if job.number > before and job.state in ("RUNNING", "PENDING"):
             cluster.run("scancel", str(job.number))
@@ -149,10 +154,8 @@ def test_a_killed_controller_and_a_killed_snakemake_are_gone_on_from(
     unlock = [sys.executable, "-m", "snakemake", "--unlock", "--directory", str(tmp_path)]
     unlock += ["--configfile", "config/demo.yaml", "--config", *finished.config]
     subprocess.run(unlock, cwd=finished.workflow.repository, check=True, capture_output=True)
-    done(submit(cluster, finished, tmp_path, "results/splits.parquet"), tmp_path)
-    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
-        made = tmp_path / path.relative_to(finished.output)
-        assert made.read_bytes() == path.read_bytes(), path.name
+    succeed(submit(cluster, finished, tmp_path, "results/splits.parquet"), tmp_path)
+    same_faces_and_splits(finished, tmp_path)
 
 
 MODEL = "results/train/baseline/fold0-seed1/model.safetensors"
@@ -162,21 +165,21 @@ TWO_TASKS = "training={devices: 2, strategy: ddp, epochs: 3, patience: 3}"
 def train_on_two_tasks(
     cluster: Cluster, finished: Finished, directory: Path
 ) -> subprocess.Popen[str]:
-    """Start a training of two tasks in a copy of a run that has all else."""
+    """Start a training with two tasks in a copy of a run that lacks nothing else."""
     shutil.copytree(finished.output, directory, ignore=shutil.ignore_patterns(".snakemake"))
     shutil.rmtree(directory / "results/train")
     (directory / "logs/train/baseline/fold0-seed1.log").unlink()
     config = [TWO_TASKS, f"tracking={{uri: 'sqlite:///{directory}/mlflow.db'}}"]
-    # In a copy, paths and times are others.
+    # A copy has other paths and times.
     os.utime(directory / "results/tracking.json")
     return submit(cluster, finished, directory, MODEL, ["train:mem_mb=6000"], config)
 
 
 @pytest.fixture(scope="module")
 def whole(cluster: Cluster, finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training of two tasks that nothing disturbed."""
+    """A training with two tasks, uninterrupted."""
     directory = tmp_path_factory.mktemp("tasks") / "whole"
-    done(train_on_two_tasks(cluster, finished, directory), directory)
+    succeed(train_on_two_tasks(cluster, finished, directory), directory)
     return directory
 
 
@@ -184,10 +187,10 @@ def test_two_tasks_under_srun_train_one_model(whole: Path) -> None:
     run = json.loads((whole / MODEL).with_name("run.json").read_text())
     assert (run["devices"], len(run["history"])) == (2, 3)
     log = (whole / "logs/train/baseline/fold0-seed1.log").read_text()
-    assert log.count("epoch 2: ") == 2  # each task tells
+    assert log.count("epoch 2: ") == 2  # one line of each task
 
 
-def test_a_training_of_two_tasks_that_is_preempted_goes_on_to_the_same_bits(
+def test_a_preempted_training_with_two_tasks_ends_with_the_same_bits(
     cluster: Cluster, finished: Finished, whole: Path, tmp_path: Path
 ) -> None:
     preempted = tmp_path / "preempted"
@@ -200,9 +203,9 @@ def test_a_training_of_two_tasks_that_is_preempted_goes_on_to_the_same_bits(
     job = wait_for_job(
         cluster, process, lambda job: job.number > before and "rule_train" in job.comment
     )
-    # As Slurm preempts: SIGTERM to all processes, time to write, and into the queue again.
+    # Slurm preempts so: SIGTERM to all processes, time to write, and back into the queue.
     cluster.run("scontrol", "requeue", str(job.number))
-    done(process, preempted)
+    succeed(process, preempted)
     print("", *cluster.jobs(), sep="\n")
     (again,) = [one for one in cluster.jobs() if one.number == job.number]
     assert (again.state, again.restarts) == ("COMPLETED", 1)
