@@ -1,10 +1,8 @@
-"""What it takes to plan DFDC: time and memory of `snakemake -n` for 119,154 videos in 50 parts.
+"""Time and memory of `snakemake -n` for DFDC: 119,154 videos in 50 parts (`make bench-dag`).
 
-    make bench-dag
-
-It writes 50 metadata.json of DFDC's shape, without videos, and plans `config/dfdc.yaml` on them: as
-it is; once all is done, which stand-ins for the files and Snakemake's own records of them say; with
-ten times the videos, which must make no difference; and with ten times the shards.
+It writes 50 metadata.json of DFDC's shape, without videos, and plans `config/dfdc.yaml` on them:
+from the start; after a finished run, simulated by placeholder files and Snakemake's own records of
+them; with ten times the videos, which must make no difference; and with ten times the shards.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ PARTS, VIDEOS, REAL = 50, 119_154, 19_154
 
 
 def write_metadata(folder: Path, videos: int) -> None:
-    """Write parts whose fakes name originals of the same part."""
+    """Write metadata of parts whose fakes have their originals in the same part."""
     rng = np.random.default_rng(0)
     for part in range(PARTS):
         count = videos // PARTS + (part < videos % PARTS)
@@ -54,7 +52,7 @@ def write_metadata(folder: Path, videos: int) -> None:
 
 @contextlib.contextmanager
 def planned(data: Path, directory: Path, cores: int, **config: Any) -> Any:
-    """Yield Snakemake's graph of DFDC's jobs."""
+    """Yield Snakemake's DAG of jobs for DFDC."""
     quiet = OutputSettings(quiet={Quietness.ALL})
     with SnakemakeApi(quiet) as api:
         workflow = api.workflow(
@@ -65,14 +63,14 @@ def planned(data: Path, directory: Path, cores: int, **config: Any) -> Any:
             snakefile=ROOT / "Snakefile",
             workdir=directory,
         )
-        # Drawing is what the API has that makes the graph and runs nothing.
+        # The only call of the API that builds the DAG and runs nothing prints it, too.
         with contextlib.redirect_stdout(io.StringIO()):
             workflow.dag().printrulegraph()
         yield workflow._workflow.dag
 
 
 def pretend_done(data: Path, directory: Path) -> None:
-    """Write a stand-in for each file of a finished run, and what Snakemake remembers of it."""
+    """Write a placeholder for each file of a finished run, and Snakemake's record of it."""
     with planned(data, directory, 16) as dag:
         dag.workflow.execution_settings = ExecutionSettings()
         for job in dag.toposorted():
@@ -81,7 +79,7 @@ def pretend_done(data: Path, directory: Path) -> None:
                     is_folder = one.rule.name == "export"
                     (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
                     if not is_folder:
-                        path.write_text("a stand-in\n")
+                        path.write_text("a placeholder\n")
                 asyncio.run(dag.workflow.persistence.finished(one))
 
 
@@ -95,13 +93,13 @@ def plan(data: Path, directory: Path, *config: str) -> tuple[float, float, int]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
-    told = process.stdout.read()
+    printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(told)
-    jobs = re.findall(r"^total\s+(\d+)", told, re.M)
-    if not jobs and "Nothing to be done" not in told:
-        sys.exit(told)
+        sys.exit(printed)
+    jobs = re.findall(r"^total\s+(\d+)", printed, re.M)
+    if not jobs and "Nothing to be done" not in printed:
+        sys.exit(printed)
     return time.monotonic() - began, usage.ru_maxrss / 1024, int(jobs[-1]) if jobs else 0
 
 
@@ -116,7 +114,7 @@ def main() -> None:
         nothing = Path(folder) / "nothing"
         for name, videos, arguments in (
             ("DFDC", VIDEOS, (data, nothing)),
-            ("once all is done", VIDEOS, (data, done)),
+            ("after a finished run", VIDEOS, (data, done)),
             ("10 times the videos", 10 * VIDEOS, (more, nothing)),
             ("10 times the shards", VIDEOS, (data, nothing, "shards_per_part=10")),
         ):

@@ -1,11 +1,9 @@
-"""How long DFDC would take on 1, 16 and 128 cores: the planned jobs, each replaced by its cost.
+"""Estimated hours of DFDC on 1, 16 and 128 cores, from a simulation (`make bench-makespan`).
 
-    make bench-makespan
-
-Snakemake plans `config/dfdc.yaml` on metadata of DFDC's shape. Its jobs, with what each waits for
-and the cores and GPUs that it holds, then run on a simulated clock: whatever is ready and fits is
-started, by priority, then in Snakemake's order. `COSTS` names the source of each cost. Nothing
-fails, and nothing waits for a disk, a network or a queue.
+Snakemake plans `config/dfdc.yaml` on metadata of DFDC's shape. The planned jobs, with their
+dependencies, cores and GPUs, then run on a simulated clock: every job that is ready and fits is
+started, by priority, then in Snakemake's order. `COSTS` has the seconds of a job and their source.
+Nothing fails, and nothing waits for a disk, a network or a queue.
 """
 
 from __future__ import annotations
@@ -24,42 +22,43 @@ from bench_dag import PARTS, REAL, VIDEOS, planned, write_metadata
 MACHINES = ((1, 1), (16, 4), (128, 8))
 SHARDS_PER_PART = (1, 10)
 
-# Measured on 63 clips with 362 million pixels each, in the mean; a clip of DFDC has 617 (1080p, 298
-# frames). Decoding and what follows grow with them.
+# Measured on 63 clips with a mean of 362 million pixels; a clip of DFDC has 617 million (1080p, 298
+# frames). The time of decoding and of the following stages is proportional to them.
 CLIPS, PIXELS = 63, 617 / 362
 TRACKS = 67 / 61
 FRAMES, FOLDS, EPOCHS, SHIFTED = 32, 5, 20, 100
 FAKE = 1 - REAL / VIDEOS
-# What a job takes before it works: imports.
+# Seconds of imports before a job starts to work.
 START = 2.0
 
-# Of tf_efficientnet_b4 at 380 no speed has been measured. B0 at 224 trains 3,009 images a second on
-# an H100 (bare steps), and does 0.40 of B4's 4.49 GMACs. Without a backward pass it is a third.
+# The speed of tf_efficientnet_b4 at 380 has not been measured. B0 at 224 trains 3,009 images a
+# second on an H100 (steps only) with 0.40 GMACs, and B4 has 4.49. A forward pass alone takes a
+# third of a step.
 TRAINED = 3009 * 0.40 / 4.49
-ANSWERED = 3 * TRAINED
-# Prepared by one core, of 501 and 1,514 at 224.
+SCORED = 3 * TRAINED
+# Images a second that one core prepares: 501 and 1,514 at 224.
 AUGMENTED, DECODED = (speed * (224 / 380) ** 2 for speed in (501, 1514))
 
 
-def answering(videos: float, threads: int) -> float:
-    """Return the seconds in which a GPU answers the faces of so many videos."""
-    return FRAMES * videos / min(ANSWERED, DECODED * max(1, threads - 1))
+def scoring(videos: float, threads: int) -> float:
+    """Return the seconds in which a GPU scores the faces of so many videos."""
+    return FRAMES * videos / min(SCORED, DECODED * max(1, threads - 1))
 
 
 def training(threads: int) -> float:
-    """Return the seconds of one model: in each epoch its pairs, then the select role."""
+    """Return the seconds of one model: in each epoch its pairs, then the validation videos."""
     pairs = (FOLDS - 2) / FOLDS * REAL * FRAMES
     epoch = 2 * pairs / min(TRAINED, AUGMENTED * max(1, threads - 1))
-    return EPOCHS * (epoch + answering(VIDEOS / FOLDS, threads))
+    return EPOCHS * (epoch + scoring(VIDEOS / FOLDS, threads))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job takes.
+    """Time of a job.
 
     Attributes:
-        seconds: of a job, by the videos of its shard and its threads.
-        source: where that comes from: a section of docs/benchmarks.md, unless it says otherwise.
+        seconds: as a function of the videos of its shard and of its threads.
+        source: a section of docs/benchmarks.md, unless it says otherwise.
     """
 
     seconds: Callable[[float, int], float]
@@ -95,11 +94,11 @@ COSTS = {
         lambda videos, threads: training(threads), "Training, From crops to batches; extrapolated"
     ),
     "score": Cost(
-        lambda videos, threads: answering(2 / FOLDS * VIDEOS, threads), "as train; extrapolated"
+        lambda videos, threads: scoring(2 / FOLDS * VIDEOS, threads), "as train; extrapolated"
     ),
     "score_shifts": Cost(
         # The clean reference and eleven shifts.
-        lambda videos, threads: START + answering(2 / FOLDS * 12 * SHIFTED, threads),
+        lambda videos, threads: START + scoring(2 / FOLDS * 12 * SHIFTED, threads),
         "as train; extrapolated",
     ),
     "evaluate": Cost(fixed(48), "Evaluation"),
@@ -107,21 +106,21 @@ COSTS = {
     "all": Cost(fixed(0), "no work"),
     "explore": Cost(fixed(0), "no work"),
 }
-# Ledger, samples, figures, comparison: their start, and little more.
+# Ledger, samples, figures, comparison: imports and little more.
 OTHERS = Cost(fixed(10), "benchmarks/ of a run on 84 clips: 2 to 9 CPU seconds each")
 
 
 @dataclass(eq=False)
 class Work:
-    """A job, or the two ends of a pipe, which run at once.
+    """A job, or the two ends of a pipe, which run at the same time.
 
     Attributes:
-        rules: of it.
-        order: by which what is ready is started; smaller first.
-        cores: that it holds.
-        gpus: that it holds.
-        seconds: that it takes.
-        after: works that must be done before it.
+        rules: of the job, or of both.
+        order: ready jobs start in this order.
+        cores: in use while it runs.
+        gpus: in use while it runs.
+        seconds: duration.
+        after: dependencies.
     """
 
     rules: tuple[str, ...]
@@ -133,7 +132,7 @@ class Work:
 
 
 def plan(data: Path, directory: Path, cores: int, shards_per_part: int) -> list[Work]:
-    """Let Snakemake plan, and return what there is to do."""
+    """Return the jobs that Snakemake plans."""
     with planned(data, directory, cores, shards_per_part=shards_per_part) as dag:
         dag.handle_pipes_and_services()
         together: dict[Any, list[Any]] = {}
@@ -156,20 +155,20 @@ def work_of(jobs: list[Any], videos: float) -> Work:
         order=(-max(job.rule.priority for job in jobs), min(job.jobid for job in jobs)),
         cores=cores,
         gpus=sum(job.resources.get("gpu", 0) for job in jobs),
-        # Both cores of a pipe's pair are busy with either end's processes.
+        # Both cores of a pipe are shared by the processes of its ends.
         seconds=sum(seconds) / len(jobs),
     )
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a simulated run took.
+    """Times of a simulated run.
 
     Attributes:
         faces: seconds until the last face was cropped.
-        whole: seconds until all was done.
-        cores: share of the cores' time in which they were held.
-        gpus: the same of the GPUs.
+        whole: seconds until the last job ended.
+        cores: share of the cores' time that was in use.
+        gpus: share of the GPUs' time that was in use.
     """
 
     faces: float
@@ -179,7 +178,7 @@ class Schedule:
 
 
 def simulate(works: Iterable[Work], cores: int, gpus: int) -> Schedule:
-    """Start what is ready and fits, whenever something ends."""
+    """Start every job that is ready and fits, each time that a job ends."""
     waiting = sorted(works, key=lambda work: work.order)
     ends: dict[Work, float] = {}
     running: list[tuple[float, tuple[int, int], Work]] = []
@@ -205,7 +204,7 @@ def simulate(works: Iterable[Work], cores: int, gpus: int) -> Schedule:
 
 
 def critical_path(works: Iterable[Work]) -> list[Work]:
-    """Return the chain of works that takes longest however many cores there are."""
+    """Return the chain of jobs that determines the time on infinitely many cores."""
     longest: dict[Work, float] = {}
     before: dict[Work, Work | None] = {}
 
@@ -225,7 +224,7 @@ def critical_path(works: Iterable[Work]) -> list[Work]:
 
 
 def described(path: list[Work]) -> str:
-    """Return the hours of the works on a path that take a minute or more."""
+    """Return the hours of the jobs on a path that take a minute or more."""
     hours = ((" and ".join(work.rules), work.seconds / 3600) for work in path)
     return " → ".join(f"{rules} {hour:.2f}" for rules, hour in hours if hour >= 1 / 60)
 
@@ -233,7 +232,7 @@ def described(path: list[Work]) -> str:
 def main() -> None:
     """Plan, simulate and print Markdown."""
     head = ("cores", "GPUs", "shards a part", "jobs", "faces done", "all done", "critical path")
-    print(f"| {' | '.join(head)} | cores held | GPUs held |\n{'|---' * 9}|")
+    print(f"| {' | '.join(head)} | cores in use | GPUs in use |\n{'|---' * 9}|")
     paths = {}
     with tempfile.TemporaryDirectory() as folder:
         write_metadata(Path(folder) / "data", VIDEOS)
