@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -100,6 +101,16 @@ def shards_of(printed: str, rule: str) -> list[str]:
     """Return the shards of a rule's jobs from what a dry run printed."""
     block = rf"rule {rule}:(?:\n .*)*?\n +wildcards: shard=(\S+)"
     return sorted(re.findall(block, printed))
+
+
+def digests(results: Path, *patterns: str) -> dict[str, str]:
+    """Return the digest of each file below `results` that matches a pattern."""
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in patterns
+        for path in sorted(results.glob(pattern))
+        if not path.name.startswith(".")  # unfinished files of a killed job
+    }
 
 
 def roots(challenge: DemoSummary, train: Path | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import re
@@ -21,7 +20,7 @@ from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
 from unmask.videos.stream import write_stream
 
-from running import Finished
+from running import Finished, digests
 
 pytestmark = pytest.mark.workflow
 
@@ -36,15 +35,6 @@ RESULTS = (
     *("evaluation/*/*.parquet", "evaluation/*/calibration.json", "evaluation/*/metrics.json"),
     *("evaluation/*/shifts.json", "submission.csv"),
 )
-
-
-def digests(results: Path, *patterns: str) -> dict[str, str]:
-    return {
-        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for pattern in patterns
-        for path in sorted(results.glob(pattern))
-        if not path.name.startswith(".")  # unfinished files of a killed job
-    }
 
 
 def start(finished: Finished, directory: Path, *targets: str) -> tuple[subprocess.Popen[str], Path]:

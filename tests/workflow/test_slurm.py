@@ -12,15 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from daemons import missing
-from slurm import NEEDED, PACKAGES, Cluster, Job
+from slurm import NEEDED, PACKAGES, Cluster
 
-from running import Finished
+from running import Finished, digests
 
 REASON = missing(NEEDED, PACKAGES)
 pytestmark = [
@@ -79,30 +79,29 @@ def succeed(process: subprocess.Popen[str], directory: Path) -> None:
     assert process.wait(2400) == 0, (directory / "snakemake.log").read_text()[-6000:]
 
 
+def last(cluster: Cluster) -> int:
+    """Return the number of the newest job."""
+    return max((job.number for job in cluster.jobs()), default=0)
+
+
 def wait_for_job(
-    cluster: Cluster, process: subprocess.Popen[str], wanted: Callable[[Job], bool]
-) -> Job:
-    """Return the first job that is `wanted`."""
+    cluster: Cluster, process: subprocess.Popen[str], rule: str, after: int, state: str = "RUNNING"
+) -> int:
+    """Wait for a job of a rule, newer than `after`, and return its number."""
     while process.poll() is None:
         for job in cluster.jobs():
-            if wanted(job):
-                return job
+            if job.number > after and rule in job.comment and job.state == state:
+                return job.number
         time.sleep(0.2)
     raise AssertionError(f"no such job among {cluster.jobs()}")
 
 
-def states(jobs: Sequence[Job], rule: str, after: int = 0) -> list[str]:
-    return [job.state for job in jobs if rule in job.comment and job.number > after]
-
-
-def last(cluster: Cluster) -> int:
-    return max((job.number for job in cluster.jobs()), default=0)
-
-
-def same_faces_and_splits(finished: Finished, directory: Path) -> None:
-    for path in [*(finished.results / "faces").iterdir(), finished.results / "splits.parquet"]:
-        copy = directory / path.relative_to(finished.output)
-        assert copy.read_bytes() == path.read_bytes(), path.name
+def assert_same_faces_and_splits(directory: Path, finished: Finished) -> None:
+    made, expected = (
+        digests(results, "faces/*", "splits.parquet")
+        for results in (directory / "results", finished.results)
+    )
+    assert made == expected
 
 
 def test_the_whole_dag_survives_a_cancelled_job_and_one_without_enough_memory(
@@ -110,21 +109,20 @@ def test_the_whole_dag_survives_a_cancelled_job_and_one_without_enough_memory(
 ) -> None:
     lacking = "ledger:mem_mb=60 if attempt == 1 else 2000"
     process = submit(cluster, finished, tmp_path, "all", [lacking])
-    running = wait_for_job(
-        cluster, process, lambda job: "crop_faces" in job.comment and job.state == "RUNNING"
-    )
-    cluster.run("scancel", str(running.number))
+    cluster.run("scancel", str(wait_for_job(cluster, process, "crop_faces", 0)))
     succeed(process, tmp_path)
     jobs = cluster.jobs()
     print("", *jobs, sep="\n")
+
+    def states(rule: str) -> list[str]:
+        return [job.state for job in jobs if rule in job.comment]
+
     # Both ends of a pipe are one job.
-    assert sorted(states(jobs, "crop_faces_extract_frames")) == [
-        *("CANCELLED", "COMPLETED", "COMPLETED")
-    ]
-    assert states(jobs, "rule_ledger") in (["OUT_OF_MEMORY", "COMPLETED"], ["FAILED", "COMPLETED"])
+    assert sorted(states("crop_faces_extract_frames")) == [*("CANCELLED", "COMPLETED", "COMPLETED")]
+    assert states("rule_ledger") in (["OUT_OF_MEMORY", "COMPLETED"], ["FAILED", "COMPLETED"])
     for rule in ("probe", "split", "train", "score", "evaluate", "export", "predict"):
-        assert set(states(jobs, f"rule_{rule}")) == {"COMPLETED"}, rule
-    same_faces_and_splits(finished, tmp_path)
+        assert set(states(f"rule_{rule}")) == {"COMPLETED"}, rule
+    assert_same_faces_and_splits(tmp_path, finished)
     submissions = [
         pd.read_csv(root / "submission.csv") for root in (finished.results, tmp_path / "results")
     ]
@@ -136,11 +134,7 @@ def test_a_run_resumes_after_its_controller_and_snakemake_were_killed(
 ) -> None:
     before = last(cluster)
     process = submit(cluster, finished, tmp_path, "results/splits.parquet")
-    wait_for_job(
-        cluster,
-        process,
-        lambda job: job.number > before and "crop_faces" in job.comment and job.state == "RUNNING",
-    )
+    wait_for_job(cluster, process, "crop_faces", before)
     cluster.kill_controller()
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -151,14 +145,13 @@ def test_a_run_resumes_after_its_controller_and_snakemake_were_killed(
             cluster.run("scancel", str(job.number))
     while any(job.state in ("RUNNING", "COMPLETING") for job in cluster.jobs()):
         time.sleep(0.5)
-    unlock = [sys.executable, "-m", "snakemake", "--unlock", "--directory", str(tmp_path)]
-    unlock += ["--configfile", "config/demo.yaml", "--config", *finished.config]
-    subprocess.run(unlock, cwd=finished.workflow.repository, check=True, capture_output=True)
+    finished.workflow.finish("--unlock", directory=tmp_path, config=finished.config)
     succeed(submit(cluster, finished, tmp_path, "results/splits.parquet"), tmp_path)
-    same_faces_and_splits(finished, tmp_path)
+    assert_same_faces_and_splits(tmp_path, finished)
 
 
 MODEL = "results/train/baseline/fold0-seed1/model.safetensors"
+LOG = "logs/train/baseline/fold0-seed1.log"
 TWO_TASKS = "training={devices: 2, strategy: ddp, epochs: 3, patience: 3}"
 
 
@@ -168,46 +161,35 @@ def train_on_two_tasks(
     """Start a training with two tasks in a copy of a run that lacks nothing else."""
     shutil.copytree(finished.output, directory, ignore=shutil.ignore_patterns(".snakemake"))
     shutil.rmtree(directory / "results/train")
-    (directory / "logs/train/baseline/fold0-seed1.log").unlink()
+    (directory / LOG).unlink()
     config = [TWO_TASKS, f"tracking={{uri: 'sqlite:///{directory}/mlflow.db'}}"]
     # A copy has other paths and times.
     os.utime(directory / "results/tracking.json")
     return submit(cluster, finished, directory, MODEL, ["train:mem_mb=6000"], config)
 
 
-@pytest.fixture(scope="module")
-def whole(cluster: Cluster, finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training with two tasks, uninterrupted."""
-    directory = tmp_path_factory.mktemp("tasks") / "whole"
-    succeed(train_on_two_tasks(cluster, finished, directory), directory)
-    return directory
-
-
-def test_two_tasks_under_srun_train_one_model(whole: Path) -> None:
+def test_a_preempted_training_with_two_tasks_under_srun_ends_with_the_same_bits(
+    cluster: Cluster, finished: Finished, tmp_path: Path
+) -> None:
+    whole, preempted = tmp_path / "whole", tmp_path / "preempted"
+    succeed(train_on_two_tasks(cluster, finished, whole), whole)
     run = json.loads((whole / MODEL).with_name("run.json").read_text())
     assert (run["devices"], len(run["history"])) == (2, 3)
-    log = (whole / "logs/train/baseline/fold0-seed1.log").read_text()
-    assert log.count("epoch 2: ") == 2  # one line of each task
+    text = (whole / LOG).read_text()
+    assert text.count("epoch 2: ") == 2  # one line of each task
 
-
-def test_a_preempted_training_with_two_tasks_ends_with_the_same_bits(
-    cluster: Cluster, finished: Finished, whole: Path, tmp_path: Path
-) -> None:
-    preempted = tmp_path / "preempted"
     before = last(cluster)
     process = train_on_two_tasks(cluster, finished, preempted)
-    log = preempted / "logs/train/baseline/fold0-seed1.log"
+    log = preempted / LOG
     while not (log.exists() and "epoch 0: " in log.read_text()):
         assert process.poll() is None, (preempted / "snakemake.log").read_text()[-4000:]
         time.sleep(0.1)
-    job = wait_for_job(
-        cluster, process, lambda job: job.number > before and "rule_train" in job.comment
-    )
+    number = wait_for_job(cluster, process, "rule_train", before)
     # Slurm preempts so: SIGTERM to all processes, time to write, and back into the queue.
-    cluster.run("scontrol", "requeue", str(job.number))
+    cluster.run("scontrol", "requeue", str(number))
     succeed(process, preempted)
     print("", *cluster.jobs(), sep="\n")
-    (again,) = [one for one in cluster.jobs() if one.number == job.number]
+    (again,) = [job for job in cluster.jobs() if job.number == number]
     assert (again.state, again.restarts) == ("COMPLETED", 1)
     assert "going on from epoch" in log.read_text()
     assert (preempted / MODEL).read_bytes() == (whole / MODEL).read_bytes()
