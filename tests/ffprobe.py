@@ -1,4 +1,4 @@
-"""What the real ffprobe says of a file, to compare a row of the probe table with."""
+"""Compare rows of the probe table with the output of ffprobe."""
 
 import json
 import subprocess
@@ -11,12 +11,12 @@ import pytest
 
 
 def assert_like_ffprobe(row: Mapping[str, Any], clip: Path) -> None:
-    """Assert that every value of a row is ffprobe's own."""
+    """Assert that a row has the values that ffprobe prints for a clip."""
     command = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-of", "json", clip]
-    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert row["format"] == said["format"]["format_name"]
-    assert row["file_size"] == int(said["format"]["size"])
-    for stream in said["streams"]:
+    printed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert row["format"] == printed["format"]["format_name"]
+    assert row["file_size"] == int(printed["format"]["size"])
+    for stream in printed["streams"]:
         kind = stream["codec_type"]
         assert row[f"{kind}_codec_name"] == stream["codec_name"]
         numbers = ["nb_frames", "bit_rate", "duration", "start_time"]
