@@ -20,8 +20,6 @@ import sys
 
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
-sys.path.insert(0, str(ROOT / "src"))
-
 from unmask.config import load_config, locate
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
@@ -32,7 +30,7 @@ from unmask.videos.source import find_parts, shards_of
 # conda environment, the one that comes first there.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    # Whom jobs end with.
+    # PID of the Snakemake process; jobs exit when it exits.
     UNMASK_SNAKEMAKE=f"{platform.node()}:{os.getpid()}",
 )
 # They run the code that was digested for them, everywhere. Inside their shell, since Snakemake

@@ -26,6 +26,7 @@ rule track:
         "logs/track.log",
     benchmark:
         "benchmarks/track.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

@@ -20,6 +20,7 @@ rule tracking:
         "logs/tracking.log",
     benchmark:
         "benchmarks/tracking.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
@@ -53,6 +54,7 @@ rule experiments:
     # rule waits for it: one that did, by ancient(), would wait for the next run of Snakemake when
     # an experiment is added (a job that is to run hides the reasons of what follows it).
     priority: 100
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1
