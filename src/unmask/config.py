@@ -29,6 +29,7 @@ from pydantic.fields import FieldInfo
 
 from unmask.errors import UnmaskError
 
+# Holds config/config.yaml, its recipes and augmentations, next to the package's sources.
 REPOSITORY = Path(__file__).resolve().parents[2]
 _PRESETS = Path("config/augmentations")
 
@@ -228,9 +229,10 @@ class TrainingConfig(Section):
         "a YAML file), a list of transforms of albumentations, or a package.module:function that "
         "returns one",
     )
-    loss: Literal["bce", "two_sided"] = Field(
+    loss: str = Field(
         "two_sided",
-        description="binary cross-entropy over all crops, or the mean of those of REAL and of FAKE",
+        description="bce: binary cross-entropy of all crops; two_sided: the mean of those of REAL "
+        "and of FAKE; or a package.module:function",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")
     optimizer: Literal["adamw", "sgd"] = Field(
@@ -529,10 +531,6 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
             f"'ensemble' nor one of experiments ({', '.join(config.experiments)})"
         )
     return config
-
-
-# Holds config/config.yaml and config/recipes, next to the package's sources.
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def read_config(paths: Sequence[Path]) -> Config:

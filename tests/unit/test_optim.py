@@ -12,8 +12,9 @@ from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
 from unmask.training.backbones import create_backbone
-from unmask.training.losses import binary_cross_entropy, class_weights, prior_shift, smoothed
+from unmask.training.losses import Loss, class_weights, find_loss, prior_shift, smoothed
 from unmask.training.optimizers import (
     create_optimizer,
     create_schedule,
@@ -24,9 +25,11 @@ from unmask.training.optimizers import (
 CONFIG = TrainingConfig(backbone="test_resnet", weights="none", image_size=32)
 
 
-def two_sided(logits: Tensor, targets: Tensor) -> float:
+def weighted(logits: Tensor, targets: Tensor, prior: float) -> float:
+    """Return the two-sided loss of a batch."""
     sums = torch.stack([(1 - targets).sum(), targets.sum()])
-    return float(binary_cross_entropy(logits, targets, class_weights(targets, sums)))
+    losses = find_loss("two_sided").function(logits, targets)
+    return float((class_weights(targets, sums, prior) * losses).sum())
 
 
 def test_the_two_sided_loss_is_the_mean_of_the_two_classes_means() -> None:
@@ -36,20 +39,38 @@ def test_the_two_sided_loss_is_the_mean_of_the_two_classes_means() -> None:
         log_loss(labels[labels == label], expit(logits[labels == label]), labels=[0, 1])
         for label in (0, 1)
     ]
-    found = two_sided(torch.tensor(logits), torch.tensor(labels))
-    assert found == pytest.approx(np.mean(sides))
+    assert find_loss("two_sided").prior == 0.5
+    assert weighted(torch.tensor(logits), torch.tensor(labels), 0.5) == pytest.approx(
+        np.mean(sides)
+    )
 
 
 def test_the_two_sided_loss_of_one_class_is_finite() -> None:
-    assert two_sided(torch.zeros(4), torch.ones(4)) == pytest.approx(math.log(2) / 2)
+    assert weighted(torch.zeros(4), torch.ones(4), 0.5) == pytest.approx(math.log(2) / 2)
 
 
-@given(share=st.floats(0.05, 0.95))
-def test_the_best_constant_of_the_two_sided_loss_is_a_half(share: float) -> None:
-    targets = torch.tensor([share, 1.0, 0.0], dtype=torch.float64)
-    at_half = two_sided(torch.zeros(3, dtype=torch.float64), targets)
-    for logit in (-0.5, 0.5):
-        assert two_sided(torch.full((3,), logit, dtype=torch.float64), targets) > at_half
+@given(fakes=st.integers(1, 9), prior=st.floats(0.1, 0.9))
+def test_the_best_constant_of_a_weighted_loss_is_its_prior(fakes: int, prior: float) -> None:
+    targets = torch.tensor([0.0, 0.0] + [1.0] * fakes, dtype=torch.float64)
+    best = math.log(prior / (1 - prior))
+    at_prior = weighted(torch.full_like(targets, best), targets, prior)
+    for logit in (best - 0.5, best + 0.5):
+        assert weighted(torch.full_like(targets, logit), targets, prior) > at_prior
+
+
+def squared(logits: Tensor, targets: Tensor) -> Tensor:
+    return ((logits.sigmoid() - targets) ** 2).mean()
+
+
+def test_a_loss_may_be_a_function_elsewhere() -> None:
+    assert find_loss(f"{__name__}:squared") == Loss(squared)
+    assert find_loss("unmask.training.losses:two_sided").prior == 0.5
+
+
+@pytest.mark.parametrize("name", ["two_side", "absent:focal", "math:pi"])
+def test_a_loss_that_does_not_exist_is_named(name: str) -> None:
+    with pytest.raises(UnmaskError, match=f"training.loss: .*'{name}'"):
+        find_loss(name)
 
 
 @given(trained=st.floats(0.02, 0.98), wanted=st.floats(0.02, 0.98), p=st.floats(0.01, 0.99))

@@ -14,6 +14,7 @@ from unmask.errors import UnmaskError
 from unmask.files import atomic_path
 from unmask.training.augmentation import create_transforms
 from unmask.training.backbones import create_architecture, create_backbone
+from unmask.training.losses import find_loss
 from unmask.training.model_file import half_bytes
 
 logger = logging.getLogger(__name__)
@@ -104,13 +105,15 @@ def check_experiments(config: Config, output: Path) -> None:
         output: CSV, one row per experiment, see `ExperimentSize`.
 
     Raises:
-        UnmaskError: an augmentation or a model cannot be created, or weights cannot be had.
+        UnmaskError: an augmentation, a loss or a model cannot be created, or weights cannot be had.
     """
     sizes = []
     for name in config.experiments:
         try:
-            create_transforms(config.experiment(name).augment)
-            network, _ = create_backbone(config.experiment(name))
+            training = config.experiment(name)
+            create_transforms(training.augment)
+            find_loss(training.loss)
+            network, _ = create_backbone(training)
         except UnmaskError as error:
             raise UnmaskError(f"experiment {name}: {error}") from None
         sizes.append(measure_experiment(name, config, network))

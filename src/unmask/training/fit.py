@@ -35,7 +35,7 @@ from unmask.training.dataset import (
     loader_workers,
     treat_label_noise,
 )
-from unmask.training.losses import prior_shift
+from unmask.training.losses import find_loss, prior_shift
 from unmask.training.model_file import save_model
 from unmask.training.module import DeepfakeClassifier
 from unmask.training.resume import (
@@ -148,8 +148,10 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     )
     if position is not None:
         train_loader.sampler.start_at(position.epoch, position.batch)  # type: ignore[attr-defined]
-    shown = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
-    shift = _shift_to_data(HALF if config.loss == "two_sided" else shown, data.prior)
+    prior = find_loss(config.loss).prior
+    if prior is None:
+        prior = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
+    shift = _shift_to_data(prior, data.prior)
     model = DeepfakeClassifier(backbone, model_input, config, shift, data.video_of_row, job.seed)
 
     # 6. Tracking

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from unmask.config import TrainingConfig
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import Batch
-from unmask.training.losses import binary_cross_entropy, class_weights, smoothed
+from unmask.training.losses import class_weights, find_loss, smoothed
 from unmask.training.optimizers import (
     create_optimizer,
     create_schedule,
@@ -30,7 +30,7 @@ from unmask.training.sampler import sample_seed
 
 
 class DeepfakeClassifier(pl.LightningModule):
-    """A backbone with one logit, trained with binary cross-entropy.
+    """A backbone with one logit, and the loss that it is trained with.
 
     Validation is per video: the mean logit of a video's crops, as the challenge asks for one
     probability a video. Logits that assume another share of FAKE than the data has (balanced
@@ -70,6 +70,7 @@ class DeepfakeClassifier(pl.LightningModule):
         # A submodule, so that checkpoints hold it and it follows to the device.
         self.average = _average(backbone, config.ema) if config.ema else None
         self._config = config
+        self._loss = find_loss(config.loss)
         self._prior_shift = prior_shift
         self._video_of_row = torch.tensor(video_of_row)
         self._seed = seed
@@ -107,13 +108,13 @@ class DeepfakeClassifier(pl.LightningModule):
         """Return the loss of a batch; its mean over devices is the loss of all their crops."""
         target = batch["label"]
         weights = torch.full_like(target, 1 / len(target))
-        if self._config.loss == "two_sided":
+        if self._loss.prior is not None:
             sums = self._over_devices(torch.stack([(1 - target).sum(), target.sum()]))
-            weights = class_weights(target, sums) * self.trainer.world_size
+            weights = class_weights(target, sums, self._loss.prior) * self.trainer.world_size
         with frozen_statistics(self.backbone) if self._perturbed else nullcontext():
             logits = self._logits(self.backbone, batch["image"])
         smooth = smoothed(target, self._config.label_smoothing)
-        loss = binary_cross_entropy(logits.float(), smooth, weights)
+        loss = (weights * self._loss.function(logits.float(), smooth)).sum()
         if not self._perturbed:
             size = len(target)
             self._losses = self._losses.to(loss.device) + torch.stack(
