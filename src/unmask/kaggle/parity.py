@@ -1,8 +1,8 @@
-"""Parity: by how much weights of less precision change the answers to real videos."""
+"""Parity: by how much weights of lower precision change the predictions for real videos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,24 +19,19 @@ from unmask.inference.records import Parity
 from unmask.tables import FACES, read_tables
 
 _VIDEOS = 16
-_FACES_OF_EACH = 8
+_FACES_PER_VIDEO = 8
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Crops of some videos of the training data.
-
-    Attributes:
-        names: `part/video` of each video.
-        crops: of these videos.
-    """
+    """Crops of some videos of the training data, named `part/video`."""
 
     names: list[str]
     crops: VideoCrops
 
 
-def read_clips(shards: Path, indices: list[Path]) -> Clips:
-    """Read up to 8 faces of each of up to 16 videos, spread over all that have any.
+def read_clips(shards: Path, indices: Sequence[Path]) -> Clips:
+    """Read up to 8 faces of each of up to 16 videos, evenly spread over the videos with faces.
 
     Args:
         shards: folder of face shards.
@@ -44,23 +39,20 @@ def read_clips(shards: Path, indices: list[Path]) -> Clips:
     """
     columns = ["part", "video", "track", "frame", "shard", "key", "offset", "size"]
     faces = read_tables(indices, FACES, columns)
-    number = faces.groupby(["part", "video"], sort=True).ngroup()
-    faces = faces[number.isin(_spread(number.max() + 1, _VIDEOS))]
-    few = pd.concat(
-        [rows.iloc[_spread(len(rows), _FACES_OF_EACH)] for _, rows in faces.groupby(number)]
-    )
+    number = faces.groupby(columns[:2]).ngroup()
+    chosen = [faces[number == one] for one in _spread(number.max() + 1, _VIDEOS)]
+    faces = pd.concat([rows.iloc[_spread(len(rows), _FACES_PER_VIDEO)] for rows in chosen])
     reader = ShardReader(shards)
     pictures = [
-        decode_jpeg(reader.read(shard, offset, size), key)
-        for shard, key, offset, size in zip(
-            *(few[name] for name in ("shard", "key", "offset", "size")), strict=True
-        )
+        decode_jpeg(reader.read(str(row.shard), int(row.offset), int(row.size)), str(row.key))
+        for row in faces.itertuples()
     ]
-    names = few["part"] + "/" + few["video"]
     video, track = (
-        np.asarray(few.groupby(columns[:depth], sort=False).ngroup(), np.int64) for depth in (2, 3)
+        np.asarray(faces.groupby(columns[:depth], sort=False).ngroup(), np.int64)
+        for depth in (2, 3)
     )
-    return Clips(list(dict.fromkeys(names)), VideoCrops(pictures, video, track))
+    names = (faces["part"] + "/" + faces["video"]).unique()
+    return Clips(list(names), VideoCrops(pictures, video, track))
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
@@ -69,19 +61,19 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def measure_parity(pairs: Iterable[tuple[Member, Member]], clips: Clips, prior: float) -> Parity:
-    """Answer clips with trained and with shipped weights.
+    """Predict clips with trained and with shipped weights, on the CPU.
 
     Args:
-        pairs: each member as it was trained and as it is shipped; one pair is held at a time.
-        clips: what is answered.
-        prior: share of FAKE that is expected.
+        pairs: each member as trained and as shipped; one pair is in memory at a time.
+        clips: the videos.
+        prior: expected share of FAKE.
     """
-    device = torch.device("cpu")  # where float32 is what it says
-    total, answers = 0.0, np.zeros((2, len(clips.names)))
+    device = torch.device("cpu")  # a GPU may compute float32 with lower precision
+    total, log_odds = 0.0, np.zeros((2, len(clips.names)))
     for pair in pairs:
         for row, member in enumerate(pair):
-            answers[row] += member.weight * member_log_odds(member, clips.crops, prior, device)
+            log_odds[row] += member.weight * member_log_odds(member, clips.crops, prior, device)
         total += pair[0].weight
-    changes = np.abs(np.diff(expit(answers / total), axis=0)[0])
+    changes = np.abs(np.diff(expit(log_odds / total), axis=0)[0])
     most = int(changes.argmax())
     return Parity(len(clips.names), float(changes[most]), clips.names[most])
