@@ -1,5 +1,6 @@
-# `make demo` and `make test` on a machine with Python 3.11 and make; nothing else is needed.
-PYTHON ?= python3.11
+# `make demo` and `make test` need Python 3.11 or later and make.
+PYTHON ?= $(shell for version in 3.11 3.12 3.13; do \
+	python$$version -m venv --help > /dev/null 2>&1 && echo python$$version && break; done)
 CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
@@ -12,7 +13,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test test-all test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema docs clean
 
 demo: $(INSTALLED)
-	$(BIN)/unmask demo resources/demo
 	$(SNAKEMAKE) --configfile config/demo.yaml
 	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
 	$(BIN)/unmask summary
@@ -55,8 +55,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/unmask demo resources/demo > /dev/null
-	$(BIN)/snakemake --configfile config/demo.yaml --lint
+	$(BIN)/snakemake --lint
 
 # Needs ffmpeg and real clips (UNMASK_REAL_DATA); docs/benchmarks.md has what it printed.
 bench-faces: $(INSTALLED)
@@ -116,6 +115,7 @@ lock:
 		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later: make PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

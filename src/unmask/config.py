@@ -433,7 +433,7 @@ class Config(Section):
     """The whole configuration."""
 
     data_root: str = Field(
-        "resources/dfdc",
+        "resources/demo/train",
         description="folder of parts, each a folder with a metadata.json and its videos or a zip "
         "of one; or zips in a bucket, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER",
     )

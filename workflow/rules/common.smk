@@ -42,6 +42,9 @@ shell.prefix(
 IN_CONTAINER = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
+# The miniature challenge, which the rule `demo` writes where it is missing.
+DEMO = "resources/demo"
+DEMO_PARTS = [f"{DEMO}/train/dfdc_train_part_{part}" for part in (0, 1)]
 
 
 def parts_of(root, key="data_root"):
@@ -55,13 +58,15 @@ def parts_of(root, key="data_root"):
         shared = workflow.storage_settings.shared_fs_usage
         retrieve = workflow.remote_exec or SharedFSUsage.STORAGE_LOCAL_COPIES in shared
         return find_stored_parts(root, storage, key, retrieve)
+    if root == f"{DEMO}/train" and not locate(root).exists():
+        return {Path(part).name: part for part in DEMO_PARTS}
     return {name: str(path) for name, path in find_parts(locate(root), key).items()}
 
 
 def test_file(name):
     """Return a file of test_root, or stop with one line."""
     path = locate(CONFIG.test_root) / name
-    if not path.exists():
+    if not path.exists() and CONFIG.test_root != f"{DEMO}/test":
         raise UnmaskError(
             f"test_root: no {path}; it must hold test_videos/ and sample_submission.csv"
         )
@@ -191,8 +196,8 @@ def parts_of_shard(wildcards):
 
 def metadata_of(wildcards):
     """Return the metadata.json of a shard's folders; archives hold theirs."""
-    folders = [part for part in parts_of_shard(wildcards) if Path(part).is_dir()]
-    return [f"{part}/metadata.json" for part in folders]
+    parts = [part for part in parts_of_shard(wildcards) if part not in DEMO_PARTS]
+    return [f"{part}/metadata.json" for part in parts if Path(part).is_dir()]
 
 
 def chunk_of(wildcards):
@@ -257,8 +262,10 @@ def of_all_models(pattern):
 def shards_in(root, parts, folder=""):
     """Return the shards of the parts below a path or a URL by name, each with its parts' paths."""
     several = CONFIG.parts_per_shard
-    if several == "auto" and is_url(root):
-        several = 1  # How many videos a part has is not known before it is fetched.
+    if several == "auto" and (is_url(root) or root == f"{DEMO}/train"):
+        several = (
+            1  # How many videos a part has is not known before it is fetched or made.
+        )
     named = shards_of(parts, several, CONFIG.shards_per_part)
     return {f"{folder}{name}": paths for name, paths in named.items()}
 
@@ -292,7 +299,7 @@ if IN_CONTAINER:
     # Snakemake lets a container see the working directory alone.
     roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
     folders = [locate(root).resolve() for root in roots if root and not is_url(root)]
-    seen = [str(path) for path in (ROOT, *folders)]
+    seen = [str(path) for path in (ROOT, *folders) if path.exists()]
     for name in ("APPTAINER_BIND", "SINGULARITY_BIND"):
         bound = filter(None, [os.environ.get(name), *seen])
         os.environ.update({name: ",".join(bound)})

@@ -1,0 +1,28 @@
+"""Demo: the miniature challenge, where data_root or test_root names it and it does not exist yet.
+
+OUTPUTS
+    resources/demo/train/dfdc_train_part_{0,1}/    clips and metadata.json
+    resources/demo/test/                           test_videos/ and sample_submission.csv
+"""
+
+
+rule demo:
+    output:
+        parts=directory(DEMO_PARTS),
+        videos=directory("resources/demo/test/test_videos"),
+        sample="resources/demo/test/sample_submission.csv",
+    log:
+        "logs/demo.log",
+    benchmark:
+        "benchmarks/demo.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    shell:
+        r"""
+        rm -rf resources/demo # folders that Snakemake has made for the outputs
+        python -m unmask demo resources/demo --log {log:q}
+        """
