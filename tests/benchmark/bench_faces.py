@@ -35,6 +35,7 @@ import psutil
 from skimage import data
 
 from unmask.config import FacesConfig, FramesConfig
+from unmask.faces.boxes import iou, squares
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import detect_faces
 from unmask.faces.tracks import prominent_faces
@@ -194,19 +195,12 @@ def reuse_overlap(root: Path, videos: pd.DataFrame, faces: pd.DataFrame) -> pd.S
             if frame.index not in own.index or not len(found):
                 continue
             face = own.loc[frame.index]
-            square = np.array([face.crop_x0, face.crop_y0])
-            square = np.concatenate([square, square + face.crop_side])
+            square = squares(face.crop_x0, face.crop_y0, face.crop_side)
             centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-            fresh = np.concatenate([centres, centres], axis=1)
-            fresh += np.array([-1, -1, 1, 1]) * face.crop_side / 2
-            overlaps[row.video, frame.index] = max(_iou(square, one) for one in fresh)
+            corners = centres - face.crop_side / 2
+            fresh = squares(corners[:, 0], corners[:, 1], face.crop_side)
+            overlaps[row.video, frame.index] = iou(square, fresh).max()
     return pd.Series(overlaps)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    shared = np.prod(np.clip(high - low, 0, None))
-    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
 
 
 def write_4k_part(folder: Path) -> Path:

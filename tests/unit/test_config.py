@@ -240,7 +240,7 @@ def test_the_manual_states_every_key_with_its_default(repository: Path) -> None:
     stated = {key for key, _ in flatten(manual)}
     assert stated == {key for key, _ in config_keys()}
     assert dict(flatten(manual)) == {
-        **dict(flatten(Config().model_dump(exclude={"experiments"}))),
+        **dict(flatten(Config().model_dump(mode="json", exclude={"experiments"}))),
         "experiments": {"baseline": {}},
     }
 

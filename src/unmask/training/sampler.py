@@ -17,6 +17,7 @@ from torch.utils.data import Sampler
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.faces.boxes import iou, squares
 from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
@@ -93,21 +94,14 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
             suffixes=("", "_original"),
         ).dropna(subset="row_original")
         own, other = pairs["row"].to_numpy(), pairs["row_original"].to_numpy().astype(np.int64)
-        overlap = _overlaps(pairs)
+        fake_and_real = [
+            squares(pairs[f"crop_x0{of}"], pairs[f"crop_y0{of}"], pairs[f"crop_side{of}"])
+            for of in ("", "_original")
+        ]
+        overlap = iou(*fake_and_real)
         better = overlap >= best[own]
         originals[own[better]], best[own[better]] = other[better], overlap[better]
     return originals
-
-
-def _overlaps(pairs: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the IoU of the squares of two crops, row by row."""
-    side, other = pairs["crop_side"], pairs["crop_side_original"]
-    shared = np.ones(len(pairs))
-    for start in ("crop_x0", "crop_y0"):
-        low = np.maximum(pairs[start], pairs[f"{start}_original"])
-        high = np.minimum(pairs[start] + side, pairs[f"{start}_original"] + other)
-        shared *= np.maximum(0.0, high - low)
-    return np.asarray(shared / (side**2 + other**2 - shared), np.float64)
 
 
 def _plain(crops: Crops, blended: float, rng: np.random.Generator) -> Rows:
