@@ -1,70 +1,66 @@
-"""The plan: what turning videos into faces will cost, found out on a few of them.
+"""The plan: what turning videos into faces will cost, estimated from a sample.
 
-A sample of the videos goes through the very functions of the workflow, timed. Originals and fakes
-are sampled apart, because a fake reuses its original's tracks, and evenly over their file sizes,
-because size is what cost varies with most.
+A sample of the videos goes through the functions of the workflow and is timed. Originals and fakes
+are sampled separately, because a fake reuses the tracks of its original, and evenly over their file
+sizes, because size is what cost depends on most.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import repeat
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.config import Config, FacesConfig, locate
+from unmask.config import Config, locate
 from unmask.errors import UnmaskError
-from unmask.faces.crops import crop_faces
-from unmask.faces.detectors import Detector, create_detector
-from unmask.faces.search import Search, find_faces
+from unmask.faces.crops import crop_video
+from unmask.faces.detectors import cached_detector
+from unmask.faces.search import Search
 from unmask.progress import track
-from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.frames import sample_video
+from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata, shards_of
 from unmask.vocabulary import Label, Status
 
-# Writing planes into a pipe and reading them, which the sample does not: measured once.
+# Writing planes into a pipe and reading them, which the sample does not do; measured.
 _STREAM = 1.05
-# Snakemake's start and end, and the seconds that a shard's pair of jobs leaves its cores idle while
-# they start, while one decodes the last video, and until Snakemake, which looks once a second,
-# sees that both have ended.
+# Seconds in which Snakemake starts and ends, and in which the pair of jobs of a shard leaves cores
+# idle: while it starts, while it decodes its last video, and until Snakemake, which checks once a
+# second, notices its end.
 _SNAKEMAKE_SECONDS = 5.0
 _PAIR_SECONDS = 2.5
-# CPU seconds that a killed job may cost where small parts are joined, and the share of the wall
-# time that joining them must spare to be advised.
+# CPU seconds of a shard at most, as they are lost when its job is killed, and the share of the wall
+# time that must be saved, for joining parts to be advised.
 _SHARD_SECONDS = 600.0
-_WORTH_SAYING = 0.1
-# What the face index takes beside the crops, and tar's headers and padding, per crop.
+_WORTH_SAVING = 0.1
+# Of a crop's row in the face index, and of its header and padding in the tar.
 _BYTES_PER_CROP = 512 + 256 + 100
 _STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A prediction.
+    """A prediction of costs.
 
     Attributes:
-        videos: that have a file.
-        sampled: videos that were measured.
+        videos: number of videos with a file.
+        sampled: number of videos that were measured.
         cpu_hours: of probe, extract_frames and crop_faces.
-        wall_hours: of the same on so many cores.
-        cores: that many.
-        final_gb: disk that the face shards take.
-        peak_gb: the most that is on the disk at any time.
+        wall_hours: of the same on `cores`.
+        cores: given to Snakemake.
+        final_gb: disk space of the face shards.
+        peak_gb: the most disk space in use at any time.
         advice: what would make it faster; empty where nothing would.
     """
 
@@ -123,51 +119,34 @@ def plan_faces(
     Raises:
         UnmaskError: there is no part, or no video that can be read.
     """
-    cv2.setNumThreads(1)
     root = data_root or config.data_root
     parts = find_parts(locate(root))
     candidates = _candidates(list(parts.values()))
-    names = {(one.part, one.entry.name): one for one in candidates}
-    own: list[_Candidate] = []
-    reusing: list[_Candidate] = []
-    for one in candidates:
-        original = names.get((one.part, one.entry.family))
-        is_fake = one.entry.label == Label.FAKE and original is not None
-        (reusing if is_fake else own).append(one)
     if not candidates:
         raise UnmaskError(f"data_root: no video file in the parts of {root}")
-    share = len(reusing) / len(candidates)
-    measured_own = _spread(own, max(1, round(samples * (1 - share))))
-    families: dict[_Candidate, list[_Candidate]] = {one: [] for one in measured_own}
-    for fake in _spread(reusing, round(samples * share)):
-        families.setdefault(names[fake.part, fake.entry.family], []).append(fake)
-    # A core is slower where its neighbour works as well, as it does once jobs run. Not by
-    # `run_isolated`, whose limits are those of a decoder: these hold a detector as well.
-    fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(2, cores), mp_context=fork) as pool:
-        arguments = (families, families.values(), repeat(config))
-        costs = track(pool.map(_family_costs, *arguments), "families", len(families))
-        try:
-            by_family = dict(zip(families, costs, strict=True))
-        except BrokenProcessPool:
-            raise UnmaskError(
-                "a sampled video takes its decoder down, which the workflow survives; plan with "
-                "another number of --samples"
-            ) from None
-    own_costs = [by_family[one][0] for one in measured_own]
-    fake_costs = [cost for _, of_fakes in by_family.values() for cost in of_fakes]
+    original_of = _originals(candidates)
+    fakes = list(original_of)
+    others = [one for one in candidates if one not in original_of]
+    share = len(fakes) / len(candidates)
+    sampled_others = _spread(others, max(1, round(samples * (1 - share))))
+    families: dict[_Candidate, list[_Candidate]] = {one: [] for one in sampled_others}
+    for fake in _spread(fakes, round(samples * share)):
+        families.setdefault(original_of[fake], []).append(fake)
+    costs = _measure(families, config, cores)
+    other_costs = [costs[one] for one in sampled_others]
+    fake_costs = [costs[fake] for of_family in families.values() for fake in of_family]
 
     shards = len(shards_of(parts, config.parts_per_shard, config.shards_per_part))
-    measured, final, frames = _scaled(own_costs, len(own)) + _scaled(fake_costs, len(reusing))
-    work, start = measured * _STREAM, _start_seconds()
-    peak = final
+    total = _scaled(other_costs, len(others)) + _scaled(fake_costs, len(fakes))
+    work, start = total[0] * _STREAM, _start_seconds()
+    final = peak = total[1]
     if config.frames.keep:
-        peak += frames
-    elif cores == 1:  # a pipe needs two cores: one shard's frames are a file at a time
-        peak += frames / shards
+        peak += total[2]
+    elif cores == 1:  # a pipe needs two cores: frames are written to files, a shard at a time
+        peak += total[2] / shards
     return Plan(
         videos=len(candidates),
-        sampled=len(own_costs) + len(fake_costs),
+        sampled=len(other_costs) + len(fake_costs),
         cpu_hours=(work + shards * start) / 3600,
         wall_hours=wall_seconds(shards, work, start, cores) / 3600,
         cores=cores,
@@ -178,7 +157,7 @@ def plan_faces(
 
 
 def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
-    """Return how long the stages take.
+    """Return the wall time of the stages.
 
     Args:
         shards: their number.
@@ -186,28 +165,24 @@ def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
         start: CPU seconds in which the jobs of one shard start.
         cores: that Snakemake is given.
     """
-    # A pair of jobs keeps two cores busy; fewer shards than pairs leave some idle.
+    # The jobs of a shard keep two cores busy; with fewer shards, some cores are idle.
     busy = min(cores, max(1, 2 * shards))
     rounds = math.ceil(shards / max(1, cores // 2))
     return (work + shards * start) / busy + _SNAKEMAKE_SECONDS + rounds * _PAIR_SECONDS
 
 
 def advise_joining(parts: int, shards: int, work: float, start: float, cores: int) -> str:
-    """Say how many parts should be one shard, where another number spares much of the wall time.
+    """Return advice on `parts_per_shard`, empty where no other value saves much wall time.
 
     Args:
         parts: their number.
-        shards: that they are now; where they are more, parts were cut on purpose.
+        shards: their number now; where there are more than parts, parts were cut on purpose.
         work: CPU seconds of all videos.
         start: CPU seconds in which the jobs of one shard start.
         cores: that Snakemake is given.
-
-    Returns:
-        A line; empty where nothing should change.
     """
     if shards > parts:
         return ""
-    # No more than a killed job may cost.
     most = min(parts, max(1, int(_SHARD_SECONDS * parts / work)))
 
     def wall(joined: int) -> float:
@@ -215,14 +190,14 @@ def advise_joining(parts: int, shards: int, work: float, start: float, cores: in
 
     now = wall_seconds(shards, work, start, cores)
     best = min(range(1, most + 1), key=wall)
-    spared = now - wall(best)
-    if spared < _WORTH_SAYING * now:
+    saved = now - wall(best)
+    if saved < _WORTH_SAVING * now:
         return ""
-    return f"parts_per_shard: {best} would spare {_hours(spared / 3600)} of wall time"
+    return f"parts_per_shard: {best} would save {_hours(saved / 3600)} of wall time"
 
 
 def _candidates(parts: Sequence[Path]) -> list[_Candidate]:
-    """List the videos that can be worked on; their files are only looked up, not opened."""
+    """Return the videos that can be processed; their files are not opened."""
     found = []
     for part in track(parts, "parts"):
         for entry in read_metadata(part):
@@ -233,6 +208,16 @@ def _candidates(parts: Sequence[Path]) -> list[_Candidate]:
     return found
 
 
+def _originals(candidates: Sequence[_Candidate]) -> dict[_Candidate, _Candidate]:
+    """Return the original of each fake whose original is in the same part."""
+    names = {(one.part, one.entry.name): one for one in candidates}
+    return {
+        one: names[one.part, one.entry.family]
+        for one in candidates
+        if one.entry.label == Label.FAKE and (one.part, one.entry.family) in names
+    }
+
+
 def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
     """Choose some candidates evenly over their sizes (systematic sampling)."""
     ordered = sorted(candidates, key=lambda one: (one.size, one.entry.name))
@@ -240,35 +225,48 @@ def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
     return [ordered[int((index + 0.5) * len(ordered) / count)] for index in range(count)]
 
 
-def _family_costs(
+def _measure(
+    families: Mapping[_Candidate, Sequence[_Candidate]], config: Config, cores: int
+) -> dict[_Candidate, _Cost]:
+    """Return the costs of originals and of their fakes."""
+    # Two at a time: a core is slower while its neighbour is busy, as it will be in the workflow.
+    tasks = [Task(measure_family, (original, of, config)) for original, of in families.items()]
+    largest = max(map(len, families.values()), default=0) + 1
+    seconds = {"seconds": config.limits.seconds * largest}
+    measured = run_isolated(tasks, config.limits.model_copy(update=seconds), min(2, cores))
+    costs: dict[_Candidate, _Cost] = {}
+    for family in track(measured, "families", len(tasks)):
+        if isinstance(family, Lost):
+            raise UnmaskError(
+                f"a sampled video is lost ({family.detail}), which the workflow survives; plan "
+                "with another number of --samples"
+            )
+        costs |= family
+    return costs
+
+
+def measure_family(
     original: _Candidate, fakes: Sequence[_Candidate], config: Config
-) -> tuple[_Cost, list[_Cost]]:
-    """Return the costs of an original, and of fakes of it that reuse what is found in it."""
-    detector = _detector_of_process(config.faces.model_dump_json())
-    cost, reference = _work(original, config, detector, None)
-    return cost, [_work(fake, config, detector, reference)[0] for fake in fakes]
+) -> dict[_Candidate, _Cost]:
+    """Process an original and some of its fakes as the workflow does; return their costs."""
+    cv2.setNumThreads(1)
+    cached_detector(config.faces)  # created once per job, which _start_seconds accounts for
+    cost, reference = _process(original, config, None)
+    return {original: cost, **{fake: _process(fake, config, reference)[0] for fake in fakes}}
 
 
-@cache
-def _detector_of_process(settings: str) -> Detector:
-    return create_detector(FacesConfig.model_validate_json(settings))
-
-
-def _work(
-    one: _Candidate, config: Config, detector: Detector, reference: Search | None
+def _process(
+    one: _Candidate, config: Config, reference: Search | None
 ) -> tuple[_Cost, Search | None]:
-    """Do with one video what the workflow does; return the cost and what was found."""
     start = time.process_time()
     if probe_entry(one.part, one.entry)["status"] != Status.OK:
         return _Cost(time.process_time() - start, 0, 0), None
-    with VideoFile(one.part, one.entry.name).opened() as source:
-        frames: list[Frame] = list(sample_frames(source, config.frames))
-    search = find_faces(frames, detector, config.faces, reference)
-    crops = crop_faces(frames, search, config.faces)
+    sampled = sample_video(VideoFile(one.part, one.entry.name).opened(), config.frames)
+    cropped = crop_video(sampled, cached_detector(config.faces), config.faces, reference)
     seconds = time.process_time() - start
-    frame_bytes = sum(plane.nbytes for frame in frames for plane in frame.planes)
-    shard_bytes = sum(len(crop.jpeg) + _BYTES_PER_CROP for crop in crops)
-    return _Cost(seconds, shard_bytes, frame_bytes), search
+    frame_bytes = sum(plane.nbytes for frame in sampled.frames for plane in frame.planes)
+    shard_bytes = sum(len(crop.jpeg) + _BYTES_PER_CROP for crop in cropped.crops)
+    return _Cost(seconds, shard_bytes, frame_bytes), cropped.search
 
 
 def _scaled(costs: Sequence[_Cost], count: int) -> NDArray[np.float64]:
@@ -280,14 +278,11 @@ def _scaled(costs: Sequence[_Cost], count: int) -> NDArray[np.float64]:
 
 
 def _start_seconds() -> float:
-    """Return the CPU seconds in which the three rules' processes of one shard start."""
+    """Return the CPU seconds in which the processes of the three rules of one shard start."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    path = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     for module in _STARTED:
         code = f"import pyarrow.parquet, {module}"
-        subprocess.run([sys.executable, "-c", code], env=os.environ | _own_path(), check=True)
+        subprocess.run([sys.executable, "-c", code], env=os.environ | path, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _own_path() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unmask.inference.predictor import Bundle, load_bundle, predict_videos, prepare_video
+from unmask.inference.predictor import Bundle, load_bundle, predict_videos
+from unmask.inference.prepare import prepare_video
 from unmask.kaggle.governor import Governor, Setting, list_settings
 from unmask.kaggle.submission import fewer_frames, predict
 

@@ -2,6 +2,7 @@
 
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +16,7 @@ from unmask.audits.label_noise import audit_shard
 from unmask.config import AudioConfig, Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.faces.crops import Crop, crop_faces
+from unmask.faces.crops import Crop, crop_video
 from unmask.faces.detectors import create_detector
 from unmask.faces.images import decode_jpeg, encode_jpeg
 from unmask.faces.search import detect_faces, find_faces
@@ -23,7 +24,7 @@ from unmask.faces.shards import ShardReader
 from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.frames import Frame, SampledVideo, sample_video
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 from unmask.vocabulary import Status
@@ -32,12 +33,11 @@ MakeVideo = Callable[..., Path]
 
 
 def sample(path: Path, count: int = 6) -> list[Frame]:
-    return list(sample_frames(f"file:{path}", FramesConfig(per_video=count)))
+    return sample_video(nullcontext(f"file:{path}"), FramesConfig(per_video=count)).frames
 
 
 def crop(path: Path, config: FacesConfig, count: int = 6) -> list[Crop]:
-    frames = sample(path, count)
-    return crop_faces(frames, find_faces(frames, create_detector(config), config), config)
+    return crop_video(SampledVideo(sample(path, count)), create_detector(config), config).crops
 
 
 def test_a_face_is_found_and_cropped_in_every_frame(

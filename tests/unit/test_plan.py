@@ -62,11 +62,15 @@ def test_frames_are_a_file_for_a_while_with_one_core_and_never_with_two(root: Pa
     assert one.peak_gb > one.final_gb
 
 
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_video_that_takes_its_decoder_down_is_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.plan.probe_entry", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UnmaskError, match="takes its decoder down"):
+    monkeypatch.setattr("unmask.plan.measure_family", die)
+    with pytest.raises(UnmaskError, match=r"SIGKILL.*--samples"):
         plan_faces(config_of(root), 2, 2)
 
 
@@ -90,7 +94,7 @@ def test_small_parts_are_said_to_be_better_joined(
     for name in "abcdef":
         (make_part(tmp_path / "data" / name, {"clip.mp4": "REAL"}) / "clip.mp4").symlink_to(clip)
     apart = plan_faces(config_of(tmp_path / "data", parts_per_shard=1), 4, 2)
-    assert "parts_per_shard: 3 would spare" in str(apart)  # a shard for each pair of cores
+    assert "parts_per_shard: 3 would save" in str(apart)  # a shard for each pair of cores
     joined = plan_faces(config_of(tmp_path / "data", parts_per_shard=3), 4, 2)
     assert joined.advice == ""
     # Two rounds of three fewer, and the starts of four shards.

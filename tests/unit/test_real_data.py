@@ -15,15 +15,14 @@ import pytest
 from ffprobe import assert_like_ffprobe
 from unmask.audits.shortcuts import find_shortcuts
 from unmask.config import Config, FacesConfig, FramesConfig
-from unmask.faces.crops import crop_faces
+from unmask.faces.crops import crop_video
 from unmask.faces.detectors import create_detector
-from unmask.faces.search import find_faces
 from unmask.robustness.shifted_clips import shift_video
 from unmask.robustness.shifts import SHIFTS
 from unmask.splits.folds import assign_folds, choose_seed
 from unmask.splits.groups import group_videos
 from unmask.tables import PROBE
-from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.frames import Frame, SampledVideo, sample_frames
 from unmask.videos.probe import probe_entry
 from unmask.videos.source import Entry, VideoFile, read_metadata
 from unmask.vocabulary import Label, Status
@@ -63,8 +62,7 @@ def test_a_face_is_found_in_every_sampled_frame_of_real_people() -> None:
     config = FacesConfig()
     detector = create_detector(config)
     for clip in clips():
-        frames = sample(clip, 4)
-        crops = crop_faces(frames, find_faces(frames, detector, config), config)
+        crops = crop_video(SampledVideo(sample(clip, 4)), detector, config).crops
         assert {crop.frame for crop in crops} == {0, 1, 2, 3}, clip.name
 
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scenes import FACE_HEIGHT, SIZE, Head, Picture, film, mood_at, paste, sway
 
 from unmask.config import FacesConfig
-from unmask.faces.crops import crop_faces
+from unmask.faces.boxes import iou
+from unmask.faces.crops import crop_video
 from unmask.faces.detectors import Detections, Detector, create_detector
 from unmask.faces.images import decode_jpeg
 from unmask.faces.search import Search, detect_faces, find_faces
-from unmask.faces.tracks import iou
-from unmask.videos.frames import Frame
+from unmask.videos.frames import Frame, SampledVideo
 
 Scene = Callable[[float], Sequence[Head]]
 
@@ -374,7 +374,7 @@ def test_a_fake_that_does_not_fit_its_original_is_looked_at_afresh(
     assert_boxes_fit(search, frames, faces_config)
     # Those of the search itself, give or take the frames that the check looked at.
     np.testing.assert_allclose(search.tracks[0].boxes, afresh.tracks[0].boxes, atol=4)
-    crops = crop_faces(frames, search, faces_config)
+    crops = crop_video(SampledVideo(frames), detector, faces_config, reference).crops
     assert len(crops) == 32
     assert all(decode_jpeg(crop.jpeg, "").shape == (64, 64, 3) for crop in crops)
 

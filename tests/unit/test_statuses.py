@@ -1,10 +1,9 @@
-"""Every status there is comes to pass, each by its own kind of trouble, and the rest go on."""
+"""Every status occurs, each with its own fault, and no fault stops the other videos."""
 
 import ctypes
-import faulthandler
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import pytest
 
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.faces import cropping
-from unmask.faces.search import Search
-from unmask.tables import VIDEOS, read_rows
-from unmask.videos import frames, probe, stream
+from unmask.tables import CROPPED, VIDEOS, read_rows
+from unmask.videos import probe, stream
 from unmask.videos.ledger import write_ledger
+from unmask.videos.source import VideoFile
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -28,17 +27,21 @@ CONFIG = Config(
     limits=LimitsConfig(seconds=1, memory_mb=200),
     faces=FacesConfig(size=64),
 )
-ODD_FRAMES = 7
+write_frames = stream.write_frames
 
 
-def misbehave(name: str) -> None:
-    if name == "crashed.mp4":
-        faulthandler.disable()
+def write_frames_or_misbehave(
+    buffer: Path, name: str, video: VideoFile, config: FramesConfig
+) -> stream.Written:
+    if video.name == "crashed.mp4":
         ctypes.string_at(0)
-    if name == "timeout.mp4":
+    if video.name == "timeout.mp4":
         time.sleep(100)
-    if name == "too_large.mp4":
+    if video.name == "too_large.mp4":
         np.ones(400_000_000, np.uint8)
+    if video.name == "failed.mp4":
+        raise ZeroDivisionError
+    return write_frames(buffer, name, video, config)
 
 
 def spoil(path: Path) -> None:
@@ -80,29 +83,10 @@ def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Pa
     return [part, again]
 
 
-def test_every_status_comes_to_pass(
+def test_every_status_has_a_fault_that_leads_to_it(
     parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sample(source: str, config: FramesConfig, problems: list[str]) -> Iterator[frames.Frame]:
-        misbehave(Path(source).name)
-        return frames.sample_frames(source, config, problems)
-
-    found = cropping.find_faces
-
-    def find(shot: list[frames.Frame], *rest: Any) -> Search:
-        if spied and spied[-1] == "failed.mp4":
-            raise ZeroDivisionError
-        return found(shot, *rest)
-
-    def read(path: Path) -> Iterator[tuple[stream.SampledVideo, list[frames.Frame]]]:
-        for video, shot in stream.read_stream(path):
-            spied.append(video.video)
-            yield video, shot
-
-    spied: list[str] = []
-    monkeypatch.setattr(stream, "sample_frames", sample)
-    monkeypatch.setattr(cropping, "find_faces", find)
-    monkeypatch.setattr(cropping, "read_stream", read)
+    monkeypatch.setattr(stream, "write_frames", write_frames_or_misbehave)
     for part in parts:
         table = tmp_path / f"{part.name}.probe"
         probe.probe_shard([part], 0, 1, CONFIG.limits, table)
@@ -131,17 +115,16 @@ def reached(statuses: Mapping[tuple[str, str], str]) -> list[str]:
     return [Path(video).stem for _, video in statuses]
 
 
-def test_what_the_probe_does_not_know_has_failed_alone(
-    parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def open_container(source: str) -> Any:
-        if source.endswith("/failed.mp4"):
-            raise ZeroDivisionError
-        return frames.open_container(source)
+def divide_by_zero(*_: Any) -> None:
+    raise ZeroDivisionError
 
-    monkeypatch.setattr(probe, "open_container", open_container)
-    probe.probe_shard([parts[0]], 0, 1, CONFIG.limits, tmp_path / "x.probe")
-    rows = {row["video"]: row for row in read_rows(tmp_path / "x.probe", probe.PROBE)}
-    assert rows["failed.mp4"]["status"] == Status.FAILED
-    assert "ZeroDivisionError" in rows["failed.mp4"]["detail"]
-    assert rows["ok.mp4"]["status"] == Status.OK
+
+def test_what_the_crop_stage_does_not_expect_fails_the_video_alone(
+    worked_part: Path, faces_config: FacesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cropping, "crop_video", divide_by_zero)
+    outputs = [tmp_path / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
+    stream_and_probe = (worked_part / "frames.tar", worked_part / "probe.parquet")
+    cropping.crop_shard(*stream_and_probe, faces_config, *outputs)
+    rows = read_rows(outputs[2], CROPPED)
+    assert {(row["status"], row["detail"]) for row in rows} == {("failed", "ZeroDivisionError")}

@@ -36,9 +36,9 @@ from unmask.inference.predictor import (
     load_bundle,
     member_logits,
     predict_videos,
-    prepare_video,
     runs_on,
 )
+from unmask.inference.prepare import prepare_video
 from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import submission

@@ -224,7 +224,9 @@ def _draw_examples(examples: Sequence[_Example], names: Sequence[str]) -> Figure
         axes.imshow(example.picture)
         axes.set_title(example.title, fontsize=8)
         _draw_boxes(axes, {n: faces.scaled(example.scale) for n, faces in example.faces.items()})
-    handles = [Rectangle((0, 0), 1, 1, fill=False, ec=DETECTORS[name].color, lw=2) for name in names]
+    handles = [
+        Rectangle((0, 0), 1, 1, fill=False, ec=DETECTORS[name].color, lw=2) for name in names
+    ]
     figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)))
     return figure
 
@@ -235,7 +237,9 @@ def _draw_boxes(axes: Axes, found: Mapping[str, Detections]) -> None:
     for name, faces in found.items():
         for box, score in zip(faces.boxes, faces.scores, strict=True):
             x0, y0, x1, y1 = (float(value) for value in box)
-            rectangle = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=DETECTORS[name].color, lw=1.6)
+            rectangle = Rectangle(
+                (x0, y0), x1 - x0, y1 - y0, fill=False, ec=DETECTORS[name].color, lw=1.6
+            )
             axes.add_patch(rectangle)
             same = (g for g in groups if iou(g[0][1], box) >= SAME_FACE_IOU)
             group = next(same, None)

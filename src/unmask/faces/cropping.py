@@ -1,25 +1,24 @@
-"""Cropping a shard: from its frame stream to a tar of crops, the index, and what became of each."""
+"""Cropping a shard: from its frame stream to a tar of crops, their index, and statuses."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from unmask.config import FacesConfig
-from unmask.faces.crops import Crop, crop_faces
+from unmask.faces.crops import Crop, CroppedVideo, crop_video
 from unmask.faces.detectors import create_detector
 from unmask.faces.landmarks import create_landmarker
-from unmask.faces.search import Search, find_faces
 from unmask.faces.shards import ShardWriter, write_shard
 from unmask.progress import track
 from unmask.tables import CROPPED, FACES, PROBE, read_rows, write_rows
 from unmask.videos.color import perceptual_hash
-from unmask.videos.stream import SampledVideo, read_stream
+from unmask.videos.frames import SampledVideo
+from unmask.videos.stream import read_stream
 from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
@@ -32,11 +31,11 @@ def crop_shard(
 
     Args:
         stream: the frame stream, a FIFO or a file.
-        probe: the shard's probe table, for the family of each video.
+        probe: the shard's probe table, which has the family of each video.
         config: the `faces` section.
         shard: the tar of crops to write.
         index: the face index to write, see `unmask.tables.FACES`.
-        videos: the table of what became of each video, see `unmask.tables.CROPPED`.
+        videos: the table of each video's status to write, see `unmask.tables.CROPPED`.
     """
     cv2.setNumThreads(1)
     probed = {
@@ -60,40 +59,35 @@ def crop_shard(
 def _crop_stream(
     stream: Path, probed: Mapping[tuple[str, str], Mapping[str, Any]], config: FacesConfig
 ) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
-    """Yield each video's row for the table of outcomes, and its crops."""
+    """Yield each video's row of the table `CROPPED`, and its crops."""
     detector, landmarker = create_detector(config), create_landmarker(config)
     family, reference = ("", ""), None
-    for sampled, frames in read_stream(stream):
-        # Of the same part: what a fake is given does not depend on which parts a shard has.
-        own = sampled.part, probed[sampled.part, sampled.video]["family"]
+    for part, video, sampled in read_stream(stream):
+        # Of the same part: the crops of a fake do not depend on which parts share its shard.
+        own = part, probed[part, video]["family"]
         if own != family:
             family, reference = own, None
-        search, crops = None, []
         try:
-            search = find_faces(frames, detector, config, reference)
-            crops = crop_faces(frames, search, config, landmarker)
+            cropped = crop_video(sampled, detector, config, reference, landmarker)
         except Exception as error:  # one odd video must not cost its whole shard
-            logger.exception("%r of %s", sampled.video, sampled.part)
-            sampled = replace(sampled, status=Status.FAILED, detail=type(error).__name__)
-        # The stream brings an original before its fakes; without it, a fake serves the others.
-        if crops and reference is None:
-            reference = search
-        outcome = _outcome(sampled, len(frames), search, crops)
-        yield outcome | {"phash": perceptual_hash(frames)}, crops
-        # The next video's frames need the room.
-        del frames
+            logger.exception("%r of %s", video, part)
+            cropped = CroppedVideo(None, [], Status.FAILED, type(error).__name__)
+        # The original comes first. Where it is absent, its first fake serves as reference.
+        if cropped.crops and reference is None:
+            reference = cropped.search
+        yield _row(part, video, sampled, cropped), cropped.crops
 
 
 def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[str, Any]:
-    """Append a crop to a shard; return its row for the face index, but for whose it is.
+    """Append a crop to a shard; return its row for the face index, without part and video.
 
     Args:
         crop: the crop.
         writer: of the shard.
-        part: the folder that the members of the same video lie in there.
-        video: what they are called.
+        part: folder of the crop in the shard.
+        video: beginning of its name there.
     """
-    # WebDataset takes what follows the first dot of a file's name for the suffix.
+    # WebDataset takes everything after the first dot of a file name as its extension.
     key = f"{part}/{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
     x0, y0, x1, y1 = (float(value) for value in crop.box)
@@ -121,21 +115,17 @@ def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[st
     }
 
 
-def _outcome(
-    sampled: SampledVideo, frames: int, search: Search | None, crops: list[Crop]
-) -> dict[str, Any]:
-    status, detail = sampled.status, sampled.detail
-    if status == Status.OK and not crops:
-        status, detail = Status.NO_FACE, f"no face in {frames} frames"
+def _row(part: str, video: str, sampled: SampledVideo, cropped: CroppedVideo) -> dict[str, Any]:
     return {
-        "part": sampled.part,
-        "video": sampled.video,
-        "status": status,
-        "detail": detail,
-        "frames": frames,
-        "frames_with_face": len({crop.frame for crop in crops}),
-        "tracks": len({crop.track for crop in crops}),
-        "crops": len(crops),
-        "detections": search.detections if search else 0,
-        "reused": search.reused if search else False,
+        "part": part,
+        "video": video,
+        "status": cropped.status,
+        "detail": cropped.detail,
+        "frames": len(sampled.frames),
+        "frames_with_face": len({crop.frame for crop in cropped.crops}),
+        "tracks": len({crop.track for crop in cropped.crops}),
+        "crops": len(cropped.crops),
+        "detections": cropped.search.detections if cropped.search else 0,
+        "reused": cropped.search.reused if cropped.search else False,
+        "phash": perceptual_hash(sampled.frames),
     }

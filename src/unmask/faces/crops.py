@@ -1,12 +1,11 @@
 """Crops: from the sampled frames of one video to JPEG crops of its faces.
 
-Training and the Kaggle bundle both call `find_faces` and `crop_faces`, so a model sees at test time
-what it was trained on, down to the JPEG.
+The workflow, prediction, the shift suite and the plan all call `crop_video`, so a model gets the
+same crops at test time as in training, down to the JPEG.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
+from unmask.faces.detectors import Detector
 from unmask.faces.images import encode_jpeg
 from unmask.faces.landmarks import Landmarker
-from unmask.faces.search import Search
+from unmask.faces.search import Search, find_faces
 from unmask.faces.tracks import Track
 from unmask.videos.color import square_bgr
-from unmask.videos.frames import Frame
+from unmask.videos.frames import Frame, SampledVideo
+from unmask.vocabulary import Status
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class Crop:
     """One face of one frame.
 
     Attributes:
-        track: index of the person in the video, the most certain first.
+        track: index of the person in the video, in decreasing order of confidence.
         frame: index of the sampled frame.
         time: presentation time of the frame in seconds.
-        box: float32 (4,), the face's x0 y0 x1 y1 in pixels of the upright frame.
-        score: the detector's; 0 where the box was interpolated.
-        detected: whether the detector found the face in this very frame.
-        x0: left edge of the crop in the frame, pixels; may lie outside.
-        y0: top edge.
+        box: float32 (4,), x0 y0 x1 y1 of the face in pixels of the upright frame.
+        score: of the detection; 0 where the box was interpolated.
+        detected: whether the detector found the face in this frame.
+        x0: left edge of the crop in pixels of the frame; may be outside.
+        y0: top edge, likewise.
         side: side of the crop in pixels of the frame, constant over a track.
-        landmarks: float32 (5, 2), x y in pixels of the crop; NaN where the detector has none.
-        landmarks_68: float32 (68, 2), the same of the shape predictor; None where not asked for.
+        landmarks: float32 (5, 2), x y in pixels of the crop; NaN if the detector has none.
+        landmarks_68: float32 (68, 2), the shape predictor's; None without a landmarker.
         sharpness: variance of the Laplacian of the crop's luma (Pech-Pacheco et al., 2000).
         brightness: mean of the crop's luma, 0 to 255.
         jpeg: the encoded crop, `FacesConfig.size` pixels square.
@@ -59,38 +60,61 @@ class Crop:
     jpeg: bytes
 
 
-def crop_faces(
-    frames: Sequence[Frame],
-    search: Search,
+@dataclass(frozen=True)
+class CroppedVideo:
+    """The faces of one video.
+
+    Attributes:
+        search: where they are; None in a video that failed.
+        crops: by track and frame.
+        status: `ok` where there is a crop.
+        detail: the reason of another status, or what is damaged in a video that has crops.
+    """
+
+    search: Search | None
+    crops: list[Crop]
+    status: Status
+    detail: str
+
+
+def crop_video(
+    sampled: SampledVideo,
+    detector: Detector,
     config: FacesConfig,
+    reference: Search | None = None,
     landmarker: Landmarker | None = None,
-) -> list[Crop]:
-    """Crop the faces that were found in one video.
+) -> CroppedVideo:
+    """Find the faces of one video and crop them.
 
     Args:
-        frames: the sampled frames in order.
-        search: what `find_faces` found in them.
-        config: size, margin and quality of the crops.
+        sampled: the video's sampled frames.
+        detector: from `create_detector`.
+        config: how faces are found, and size, margin and quality of the crops.
+        reference: the search in a video of the same take, reused where it fits.
         landmarker: from `create_landmarker`, for 68 landmarks as well.
-
-    Returns:
-        The crops by track and frame; none where no face was found.
     """
-    return [
-        _crop(frames[position], index, track, row, _crop_side(track, config), config, landmarker)
+    search = find_faces(sampled.frames, detector, config, reference)
+    crops = [
+        _crop(
+            sampled.frames[frame], index, track, row, _crop_side(track, config), config, landmarker
+        )
         for index, track in enumerate(search.tracks)
-        for row, position in enumerate(track.frames)
+        for row, frame in enumerate(track.frames)
     ]
+    status, detail = sampled.status, sampled.detail
+    if status == Status.OK and not crops:
+        status, detail = Status.NO_FACE, f"no face in {len(sampled.frames)} frames"
+    return CroppedVideo(search, crops, status, detail)
 
 
 def _crop_side(track: Track, config: FacesConfig) -> int:
-    """One size per track: a size that follows every box would make the face pulse."""
+    """Return one side for a whole track: one that followed every box would make the face pulse."""
     sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
     return max(2, _even(float(np.median(sides)) * (1 + 2 * config.margin)))
 
 
 def _even(value: float) -> int:
-    """Round to where luma and chroma of 4:2:0 begin together."""
+    """Round to an even number, where pixels of luma and chroma coincide in 4:2:0."""
     return 2 * round(value / 2)
 
 

@@ -6,37 +6,30 @@ Crops, preprocessing, aggregation and calibration are those of training and eval
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 from torch import nn
 
-from unmask.config import Config, FacesConfig, FramesConfig, load_settings
+from unmask.config import Config, load_settings
 from unmask.errors import UnmaskError
-from unmask.faces.crops import Crop, crop_faces
-from unmask.faces.detectors import Detector, create_detector
+from unmask.faces.crops import Crop
 from unmask.faces.images import decode_jpeg
-from unmask.faces.search import find_faces
 from unmask.files import read_json
 from unmask.inference.aggregate import FaceLogits
 from unmask.inference.records import FileRecord, Manifest
 from unmask.inference.scoring_head import ScoringHead
 from unmask.training.backbones import ModelInput
 from unmask.training.model_file import load_model
-from unmask.videos.frames import sample_frames
-from unmask.videos.source import VideoFile
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +80,6 @@ class VideoCrops:
     pictures: list[NDArray[np.uint8]]
     video: NDArray[np.int64]
     track: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a worker made of a video.
-
-    Attributes:
-        crops: of the faces; none where there is a reason.
-        reason: why there are none.
-        seconds: that it took.
-    """
-
-    crops: list[Crop]
-    reason: str
-    seconds: float
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, Config]:
@@ -266,29 +244,3 @@ def member_logits(
             normalized = member.input.normalize(images, mean, std)
             logits.append(member.network(normalized).cpu())
     return np.asarray(torch.cat(logits).squeeze(1), np.float64)
-
-
-def prepare_video(videos: Path, name: str, frames: FramesConfig, faces: FacesConfig) -> Prepared:
-    """Decode a video and crop its faces; this runs in a worker process."""
-    started = time.perf_counter()
-    crops, reason = [], ""
-    try:
-        with VideoFile(videos, name).opened() as source:
-            sampled = list(sample_frames(source, frames))
-        search = find_faces(sampled, _detector(faces.model_dump_json()), faces)
-        crops = crop_faces(sampled, search, faces)
-        if not crops:
-            reason = f"no face in {len(sampled)} frames"
-    except (av.FFmpegError, UnmaskError) as error:
-        reason = str(error)
-    except MemoryError:  # the limit of the worker, which its parent tells
-        raise
-    except Exception as error:  # one odd video must not cost the other answers
-        reason = f"{type(error).__name__}: {error}"
-    return Prepared(crops, reason, time.perf_counter() - started)
-
-
-@functools.lru_cache(maxsize=1)
-def _detector(faces: str) -> Detector:
-    """Create the detector once in each worker."""
-    return create_detector(FacesConfig.model_validate_json(faces))

@@ -31,14 +31,13 @@ from unmask.faces.crops import Crop
 from unmask.files import atomic_path
 from unmask.inference.predictor import (
     Bundle,
-    Prepared,
     choose_device,
     load_bundle,
     load_members,
     predict_videos,
-    prepare_video,
     read_bundle,
 )
+from unmask.inference.prepare import Prepared, prepare_video
 from unmask.kaggle.governor import Governor, Setting, list_settings
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging, track

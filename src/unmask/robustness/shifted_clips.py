@@ -1,8 +1,7 @@
-"""Shifting: some videos of the data, shifted as whole clips, and what the face stage makes of them.
+"""Shifted clips: some videos of the data, shifted as whole clips, with their faces cropped.
 
-A clip is decoded once, and every picture goes through all shifts into as many encoders. What they
-give is a video like any other: sampled, searched and cropped by the functions that training and
-the Kaggle bundle use, each clip by itself, as in a test set.
+A clip is decoded once, and every picture goes through all shifts into as many encoders. Each result
+is a clip of its own, as in a test set, and is sampled, searched and cropped like any other video.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,11 +22,10 @@ import numpy as np
 import pandas as pd
 
 from unmask.config import Config
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, reason
 from unmask.faces.cropping import index_row
-from unmask.faces.crops import Crop, crop_faces
-from unmask.faces.detectors import Detector, create_detector
-from unmask.faces.search import find_faces
+from unmask.faces.crops import Crop, crop_video
+from unmask.faces.detectors import cached_detector
 from unmask.faces.shards import write_shard
 from unmask.progress import track
 from unmask.robustness.shifts import NEAR_LOSSLESS_CRF, SHIFTS, Picture, Shift, draw_shift
@@ -43,7 +42,7 @@ from unmask.tables import (
     write_table,
 )
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import first_frames, sample_frames
+from unmask.videos.frames import first_frames, sample_video
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Status
@@ -51,9 +50,9 @@ from unmask.vocabulary import Status
 logger = logging.getLogger(__name__)
 
 _TICKS = 90_000  # per second, MPEG's clock
-# What is not compressed on purpose costs 8 ms a frame at 720p; twice that with the next preset.
+# "ultrafast" takes 8 ms for a 720p frame, the next preset twice that.
 _NEAR_LOSSLESS_PRESET, _COMPRESSING_PRESET = "ultrafast", "veryfast"
-# What the encoders and their clips take beside the decoder that limits.memory_mb is meant for.
+# Memory for the encoders and their clips, in addition to limits.memory_mb for the decoder.
 _ENCODERS_MB = 1500
 _X264 = "threads=1:lookahead-threads=1:cpu-independent=1:log-level=none"
 # [U V] = matrix @ [B G R 1] in 8 bits (ITU-T H.273, 8.3): BT.601's colour differences.
@@ -72,10 +71,10 @@ def sample_shifts(
     """Choose the videos that are shifted.
 
     Args:
-        ledger: the table of all videos; only those with a face are of use.
+        ledger: the table of all videos; only those with a face are chosen.
         splits: the split table.
-        folds: those that some model selects or reports on: no other is asked.
-        count: videos.
+        folds: those that some model is validated or tested on.
+        count: number of videos.
         output: see `unmask.tables.SHIFT_SAMPLE`.
 
     Raises:
@@ -98,13 +97,13 @@ def sample_shifts(
 def choose_families(videos: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return whole families, from all folds in turn, until there are `count` videos.
 
-    Each fold gives at least one, since some model chooses or reports on it. A family's turn in its
-    fold is a hash of its name: a larger count adds to a smaller one's, and a family more in the
-    data takes the place of few.
+    Each fold has at least one family, because some model is validated or tested on it. Families are
+    ordered by a hash of their name, so a larger count adds to the sample of a smaller one, and new
+    families in the data replace few of the old.
 
     Args:
         videos: rows with `family` and `fold`.
-        count: videos; the last family may exceed it.
+        count: number of videos; the last family may exceed it.
     """
     families = videos.groupby(["fold", "family"], as_index=False).size()
     families["hash"] = [
@@ -120,14 +119,14 @@ def choose_families(videos: pd.DataFrame, count: int) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ShiftedClip:
-    """What became of one video under one shift.
+    """The faces of one video under one shift.
 
     Attributes:
         shift: its name.
         status: `ok` where there is a crop.
         detail: the reason of another status.
-        frames: that were sampled.
-        crops: of its faces.
+        frames: number of sampled frames.
+        crops: of the faces.
     """
 
     shift: str
@@ -154,13 +153,11 @@ def shift_shard(
         probe: the shard's probe table.
         sample: the videos to shift.
         config: the sections `frames`, `faces`, `limits` and `evaluation`.
-        workers: processes.
+        workers: number of processes.
         shard: the tar of crops to write.
         index: the face index to write, see `unmask.tables.SHIFTED_FACES`.
-        videos: what became of each, see `unmask.tables.SHIFTED_VIDEOS`.
+        videos: the status of each video, see `unmask.tables.SHIFTED_VIDEOS`.
     """
-    # Before workers are forked: threads of OpenCV would not be there in them.
-    cv2.setNumThreads(1)
     wanted = {(row["part"], row["video"]) for row in read_rows(sample, SHIFT_SAMPLE)}
     names = [
         {"part": row["part"], "video": row["video"]}
@@ -171,76 +168,56 @@ def shift_shard(
     memory = config.limits.memory_mb + _ENCODERS_MB
     limits = config.limits.model_copy(update={"memory_mb": memory})
     results = track(run_isolated(tasks, limits, workers), "videos", len(tasks))
-    rows: list[dict[str, Any]] = []
+    faces: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     with write_shard(shard) as writer:
-        for name, clips in zip(names, results, strict=True):
-            for clip in _lost(clips) if isinstance(clips, Lost) else clips:
-                part, called = name["part"], f"{name['video']}_{clip.shift}"
+        for name, result in zip(names, results, strict=True):
+            clips = _without_faces(result) if isinstance(result, Lost) else result
+            for clip in clips:
+                part, member = name["part"], f"{name['video']}_{clip.shift}"
                 if clip.detail:
-                    logger.warning("%s/%s: %s", part, called, clip.detail)
-                of_clip = {"shift": clip.shift, **name}
-                rows += [of_clip | index_row(crop, writer, part, called) for crop in clip.crops]
-                outcomes.append(of_clip | _outcome(clip))
-    write_rows(rows, SHIFTED_FACES, index)
+                    logger.warning("%s/%s: %s", part, member, clip.detail)
+                key = {"shift": clip.shift, **name}
+                faces += [key | index_row(crop, writer, part, member) for crop in clip.crops]
+                outcome = {"status": clip.status, "detail": clip.detail, "frames": clip.frames}
+                outcomes.append(key | outcome | {"crops": len(clip.crops)})
+    write_rows(faces, SHIFTED_FACES, index)
     write_rows(outcomes, SHIFTED_VIDEOS, videos)
-    logger.info("%d crops of %d videos, %d shifts each", len(rows), len(names), len(SHIFTS))
+    logger.info("%d crops of %d videos, %d shifts each", len(faces), len(names), len(SHIFTS))
 
 
-def _outcome(clip: ShiftedClip) -> dict[str, Any]:
-    return {
-        "status": clip.status,
-        "detail": clip.detail,
-        "frames": clip.frames,
-        "crops": len(clip.crops),
-    }
-
-
-def _lost(lost: Lost) -> list[ShiftedClip]:
+def _without_faces(lost: Lost) -> list[ShiftedClip]:
     return [ShiftedClip(name, lost.status, lost.detail) for name in SHIFTS]
 
 
 def shift_video(video: VideoFile, config: Config) -> list[ShiftedClip]:
     """Shift the beginning of one video in every way, and crop its faces.
 
+    This runs in a worker process.
+
     Args:
         video: the video.
         config: see `shift_shard`.
 
     Returns:
-        One clip per shift, in the order of `SHIFTS`; whatever is wrong becomes its status.
+        One clip per shift, in the order of `SHIFTS`.
     """
+    cv2.setNumThreads(1)
     try:
         with video.opened() as source:
-            clips = encode_shifts(source, video.name, config.evaluation.shift_seconds)
+            shifted = encode_shifts(source, video.name, config.evaluation.shift_seconds)
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return _lost(Lost(Status.DECODE_ERROR, reason))
-    except Exception as error:  # one odd video must not cost its whole shard
-        logger.exception("%r", video.name)
-        return _lost(Lost(Status.FAILED, type(error).__name__))
-    detector = create_detector(config.faces)
-    return [_crop_clip(video.name, name, clips[name], detector, config) for name in SHIFTS]
-
-
-def _crop_clip(
-    video: str, shift: str, clip: bytes, detector: Detector, config: Config
-) -> ShiftedClip:
-    try:
-        frames = list(sample_frames(io.BytesIO(clip), config.frames))
-        search = find_faces(frames, detector, config.faces)
-        crops = crop_faces(frames, search, config.faces)
-    except MemoryError:
-        raise
-    except Exception as error:  # the other shifts of the video can be used
-        logger.exception("%r, %s", video, shift)
-        return ShiftedClip(shift, Status.FAILED, type(error).__name__)
-    if not crops:
-        detail = f"no face in {len(frames)} frames"
-        return ShiftedClip(shift, Status.NO_FACE, detail, len(frames))
-    return ShiftedClip(shift, Status.OK, "", len(frames), crops)
+        return _without_faces(Lost(Status.DECODE_ERROR, reason(error)))
+    detector = cached_detector(config.faces)
+    clips = []
+    for name in SHIFTS:
+        sampled = sample_video(nullcontext(io.BytesIO(shifted[name])), config.frames)
+        cropped = crop_video(sampled, detector, config.faces)
+        status, detail, frames = cropped.status, cropped.detail, len(sampled.frames)
+        clips.append(ShiftedClip(name, status, detail, frames, cropped.crops))
+    return clips
 
 
 def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str, bytes]:
@@ -248,11 +225,11 @@ def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str
 
     Args:
         source: what `VideoFile.opened` yields.
-        name: the video's, the seed of what is drawn.
+        name: of the video, the seed of the shifts' parameters.
         seconds: from the first frame on.
 
     Returns:
-        MP4 files by shift; equal ones for equal videos.
+        MP4 files by shift; equal bytes for equal videos.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -266,7 +243,7 @@ def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str
             start = frame.time
             height, width = picture.shape[:2]
             encoders = {shift: _Encoder(draw_shift(shift, name, height, width)) for shift in SHIFTS}
-        # A stream may change its size; what was drawn is for the first.
+        # A stream may change its size; the parameters are for the first frame's.
         if picture.shape[:2] != (height, width):
             picture = np.asarray(cv2.resize(picture, (width, height)), np.uint8)
         for encoder in encoders.values():
@@ -275,7 +252,7 @@ def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str
 
 
 class _Encoder:
-    """One shift's clip on its way into memory."""
+    """Shifts pictures and encodes them to an MP4 file in memory."""
 
     def __init__(self, shift: Shift) -> None:
         self._shift = shift
@@ -286,9 +263,9 @@ class _Encoder:
         self._slot = -1
 
     def add(self, picture: Picture, index: int, seconds: float) -> None:
-        """Shift a picture and encode it, or leave it out where the rate says so."""
+        """Shift and encode a picture, unless the frame rate is limited and it is to be dropped."""
         tick = round(seconds * _TICKS)
-        # A frame every 1/rate seconds: the first of each such stretch.
+        # The first frame of each 1/rate seconds is kept.
         slot = index if self._shift.rate is None else int(seconds * self._shift.rate + 1e-6)
         if tick <= self._tick or slot <= self._slot:
             return
@@ -321,8 +298,7 @@ class _Encoder:
 def _yuv420(picture: Picture) -> Picture:
     """Return BGR uint8 (h, w, 3) of even size as Y, U and V, uint8 (1.5 h, w): BT.601, 16 to 235.
 
-    FFmpeg's own conversion gives grey a tint of one level, OpenCV's leaves three of four pixels out
-    of the chroma.
+    FFmpeg's conversion tints grey by one level, and OpenCV's takes the chroma of one pixel in four.
     """
     height, width = picture.shape[:2]
     luma = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)[:height]
@@ -333,7 +309,7 @@ def _yuv420(picture: Picture) -> Picture:
 
 
 def _even(picture: Picture) -> Picture:
-    """Repeat the last row or column where chroma of 4:2:0 would have half a pixel."""
+    """Repeat the last row or column of a picture of odd size, as 4:2:0 needs even ones."""
     below, after = (length % 2 for length in picture.shape[:2])
     if not below and not after:
         return np.ascontiguousarray(picture)

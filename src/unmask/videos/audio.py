@@ -1,6 +1,6 @@
-"""Audio: the sound track of each video, for those who look for swapped voices.
+"""Audio: the sound track of each video, to detect swapped voices.
 
-Off by default: a DFDC video may be FAKE by its sound alone, but most have none or an unaltered one.
+Off by default: in DFDC, few videos are FAKE by their sound alone, and many have none.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
 from unmask.config import Config
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, reason
 from unmask.files import atomic_path
 from unmask.progress import track
 from unmask.tables import AUDIO, PROBE, read_rows, write_rows
-from unmask.videos.frames import open_container
+from unmask.videos.decoding import open_container
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Status
@@ -41,8 +41,8 @@ def extract_audio(
         parts: folders or archives with the videos.
         probe: the shard's probe table; only its videos with status `ok` are opened.
         config: the sections `audio` and `limits`.
-        shard: the tar of sound files to write, one for each video that has sound.
-        index: the table to write, see `unmask.tables.AUDIO`: one row for each video.
+        shard: the tar of sound files to write, one per video with sound.
+        index: the table to write, see `unmask.tables.AUDIO`: one row per video.
     """
     readable = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
     kind = config.audio.extract
@@ -68,10 +68,10 @@ def extract_audio(
 
 
 def encode_audio(video: VideoFile, kind: str) -> tuple[bytes, dict[str, Any]]:
-    """Return a video's sound track as a file, and what it is; no bytes where there is none.
+    """Return a video's sound track as a file, empty where there is none, and its metadata.
 
-    `wav` is 16-bit PCM at the track's own rate; `aac` copies an AAC track as it is and encodes
-    another. The values' `detail` says why there is no sound; that a video has none is normal.
+    `wav` is 16-bit PCM at the track's own rate. `aac` copies an AAC track and encodes any other.
+    Where there is no sound, which is normal, `detail` says why.
     """
     sound = io.BytesIO()
     try:
@@ -94,14 +94,14 @@ def encode_audio(video: VideoFile, kind: str) -> tuple[bytes, dict[str, Any]]:
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError) as error:
-        return b"", {"detail": f"cannot be decoded: {getattr(error, 'strerror', None) or error}"}
+        return b"", {"detail": f"cannot be decoded: {reason(error)}"}
     if not seconds:
         return b"", {"detail": "the audio stream is empty"}
     return sound.getvalue(), values | {"duration": seconds}
 
 
 def _copy(container: InputContainer, stream: AudioStream, sink: OutputContainer) -> float:
-    """Copy the packets of a stream; return their seconds."""
+    """Copy the packets of a stream; return its duration in seconds."""
     target: AudioStream = sink.add_stream_from_template(stream)
     seconds = 0.0
     for packet in container.demux(stream):
@@ -115,16 +115,16 @@ def _copy(container: InputContainer, stream: AudioStream, sink: OutputContainer)
 def _encode(
     container: InputContainer, stream: AudioStream, sink: OutputContainer, kind: str
 ) -> float:
-    """Decode a stream and encode it anew; return its seconds."""
+    """Decode a stream and encode it again; return its duration in seconds."""
     rate, layout = stream.codec_context.sample_rate, stream.codec_context.layout.name
     codec, sample_format = ("pcm_s16le", "s16") if kind == "wav" else ("aac", "fltp")
     target = sink.add_stream(codec, rate=rate, layout=layout)
-    assert isinstance(target, AudioStream)  # what an audio codec gives
+    assert isinstance(target, AudioStream)
     resampler = AudioResampler(format=sample_format, layout=layout, rate=rate)
     samples = 0
     for frame in container.decode(stream):
         samples += frame.samples
-        # Times restart at zero: a track that begins late says so in the probe table.
+        # Times start at zero; the start time of a late track is in the probe table.
         frame.pts = None
         for resampled in resampler.resample(frame):
             sink.mux(target.encode(resampled))

@@ -1,8 +1,8 @@
-"""Colour: from planes to the pixels that detectors and crops need, and to no others.
+"""Colour: from YUV planes to BGR, only the pixels that detectors and crops need.
 
-Planes are resized first and converted afterwards: a 720p picture for a detector of 320 pixels costs
-an eighth of converting all of it. OpenCV's own YUV conversions know one matrix and one range; here
-both are those of the stream.
+Planes are resized before they are converted: a 720p picture scaled to 320 pixels costs an eighth of
+converting all of it. OpenCV's own YUV conversions support one matrix and one range; here, both are
+those of the stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unmask.videos.frames import YUV420, Frame
 
-# Weights of red and blue in luma by FFmpeg's AVColorSpace (ITU-T H.273, table 4); BT.601 otherwise.
+# Weights of red and blue in luma by AVColorSpace (ITU-T H.273, table 4); BT.601 for all others.
 _LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
     4: (0.30, 0.11),  # FCC
@@ -37,10 +37,10 @@ def square_bgr(frame: Frame, x0: int, y0: int, side: int, size: int) -> NDArray[
 
     Args:
         frame: the picture.
-        x0: left edge in pixels, even; may lie outside the picture.
-        y0: top edge, even; may lie outside.
-        side: of the square in pixels, even. What lies outside repeats the picture's edge.
-        size: of the result.
+        x0: left edge in pixels, even; may be outside the picture.
+        y0: top edge in pixels, even; may be outside as well.
+        side: of the square in pixels, even. Pixels outside repeat the picture's edge.
+        size: side of the result in pixels.
     """
     squares = []
     for index, plane in enumerate(frame.planes):
@@ -50,16 +50,16 @@ def square_bgr(frame: Frame, x0: int, y0: int, side: int, size: int) -> NDArray[
 
 
 def perceptual_hash(frames: Sequence[Frame]) -> str | None:
-    """Return a hash that near-duplicates share but for some bits: 48 hex digits, None of no frame.
+    """Return a hash of 48 hex digits that differs in few bits between near-duplicates.
 
-    The difference hash (dHash) of the first, the middle and the last frame: whether each of 9 x 8
-    cells of luma is darker than its right neighbour, 64 bits a frame.
+    It is the difference hash (dHash) of the first, the middle and the last frame: for each of 8 x 8
+    cells of luma, whether it is darker than its right neighbour. None where there is no frame.
     """
     if not frames:
         return None
     bits = []
     for frame in (frames[0], frames[len(frames) // 2], frames[-1]):
-        # Halved first: averaging areas of no whole number of pixels takes OpenCV ten times as long.
+        # To a multiple first: INTER_AREA is ten times as slow at factors that are not integers.
         luma = _resize(frame.planes[0], 72, 64)
         small = cv2.resize(luma, (9, 8), interpolation=cv2.INTER_AREA)
         bits.append(small[:, :-1] < small[:, 1:])
@@ -80,10 +80,10 @@ def _cut(plane: NDArray[np.uint8], x0: int, y0: int, side: int) -> NDArray[np.ui
 
 
 def _resize(plane: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Scale a plane: halved by averaging while it is twice as large, then bilinear, or bicubic up.
+    """Scale a plane: halve it by averaging while it is twice as large, then interpolate.
 
-    As faithful as averaging areas at any factor (within 1 dB of a Lanczos filter on portraits),
-    which takes OpenCV five times as long where the factor is no whole number.
+    This is as accurate as INTER_AREA (within 1 dB of a Lanczos filter on portraits), which is five
+    times as slow at factors that are not integers.
     """
     while plane.shape[0] >= 2 * height and plane.shape[1] >= 2 * width:
         half = plane.shape[1] // 2, plane.shape[0] // 2

@@ -1,38 +1,41 @@
 """Isolation: a file that crashes, hangs or bloats its decoder costs one video, not its job.
 
-Files come from strangers and go through C code. Each is opened in a worker process with a limit of
-time and of memory; where the worker dies, its video gets a status and the next one a new worker.
+Files come from strangers and go through C code. Each is opened in a worker process with a limit on
+time and memory. When a worker dies, its video gets a status and a new worker takes the next one.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
+import logging
 import multiprocessing
+import os
 import resource
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import TimeoutError as PassedTimeout
+from concurrent.futures import TimeoutError as TimeLimitExceeded
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from unmask.config import LimitsConfig
+from unmask.errors import UnmaskError
 from unmask.vocabulary import Status
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What became of a video whose worker did not return."""
+    """Why a call in a worker has no result."""
 
     status: Status
     detail: str
@@ -43,9 +46,9 @@ class Task(Generic[T_co]):
     """A call to be made in a worker.
 
     Attributes:
-        function: a module's function.
-        arguments: its arguments, which must pickle.
-        megabytes: what its result holds on to until the next task's is asked for.
+        function: a function at the top level of a module, so that it pickles.
+        arguments: its arguments, which must pickle as well.
+        megabytes: memory that its result occupies until the result of the next task is taken.
     """
 
     function: Callable[..., T_co]
@@ -56,80 +59,93 @@ class Task(Generic[T_co]):
 def run_isolated(
     tasks: Iterable[Task[T]], limits: LimitsConfig, workers: int, budget: float = 0.0
 ) -> Iterator[T | Lost]:
-    """Make calls in worker processes; yield their results in order.
+    """Make calls in worker processes and yield their results in order.
 
     Args:
-        tasks: the calls; one is asked for when a worker is about to need it.
-        limits: of each call.
-        workers: processes at a time.
-        budget: megabytes that the results not yet taken may hold; a single one may hold more.
+        tasks: the calls; the next one is taken only when a worker is about to need it.
+        limits: time and memory of each call.
+        workers: number of processes.
+        budget: megabytes that results not yet taken may occupy; a single one may exceed it.
 
     Yields:
-        What the call returned, or why it did not: `crashed`, `timeout` or `too_large`.
+        What the call returned, or why there is no result: `crashed`, `timeout`, `too_large`, or
+        `failed` where it raised something unexpected, whose traceback is logged.
 
     Raises:
-        Exception: whatever else a call raised, which is a bug of the caller.
+        UnmaskError: a call raised it: a problem that the user can fix.
     """
     waiting = iter(tasks)
     upcoming = next(waiting, None)
+    if upcoming is None:
+        return
+    # Workers are forked from a server that holds nothing but imports. A fork of this process would
+    # also hold its memory and its threads' locks.
+    context = multiprocessing.get_context("forkserver")
+    module = upcoming.function.__module__
+    context.set_forkserver_preload([__name__, module])
     running: deque[tuple[Task[T], ProcessFuture[T]]] = deque()
-    # A fork has the imports already, and sees the descriptors of this process.
     with ProcessPool(
         max_workers=workers,
-        initializer=_limit_memory,
-        initargs=(limits.memory_mb,),
-        context=multiprocessing.get_context("fork"),
+        initializer=_prepare_worker,
+        initargs=(module, limits.memory_mb),
+        context=context,
     ) as pool:
         try:
             while upcoming is not None or running:
-                held = [task for task, _ in running]
-                while upcoming is not None and _fits(upcoming, held, workers, budget):
+                while upcoming is not None and _fits(upcoming, running, workers, budget):
                     call, arguments = upcoming.function, upcoming.arguments
                     future = pool.schedule(call, arguments, timeout=limits.seconds)
                     running.append((upcoming, future))
-                    held.append(upcoming)
                     upcoming = next(waiting, None)
-                outcome: T | Lost = _outcome(running[0][1], limits)
+                task, future = running[0]
+                outcome = _outcome(task, future, limits)
                 yield outcome
                 running.popleft()
-        except BaseException:  # who no longer asks for results does not wait for them
+        except BaseException:  # the caller wants no more results, so do not wait for them
             pool.stop()  # type: ignore[no-untyped-call]
             raise
 
 
-def _fits(task: Task[Any], running: list[Task[Any]], workers: int, budget: float) -> bool:
-    held = sum(one.megabytes for one in running) + task.megabytes
-    return not running or (len(running) <= workers and held <= budget)
+def _fits(
+    task: Task[T], running: Iterable[tuple[Task[T], object]], workers: int, budget: float
+) -> bool:
+    occupied = [one.megabytes for one, _ in running]
+    return not occupied or (len(occupied) <= workers and sum(occupied) + task.megabytes <= budget)
 
 
-def _outcome(future: ProcessFuture[T], limits: LimitsConfig) -> T | Lost:
+def _outcome(task: Task[T], future: ProcessFuture[T], limits: LimitsConfig) -> T | Lost:
     try:
         return future.result()
-    except PassedTimeout:
+    except TimeLimitExceeded:
         return Lost(Status.TIMEOUT, f"not done in {limits.seconds:g} s (limits.seconds)")
     except ProcessExpired as expired:
         code = expired.exitcode or 0
-        died = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return Lost(Status.CRASHED, f"the decoder's process died of {died}")
+        cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Lost(Status.CRASHED, f"the decoder's process died of {cause}")
     except MemoryError:
-        return out_of_memory(limits)
+        detail = f"needs more than {limits.memory_mb} MB (limits.memory_mb)"
+        return Lost(Status.TOO_LARGE, detail)
+    except UnmaskError:
+        raise
+    except Exception as error:  # one odd video must not cost the others
+        logger.exception("%s%r failed", task.function.__name__, task.arguments)
+        return Lost(Status.FAILED, f"{type(error).__name__}; the log has the traceback")
 
 
-def out_of_memory(limits: LimitsConfig) -> Lost:
-    """Return the outcome of a video that asks for more memory than a worker may have."""
-    detail = f"needs more than {limits.memory_mb} MB (limits.memory_mb)"
-    return Lost(Status.TOO_LARGE, detail)
-
-
-def _limit_memory(megabytes: int) -> None:
-    """Prepare a worker: no more memory than this, no core file, no life after its parent's."""
-    # What the parent has left lying is mapped: freed here, it would be room beyond the limit.
-    gc.freeze()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what the parent does on it is not for workers
+def _prepare_worker(module: str, megabytes: int) -> None:
+    """Limit what this process allocates after its imports; end it when its parent ends."""
+    import_module(module)  # where the server could not, as it has another path than the parent
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # What the parent had mapped counts for the fork as well.
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-        limit = pages * resource.getpagesize() + megabytes * 1_000_000
+        # Modules and the stacks of their threads are data too: 80 MB, 500 MB on many cores.
+        imported = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+        limit = imported + megabytes * 1_000_000
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

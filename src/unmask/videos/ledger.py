@@ -1,4 +1,4 @@
-"""The ledger: every video of every `metadata.json`, with the one status it ended with."""
+"""The ledger: every video of every `metadata.json`, each with exactly one status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Stat
 def write_ledger(
     probes: Sequence[Path], cropped: Sequence[Path], output: Path, summary: Path
 ) -> None:
-    """Join what the probe and the crop stage say of each video.
+    """Join the tables of the probe and of the crop stage.
 
     Args:
         probes: the probe tables of all shards.
@@ -30,7 +30,7 @@ def write_ledger(
         summary: JSON of counts by status; they add up to the number of videos.
 
     Raises:
-        UnmaskError: no video at all, or none with a face.
+        UnmaskError: there is no video, or none with a face.
     """
     ledger = join_ledger(read_tables(probes, PROBE), read_tables(cropped, CROPPED))
     if ledger.empty:
@@ -50,21 +50,21 @@ def write_ledger(
 
 
 def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per probed video; the later stage's status counts where it has one."""
+    """Return one row per probed video, with the status of the last stage that it reached."""
     ledger = probe.merge(cropped, on=["part", "video"], how="left", suffixes=("", "_cropped"))
     for column in ("status", "detail"):
         ledger[column] = ledger.pop(f"{column}_cropped").fillna(ledger[column])
     ledger = ledger.sort_values(["video", "part"], kind="stable", ignore_index=True)
-    # A name without a video behind it does not make the one that has it a duplicate, and some data
-    # sets give different videos one name.
+    # Only decoded files can be duplicates of one another, and the name alone does not tell: some
+    # data sets have different videos of one name.
     decoded = ledger[ledger["status"].isin([Status.OK, Status.NO_FACE])]
-    again = decoded.index[decoded.duplicated(["video", "label", "original", "file_size"])]
-    ledger.loc[again, "detail"] = "the same video stands in an earlier part"
-    ledger.loc[again, "status"] = Status.DUPLICATE
+    duplicate = decoded.index[decoded.duplicated(["video", "label", "original", "file_size"])]
+    ledger.loc[duplicate, "detail"] = "the same video is in an earlier part"
+    ledger.loc[duplicate, "status"] = Status.DUPLICATE
     return ledger
 
 
 def with_file(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return the videos of a ledger that have a file: all that are answered, seen or not."""
+    """Return the videos of a ledger that have a file: all that get a prediction."""
     present: pd.DataFrame = ledger[~ledger["status"].isin(_WITHOUT_FILE)]
     return present

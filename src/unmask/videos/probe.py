@@ -1,7 +1,7 @@
-"""Probe: what each video's container says, one row per video, in process.
+"""Probe: the metadata of each video's container, one row per video.
 
-The columns are ffprobe's values under the names that the challenge's notebooks use. Nothing is
-decoded but the first frame, which alone carries the rotation.
+The columns have ffprobe's values under the names that the challenge's notebooks use. Only the first
+frame is decoded, because it alone has the rotation.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import av
 
 from unmask.config import LimitsConfig
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, reason
 from unmask.progress import track
 from unmask.tables import PROBE, write_rows
-from unmask.videos.frames import open_container, video_stream
+from unmask.videos.decoding import open_container, video_stream
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import (
     METADATA,
@@ -49,11 +49,11 @@ def probe_shard(
 
     Args:
         parts: folders or archives, each with a `metadata.json` and its videos.
-        chunk: which piece of each part.
-        chunks: pieces that a part is worked on in.
-        limits: of each video.
+        chunk: number of the chunk of each part, from 0.
+        chunks: number of chunks that each part is divided into.
+        limits: time and memory for each video.
         output: the table, see `unmask.tables.PROBE`.
-        workers: processes that open videos.
+        workers: number of processes that open videos.
 
     Raises:
         UnmaskError: a `metadata.json` cannot be used.
@@ -61,7 +61,7 @@ def probe_shard(
     entries = [(part, entry) for part in parts for entry in shard_entries(part, chunk, chunks)]
     tasks = [Task(probe_entry, entry) for entry in entries]
     values = track(run_isolated(tasks, limits, workers), "videos", len(entries))
-    rows = [_row(*entry, found) for entry, found in zip(entries, values, strict=True)]
+    rows = [_row(*entry, probed) for entry, probed in zip(entries, values, strict=True)]
     write_rows(rows, PROBE, output)
     logger.info("statuses: %s", dict(Counter(str(row["status"]) for row in rows)))
     if chunk == 0:
@@ -84,7 +84,7 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
 
 
 def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
-    """Return the values of one entry; whatever is wrong with the file becomes its status."""
+    """Return status, detail and metadata of one entry's file. This runs in a worker process."""
     values: dict[str, Any] = {"status": entry.status, "detail": entry.detail}
     if entry.status != Status.OK:
         return values
@@ -103,22 +103,19 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError, OSError) as error:
-        return values | {"status": Status.UNREADABLE, "detail": _reason(error)}
-    except Exception as error:  # one odd file must not cost its whole shard
-        logger.exception("%r of %s", entry.name, part)
-        return values | {"status": Status.FAILED, "detail": f"probe: {type(error).__name__}"}
+        return values | {"status": Status.UNREADABLE, "detail": reason(error)}
 
 
 def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     values: dict[str, Any] = {"format": container.format.name}
-    # A stream in a codec that FFmpeg does not know has no context.
+    # A stream whose codec FFmpeg does not know has no context.
     if container.streams.audio and container.streams.audio[0].codec_context is not None:
         values |= _audio_values(container.streams.audio[0])
     stream = video_stream(container)
     if stream is None:
         detail = "the file holds no video stream"
         return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
-    if stream.codec_context is None:  # PyAV's stubs promise one
+    if stream.codec_context is None:
         return values | {"status": Status.DECODE_ERROR, "detail": "no decoder for its video codec"}
     values |= {
         "video_codec_name": stream.codec_context.codec.canonical_name,
@@ -138,7 +135,7 @@ def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     except MemoryError:
         raise
     except av.FFmpegError as error:
-        return values | {"status": Status.DECODE_ERROR, "detail": _reason(error)}
+        return values | {"status": Status.DECODE_ERROR, "detail": reason(error)}
     if rotation is None:
         detail = "no frame in the video stream can be decoded"
         return values | {"status": Status.DECODE_ERROR, "detail": detail}
@@ -152,13 +149,13 @@ def _first_rotation(
     damage: av.FFmpegError | None = None
     packets = container.demux(stream)
     first = next(packets)
-    # Flushed at once: a decoder that reorders would ask for three more packets.
+    # Flushed at once, because a decoder that reorders frames would need three more packets.
     with suppress(av.error.InvalidDataError):
         frames = first.decode() or (stream.codec_context.decode(None) if first.size else [])
         if frames:
             return frames[0].rotation % 360
     stream.codec_context.flush_buffers()
-    # The first picture may be damaged, or cut off by an edit list: the others are whole.
+    # The first picture may be damaged, or cut off by an edit list. Later ones may be intact.
     for packet in chain([first], packets):
         try:
             frames = packet.decode()
@@ -186,11 +183,6 @@ def _audio_values(stream: av.audio.stream.AudioStream) -> dict[str, Any]:
 
 def _seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
     return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
-
-
-def _reason(error: Exception) -> str:
-    # FFmpeg's message without the path, which would differ from machine to machine.
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _warn_unlisted(part: Path) -> None:

@@ -1,11 +1,12 @@
 """The frame stream: sampled frames on their way from `extract_frames` to `crop_faces`.
 
 It is a tar archive, written to a pipe that `crop_faces` reads, or to a file. A frame is a member
-`PART/VIDEO/INDEX.PIXFMT` of raw planes; after a video's frames comes `PART/VIDEO/end.json` with
-what became of the video and what its frames are; the stream ends with `end.json`, so that a
-producer that died is noticed. Raw planes are many: nothing here copies them more often than once on
-each side, and the memory that they lie in serves one video after the other, because getting memory
-from the system costs as much as filling it.
+`PART/VIDEO/INDEX.PIXFMT` of raw planes. After the frames of a video comes `PART/VIDEO/end.json`
+with its status and the properties of its frames. The stream ends with `end.json`, so that the
+reader notices when the writer died.
+
+Raw planes are large. Each side copies them at most once, and reuses the same memory for one video
+after another, because allocating memory costs as much as filling it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import logging
 import os
 import stat
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +32,7 @@ from unmask.errors import UnmaskError
 from unmask.files import naming_full_disk
 from unmask.progress import track
 from unmask.tables import PROBE, read_rows
-from unmask.videos.frames import YUV420, Frame, plane_shapes, sample_frames
+from unmask.videos.frames import YUV420, Frame, SampledVideo, decode_video, plane_shapes
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Label, Status
@@ -42,23 +41,13 @@ logger = logging.getLogger(__name__)
 
 _END = "end.json"
 _BLOCK = tarfile.BLOCKSIZE
-# Frames of videos that are decoded but not taken yet; one 4K video holds 400 MB.
+# Frames of videos that are decoded but not yet written; one 4K video has 400 MB.
 _BUFFER_MB = 500.0
-# Room of a pipe: its two ends wake each other a quarter as often as with the usual 64 kB, and what
-# is in it still lies in a core's cache when it is read.
+# Capacity of the pipe: its ends wake each other a quarter as often as with the default 64 kB, and
+# what is in it is still in a core's cache when it is read.
 _PIPE_BYTES = 1 << 18
-# What a buffer keeps of its memory from one video to the next; a 720p video takes 45 MB.
+# Memory that a buffer keeps from one video to the next; a 720p video takes 45 MB.
 _KEPT_BYTES = 128_000_000
-
-
-@dataclass(frozen=True)
-class SampledVideo:
-    """What became of one video's sampling: `ok`, or why there is no frame."""
-
-    part: str
-    video: str
-    status: Status
-    detail: str
 
 
 def write_stream(
@@ -66,13 +55,13 @@ def write_stream(
 ) -> None:
     """Sample every readable video of a shard and write the frame stream.
 
-    A family's original comes first, so that its fakes can use what was found in it.
+    The original of a family comes first, so that its fakes can reuse the faces found in it.
 
     Args:
         parts: folders or archives with the videos.
         probe: the shard's probe table; only its videos with status `ok` are opened.
         config: the sections `frames` and `limits`.
-        workers: decoding processes.
+        workers: number of decoding processes.
         output: a FIFO or a file.
 
     Raises:
@@ -83,13 +72,14 @@ def write_stream(
         key=lambda row: (row["part"], row["family"], row["label"] != Label.REAL, row["video"])
     )
     members = [f"{row['part']}/{row['video']}" for row in rows]
-    # One file in memory for each video on its way: it needs no room on a disk, and a pipe takes
-    # its pages without copying them.
-    buffers = [_memory_file() for _ in range(workers + 1)]
+    # A file in memory per video in work: it takes no disk space, and a pipe takes its pages without
+    # copying them. Workers open it by its path below this process.
+    buffers = [os.memfd_create("frames") for _ in range(workers + 1)]
+    paths = [Path(f"/proc/{os.getpid()}/fd/{buffer}") for buffer in buffers]
     tasks = [
         Task(
-            _sample_into,
-            (buffers[index % len(buffers)], members[index], video, config.frames),
+            write_frames,
+            (paths[index % len(paths)], members[index], video, config.frames),
             _megabytes(rows[index], config.frames),
         )
         for index, video in enumerate(video_files(parts, rows))
@@ -101,11 +91,12 @@ def write_stream(
             _widen(sink)
             for index, outcome in enumerate(track(outcomes, "videos", len(rows))):
                 if isinstance(outcome, Lost):
-                    outcome = _Sampled(0, outcome.status, outcome.detail, [])
+                    outcome = Written(0, outcome.status, outcome.detail, [])
                 if outcome.detail:
                     logger.warning("%r: %s, %s", members[index], outcome.status, outcome.detail)
                 _forward(buffers[index % len(buffers)], outcome.size, sink)
-                _write_member(sink, f"{members[index]}/{_END}", _json(outcome.end()))
+                end = {"status": outcome.status, "detail": outcome.detail, "frames": outcome.frames}
+                _write_member(sink, f"{members[index]}/{_END}", _json(end))
                 frames += len(outcome.frames)
             _write_member(sink, _END, _json({"videos": len(rows)}))
             sink.write(bytes(2 * _BLOCK))
@@ -118,24 +109,20 @@ def write_stream(
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    """One video in a buffer: its bytes, and its frames but for their planes."""
+class Written:
+    """What a worker wrote of one video into a buffer.
+
+    Attributes:
+        size: bytes.
+        status: see `SampledVideo`.
+        detail: see `SampledVideo`.
+        frames: properties of each frame, without its planes.
+    """
 
     size: int
     status: Status
     detail: str
     frames: list[dict[str, Any]]
-
-    def end(self) -> dict[str, Any]:
-        return {"status": self.status, "detail": self.detail, "frames": self.frames}
-
-
-def _memory_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("frames")
-    descriptor, name = tempfile.mkstemp()
-    Path(name).unlink()
-    return descriptor
 
 
 def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
@@ -147,35 +134,25 @@ def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
     return float(pixels * bytes_per_pixel * frames / 1e6)
 
 
-def _sample_into(buffer: int, name: str, video: VideoFile, config: FramesConfig) -> _Sampled:
-    """Write a video's frames into a file in memory; whatever is wrong becomes its status.
+def write_frames(buffer: Path, name: str, video: VideoFile, config: FramesConfig) -> Written:
+    """Write the sampled frames of a video into a buffer. This runs in a worker process.
 
     Args:
-        buffer: descriptor of the file.
+        buffer: path of the file in memory.
         name: of the video in the stream.
         video: the video.
         config: the section `frames`.
     """
-    os.lseek(buffer, 0, os.SEEK_SET)
     frames: list[dict[str, Any]] = []
-    status = Status.OK
-    problems: list[str] = []
-    with open(buffer, "wb", buffering=0, closefd=False) as sink:
-        try:
-            with video.opened() as source:
-                for frame in sample_frames(source, config, problems):
-                    member = f"{name}/{frame.index:04d}.{frame.pix_fmt}"
-                    _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
-                    frames.append(_properties(frame))
-        except MemoryError:
-            raise
-        except Exception as error:  # one odd video must not cost its whole shard
-            if not isinstance(error, (av.FFmpegError, UnmaskError)):
-                logger.exception("%r", name)
-            status = Status.OK if frames else Status.DECODE_ERROR
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            problems.append(f"decoding stopped after {len(frames)} frames: {reason}")
-        return _Sampled(sink.tell(), status, "; ".join(problems), frames)
+    with buffer.open("r+b", buffering=0) as sink:
+
+        def write(frame: Frame) -> None:
+            member = f"{name}/{frame.index:04d}.{frame.pix_fmt}"
+            _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
+            frames.append(_properties(frame))
+
+        status, detail = decode_video(video.opened(), config, write)
+        return Written(sink.tell(), status, detail, frames)
 
 
 def _properties(frame: Frame) -> dict[str, Any]:
@@ -209,10 +186,11 @@ def _write_all(sink: FileIO, data: bytes | memoryview) -> None:
 
 
 def _forward(buffer: int, size: int, sink: FileIO) -> None:
-    """Send what a buffer holds, which may be overwritten as soon as this returns.
+    """Send the contents of a buffer, which may be overwritten as soon as this returns.
 
-    A pipe holds pages of the buffer that its reader has not come to. So the end is copied into it,
-    as much as the pipe has room for: by then it holds none of them.
+    `sendfile` puts the buffer's own pages into a pipe, where they stay until the reader takes them.
+    So the last bytes, as many as the pipe holds, are copied: once they are in it, all pages before
+    are out.
     """
     copied = min(size, _pipe_size(sink))
     sent = 0
@@ -225,7 +203,7 @@ def _forward(buffer: int, size: int, sink: FileIO) -> None:
 
 def _widen(sink: FileIO) -> None:
     if _is_pipe(sink):
-        # A user who has a thousand pipes gets no more memory for them: it is slower then, no worse.
+        # A user with a thousand pipes gets no more memory for them; it is only slower then.
         with suppress(PermissionError):
             fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
@@ -238,13 +216,13 @@ def _is_pipe(sink: FileIO) -> bool:
     return stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode)
 
 
-def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
-    """Yield each video of a frame stream with its frames.
+def read_stream(stream: Path) -> Iterator[tuple[str, str, SampledVideo]]:
+    """Yield part, name and frames of each video of a frame stream.
 
-    Frames are good until the next video is asked for: its planes take the place of theirs.
+    Frames are valid until the next video is requested, whose planes take their memory.
 
     Raises:
-        UnmaskError: the stream ends early: the job that writes it died.
+        UnmaskError: the stream ends early, because the job that writes it died.
     """
     with stream.open("rb", buffering=0) as source:
         planes: list[tuple[str, NDArray[np.uint8]]] = []
@@ -259,7 +237,7 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
             if not path:
                 if end["videos"] != videos:
                     break
-                # To the last byte: a pipe closed early would break the writer.
+                # Read to the end: the writer would fail at a pipe that is closed early.
                 while source.read(1 << 16):
                     pass
                 return
@@ -270,36 +248,36 @@ def read_stream(stream: Path) -> Iterator[tuple[SampledVideo, list[Frame]]]:
             planes = []
             videos += 1
             part, _, video = path.partition("/")
-            yield SampledVideo(part, video, Status(end["status"]), end["detail"]), frames
+            yield part, video, SampledVideo(frames, Status(end["status"]), end["detail"])
             arena.clear()
     raise UnmaskError(f"{stream}: the frame stream ended early; see the log of extract_frames")
 
 
 class _Arena:
-    """Memory for the planes of one video at a time, in pieces that the next video uses again."""
+    """Memory for the planes of one video at a time, in blocks that the next video reuses."""
 
     def __init__(self) -> None:
-        self._pieces: list[NDArray[np.uint8]] = []
-        self._piece = self._used = 0
+        self._blocks: list[NDArray[np.uint8]] = []
+        self._block = self._used = 0
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """Return uint8 (size,) of memory, good until `clear`."""
-        while self._piece < len(self._pieces):
-            rest = self._pieces[self._piece][self._used :]
+        """Return uint8 (size,) of memory, valid until `clear`."""
+        while self._block < len(self._blocks):
+            rest = self._blocks[self._block][self._used :]
             if len(rest) >= size:
                 self._used += size
                 return rest[:size]
-            self._piece += 1
+            self._block += 1
             self._used = 0
-        # Room for several of this size, but no more than a quarter above what is needed.
-        held = sum(map(len, self._pieces))
-        self._pieces.append(np.empty(size * max(1, held // (4 * max(1, size))), np.uint8))
+        # Space for several of this size, but for no more than a quarter of what is in use.
+        held = sum(map(len, self._blocks))
+        self._blocks.append(np.empty(size * max(1, held // (4 * max(1, size))), np.uint8))
         self._used = size
-        return self._pieces[-1][:size]
+        return self._blocks[-1][:size]
 
     def clear(self) -> None:
-        """Let all of it be taken again."""
-        self._piece = self._used = 0
+        """Make all memory available again."""
+        self._block = self._used = 0
 
 
 def _members(
@@ -329,7 +307,7 @@ def _members(
 
 
 def _read_into(data: NDArray[np.uint8], source: BinaryIO) -> NDArray[np.uint8]:
-    """Fill uint8 (n,) and return what was read: less of it only where the stream ends."""
+    """Fill uint8 (n,) and return the part that was read, shorter only at the end of the stream."""
     view, filled = data.data, 0
     while filled < len(data):
         count = source.readinto(view[filled:])  # type: ignore[attr-defined]

@@ -1,0 +1,41 @@
+"""Preparing a video for a model: decoded and cropped, in a worker process without PyTorch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.config import FacesConfig, FramesConfig
+from unmask.errors import UnmaskError
+from unmask.faces.crops import Crop, crop_video
+from unmask.faces.detectors import cached_detector
+from unmask.videos.frames import sample_video
+from unmask.videos.source import VideoFile
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The crops of a video.
+
+    Attributes:
+        crops: of its faces.
+        reason: why there are none; empty where there are some.
+        seconds: of wall time that preparing took.
+    """
+
+    crops: list[Crop]
+    reason: str
+    seconds: float
+
+
+def prepare_video(videos: Path, name: str, frames: FramesConfig, faces: FacesConfig) -> Prepared:
+    """Decode a video of a folder and crop its faces."""
+    started = time.perf_counter()
+    try:
+        sampled = sample_video(VideoFile(videos, name).opened(), frames)
+        cropped = crop_video(sampled, cached_detector(faces), faces)
+        crops, reason = cropped.crops, "" if cropped.crops else cropped.detail
+    except UnmaskError as error:  # no detector: all videos fall back to the prior
+        crops, reason = [], str(error)
+    return Prepared(crops, reason, time.perf_counter() - started)

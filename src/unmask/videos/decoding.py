@@ -1,0 +1,277 @@
+"""Decoding: a video stream's packets, and the pictures that FFmpeg makes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from typing import BinaryIO, Literal, NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError
+
+# What `VideoFile.opened` yields: a URL for `av.open`, or the bytes of the file.
+VideoSource = str | BinaryIO
+# Bytes of packets kept to decode from; a DFDC clip has 4 MB. A larger file is read twice.
+_MAX_HELD = 256_000_000
+# Least bytes of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1).
+_MIN_AVCC = 7
+# FFmpeg's AVFieldOrder: 0 is unknown, 1 progressive, the others interlaced.
+_PROGRESSIVE = 1
+# FFmpeg's names of video containers. Left out are playlists, which refer to other files and
+# addresses, and single pictures.
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
+    "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
+)
+
+
+class Picture(NamedTuple):
+    """What a packet says about its picture.
+
+    Attributes:
+        pts: presentation time in ticks; None where it has none, or is not to be shown.
+        is_key: whether decoding can start at it.
+        is_reference: whether other pictures are predicted from it; False also where unknown.
+    """
+
+    pts: int | None
+    is_key: bool
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What the packets of a stream say about its pictures.
+
+    Attributes:
+        times: all presentation times in seconds, ascending.
+        keys: those of pictures at which decoding can start.
+        has_clock: whether the packets have times; otherwise they are counted.
+        pictures: in decoding order.
+        base: seconds per tick.
+    """
+
+    times: NDArray[np.float64]
+    keys: NDArray[np.float64]
+    has_clock: bool
+    pictures: list[Picture]
+    base: Fraction
+
+
+def open_container(source: VideoSource) -> InputContainer:
+    """Open a video file, but nothing that it refers to.
+
+    Tags need not be UTF-8: a title in Latin-1 does not make a video unreadable.
+
+    Raises:
+        av.FFmpegError: no demuxer accepts it.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    return av.open(source, "r", metadata_errors="replace", options=options)
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the first video stream that is not a cover picture, set to decode in one thread."""
+    for stream in container.streams.video:
+        if not stream.disposition & stream.disposition.attached_pic:
+            if stream.codec_context is not None:  # FFmpeg may have no decoder for it
+                stream.codec_context.thread_count = 1
+            return stream
+    return None
+
+
+def read_packets(
+    container: InputContainer,
+) -> tuple[VideoStream, Timeline, list[Packet[VideoStream]] | None]:
+    """Read all packets of the video stream: only they have exact times where the rate varies.
+
+    Returns:
+        The stream, its timeline, and its packets; None where they are too large to be kept.
+
+    Raises:
+        av.FFmpegError: not one packet can be read.
+        UnmaskError: the file holds no video stream or no frame.
+    """
+    stream = video_stream(container)
+    if stream is None:
+        raise UnmaskError("no video stream")
+    packets: list[Packet[VideoStream]] = []
+    pictures: list[Picture] = []
+    held = 0
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                pictures.append(_picture_of(packet))
+            held += packet.size
+            if held <= _MAX_HELD:
+                packets.append(packet)
+            else:
+                packets.clear()
+    except av.FFmpegError:
+        # A truncated file: the packets before its end can be used.
+        if not pictures:
+            raise
+    ticks = sorted({one.pts for one in pictures if one.pts is not None})
+    keys = sorted({one.pts for one in pictures if one.pts is not None and one.is_key})
+    base = stream.time_base or Fraction(1)
+    times = np.array(ticks) * float(base)
+    if not ticks:
+        # A raw stream, such as .h264, has no times.
+        times = np.arange(len(pictures)) / float(stream.average_rate or 25)
+    if not len(times):
+        raise UnmaskError("no frame in the video stream")
+    timeline = Timeline(times, np.array(keys) * float(base), bool(ticks), pictures, base)
+    return stream, timeline, packets if held <= _MAX_HELD else None
+
+
+def _picture_of(packet: Packet[VideoStream]) -> Picture:
+    """Return what a packet says about its picture; for H.264, its NAL units (ITU-T H.264, 7.3.1).
+
+    A container also marks the start of an intra refresh as a key frame, although its picture is
+    complete only some frames later. Decoding can start at IDR pictures (slices of type 5) alone.
+    """
+    context = packet.stream.codec_context
+    # An edit list trims a clip by packets that are decoded and not shown.
+    pts = None if packet.is_discard else packet.pts
+    if context.name != "h264":
+        return Picture(pts, bool(packet.is_keyframe))
+    extradata = context.extradata or b""
+    if extradata[:1] != b"\x01" or len(extradata) < _MIN_AVCC:
+        # Start codes instead of lengths (annex B); searching all packets for them would be slow.
+        units = bytes(packet).split(b"\0\0\1")[1:] if packet.is_keyframe else []
+        return Picture(pts, any(unit[0] & 31 == 5 for unit in units if unit))
+    headers = _unit_headers(memoryview(packet), (extradata[4] & 3) + 1)
+    slices = [header for header in headers if header & 31 in (1, 5)]
+    is_key = packet.is_keyframe and any(header & 31 == 5 for header in slices)
+    # The first of two fields is not a whole picture.
+    is_reference = context.field_order <= _PROGRESSIVE and any(header & 0x60 for header in slices)
+    return Picture(pts, is_key, is_reference and pts is not None)
+
+
+def _unit_headers(data: memoryview, width: int) -> Iterator[int]:
+    """Yield the first byte of each NAL unit; a length of `width` bytes precedes each."""
+    start = width
+    while start < len(data):
+        yield data[start]
+        length = int.from_bytes(data[start - width : start], "big")
+        if not length:
+            return
+        start += length + width
+
+
+@contextmanager
+def restarted(
+    source: VideoSource,
+    container: InputContainer,
+    stream: VideoStream,
+    packets: list[Packet[VideoStream]] | None,
+) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
+    """Yield a stream and its packets from the start: those kept, or those of a new container.
+
+    Not every container can seek to its start, and opening one costs as much as decoding two frames.
+    """
+    if packets is not None:
+        stream.codec_context.flush_buffers()
+        yield stream, packets
+        return
+    position = container.streams.video.index(stream)
+    if not isinstance(source, str):
+        source.seek(0)
+    with open_container(source) as fresh:
+        other = fresh.streams.video[position]
+        other.codec_context.thread_count = 1
+        yield other, fresh.demux(other)
+
+
+class Decoder:
+    """Decodes a stream in order and skips what is not needed.
+
+    Args:
+        packets: all packets of the stream.
+        stream: the stream.
+        timeline: of the stream.
+        skipped: which pictures FFmpeg does not decode.
+        shortcuts: from `_shortcuts`.
+
+    Attributes:
+        damaged: packets that could not be decoded, and frames that the decoder marks as corrupt.
+    """
+
+    def __init__(
+        self,
+        packets: Iterable[Packet[VideoStream]],
+        stream: VideoStream,
+        timeline: Timeline,
+        skipped: Literal["NONREF", "DEFAULT"],
+        shortcuts: Mapping[int, int],
+    ) -> None:
+        self.damaged = 0
+        self._packets = packets
+        self._context = stream.codec_context
+        self._context.skip_frame = skipped
+        self._timeline = timeline
+        self._shortcuts = shortcuts
+        self._next_needed: int | None = None
+        self._base = float(timeline.base)
+        self._resume = -math.inf
+        self._read_to = -math.inf
+
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        """Yield presentation times in seconds and pictures."""
+        position = count()
+        number = -1
+        for packet in self._packets:
+            number += packet.size > 0
+            time = -math.inf if packet.pts is None else packet.pts * self._base
+            if self._next_needed is not None or self._resume > self._read_to:
+                is_early = number < (self._next_needed or 0) or time < self._resume
+                if is_early or not packet.is_keyframe:
+                    continue
+                # What the decoder still holds is before this key frame, so it is not wanted.
+                self._context.flush_buffers()
+                self._next_needed = None
+            self._read_to = max(self._read_to, time)
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:  # the next packets may be intact
+                self.damaged += 1
+                continue
+            if packet.size and number in self._shortcuts:
+                frames += self._flush(self._shortcuts[number])
+                if all(frame.pts != packet.pts for frame in frames):
+                    self.damaged += 1
+            for frame in frames:
+                self.damaged += frame.is_corrupt
+                if not self._timeline.has_clock:
+                    yield float(self._timeline.times[min(next(position), self._last)]), frame
+                elif frame.time is not None:
+                    yield frame.time, frame
+
+    def _flush(self, next_needed: int) -> list[VideoFrame]:
+        """Return the frames that the decoder still holds; skip to the picture `next_needed`."""
+        self._next_needed = next_needed
+        frames = self._context.decode(None)
+        for frame in frames:
+            frame.time_base = self._timeline.base  # PyAV takes it from the packet
+        return frames
+
+    @property
+    def _last(self) -> int:
+        return len(self._timeline.times) - 1
+
+    def skip_to(self, time: float) -> None:
+        """Skip what precedes the last key frame at or before `time`."""
+        position = int(np.searchsorted(self._timeline.keys, time, side="right")) - 1
+        if position >= 0:
+            self._resume = float(self._timeline.keys[position])
