@@ -154,7 +154,7 @@ def test_another_column_concerns_the_stages_that_write_or_read_it(
 
 def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     probe = imported_modules("videos.probe")
-    assert {"videos.probe", "videos.source", "videos.frames"} <= probe
+    assert {"videos.probe", "videos.source", "videos.decoding"} <= probe
     assert all(name.startswith("videos.") or name == "vocabulary" for name in probe)
     crops = imported_modules("faces.cropping")
     assert {"faces.tracks", "faces.detectors", "videos.stream"} <= crops
