@@ -16,7 +16,7 @@ from unmask.errors import UnmaskError
 from unmask.splits.checks import absent_parts, audit_splits
 from unmask.splits.folds import assign_folds, choose_seed, write_splits
 from unmask.splits.groups import group_videos
-from unmask.splits.roles import role_of, rows_to_choose_on, with_roles
+from unmask.splits.roles import role_of, rows_to_fit_on, with_roles
 from unmask.tables import SPLITS, VIDEOS, read_table, write_table
 from unmask.vocabulary import Role, Status
 
@@ -137,9 +137,9 @@ def test_the_audit_finds_a_family_in_two_folds() -> None:
 
 
 def test_fewer_families_than_folds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"5 folds need as many .* has 4 .* set split\.folds: 4"):
+    with pytest.raises(UnmaskError, match=r"split\.folds: 5 .* set split\.folds: 4"):
         split(dfdc_like(4, 30), tmp_path)
-    with pytest.raises(UnmaskError, match="has 2 with a face; add videos"):
+    with pytest.raises(UnmaskError, match=r"split\.folds: .* there are 2; add videos"):
         split(dfdc_like(2, 30), tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_auto_names_the_seed_that_keeps_its_folds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folds", [3, 5, 7])
-def test_each_video_reports_once_selects_once_and_trains_otherwise(folds: int) -> None:
+def test_each_video_is_tested_once_validated_once_and_trained_on_otherwise(folds: int) -> None:
     for fold_of_video in range(folds):
         roles = [role_of(fold_of_video, fold, folds) for fold in range(folds)]
         assert roles.count(Role.TEST) == roles.count(Role.VAL) == 1
@@ -244,24 +244,24 @@ def test_roles_of_a_fold_are_disjoint_and_complete(tmp_path: Path) -> None:
     assert len(roles) == len(splits)
 
 
-def test_nothing_can_be_chosen_on_the_report_role(tmp_path: Path) -> None:
+def test_nothing_can_be_fitted_on_the_test_split(tmp_path: Path) -> None:
     splits, _ = split(dfdc_like(), tmp_path)
     roles = with_roles(splits, 0, 5)
-    with pytest.raises(ValueError, match="the report role never trains or selects"):
-        rows_to_choose_on(roles, Role.TEST)
-    chosen_on = pd.concat([rows_to_choose_on(roles, role) for role in (Role.TRAIN, Role.VAL)])
+    with pytest.raises(ValueError, match="test split"):
+        rows_to_fit_on(roles, Role.TEST)
+    chosen_on = pd.concat([rows_to_fit_on(roles, role) for role in (Role.TRAIN, Role.VAL)])
     reported = roles.drop(chosen_on.index)
     assert set(reported["role"]) == {Role.TEST}
     assert not set(reported["group"]) & set(chosen_on["group"])
 
 
-@pytest.mark.parametrize(("fold", "role"), [(2, "test"), (1, "val")])
+@pytest.mark.parametrize(("fold", "role"), [(2, "test"), (1, "validation")])
 def test_a_role_without_a_label_is_refused(fold: int, role: str) -> None:
     splits = pd.DataFrame(
         {"label": ["REAL", "FAKE"] * 3, "fold": [0, 0, 1, 1, 2, 2]}, index=range(6)
     )
     with_roles(splits, fold, 3)
-    with pytest.raises(UnmaskError, match=f"fold {fold}: no REAL video to {role} on; .*now 3"):
+    with pytest.raises(UnmaskError, match=f"REAL .* {role} split of fold {fold}; .*split.folds"):
         with_roles(splits.drop(4), fold, 3)
 
 
@@ -270,7 +270,7 @@ def test_a_label_that_no_video_with_a_face_has_is_refused(tmp_path: Path) -> Non
     ledger.loc[ledger["label"] == "REAL", "status"] = Status.NO_FACE
     with pytest.raises(UnmaskError, match="none of 20 REAL videos has a face"):
         split(ledger, tmp_path)
-    with pytest.raises(UnmaskError, match="no REAL video, so there is nothing to train"):
+    with pytest.raises(UnmaskError, match="no REAL video, so no model"):
         split(ledger[ledger["label"] == "FAKE"], tmp_path)
 
 
@@ -281,9 +281,9 @@ def test_a_fold_without_a_label_is_named(tmp_path: Path) -> None:
     warnings = audit["warnings"]
     assert isinstance(warnings, list)
     assert sum("no REAL video with a face" in warning for warning in warnings) == 3
-    assert any("11 of 12 originals have no row" in warning for warning in warnings)
-    assert any("MOST originals are absent" in warning for warning in warnings)
-    assert sum("only 2 groups have REAL, and 3 folds" in warning for warning in warnings) == 3
+    assert any("11 of 12 originals are absent" in warning for warning in warnings)
+    assert any("MOST are absent" in warning for warning in warnings)
+    assert sum("only 2 groups have REAL" in warning for warning in warnings) == 3
 
 
 def test_a_fold_without_a_label_says_what_would_give_it_one(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_parts_that_are_left_out_or_have_no_face_are_named(tmp_path: Path) -> No
     _, audit = split(ledger, tmp_path)
     warnings = audit["warnings"]
     assert isinstance(warnings, list)
-    assert "parts left out of the numbering: train_part_2" in warnings
+    assert "parts missing from the numbering: train_part_2" in warnings
     assert "parts without a single face: train_part_1" in warnings
 
 

@@ -17,7 +17,7 @@ from unmask.evaluation.intervals import metric_intervals, resampling
 from unmask.evaluation.metrics import Metrics, binary_metrics
 from unmask.inference.aggregate import FaceLogits
 from unmask.inference.scoring_head import ScoringHead, fit_scoring_head
-from unmask.splits.roles import rows_to_choose_on, with_roles
+from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import SCORES, read_tables
 from unmask.vocabulary import Label, PredictionSource, Role
 
@@ -59,7 +59,7 @@ def predict_held_out(
     videos = with_roles(splits, fold, job["folds"])
     videos = videos[videos["role"] != Role.TRAIN].assign(fold=fold)
 
-    val_faces, val_videos = number_faces(rows_to_choose_on(scored, Role.VAL))
+    val_faces, val_videos = number_faces(rows_to_fit_on(scored, Role.VAL))
     known = val_videos.merge(videos, on=VIDEO, how="left")
     fitted = fit_scoring_head(
         val_faces, is_fake(known), known["group"].to_numpy(), job["assumed_prior"], config

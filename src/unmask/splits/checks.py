@@ -1,4 +1,4 @@
-"""Audits: what is proven of a split, independently of how it was made."""
+"""Checks of a split that do not depend on how it was made."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import pandas as pd
 from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.vocabulary import Label, Status
 
-_UNEVEN = 0.1  # difference in the share of FAKE between a fold and all videos that is worth a word
-_NAMED = 5
+# Difference in the share of FAKE between a fold and all videos that is worth a warning.
+_UNEVEN = 0.1
+_NAMED = 5  # names listed in a message
 
 
 def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
-    """Return counts per fold and label, and the families that straddle folds.
+    """Return counts per fold and label, and the families that are in several folds.
 
-    The check reads the `original` column itself, not the groups.
+    Families are read from the `original` column, not from the groups.
 
     Args:
         splits: columns `video`, `original`, `label`, `group`, `fold`.
-        videos: the ledger, for the names of all videos and for what is absent.
+        videos: the ledger, which has all videos and parts.
     """
     named = splits["original"].notna()
     absent = splits[named & ~splits["original"].isin(videos["video"])]
@@ -44,7 +45,7 @@ def audit_splits(splits: pd.DataFrame, videos: pd.DataFrame) -> dict[str, Any]:
 
 
 def straddling_families(splits: pd.DataFrame) -> list[str]:
-    """Return the originals whose fakes, or who themselves, lie in another fold.
+    """Return the originals that are not in the same fold as all of their fakes.
 
     Args:
         splits: columns `video`, `original` and `fold`.
@@ -57,7 +58,7 @@ def straddling_families(splits: pd.DataFrame) -> list[str]:
 
 
 def absent_parts(parts: list[str]) -> list[str]:
-    """Return the names that are left out where parts are numbered, for example of 0, 1 and 3."""
+    """Return the names missing from numbered parts: of part_0 and part_2, part_1."""
     numbers = defaultdict(set)
     for part in parts:
         found = re.fullmatch(r"(.*?)(\d+)", part)
@@ -67,18 +68,18 @@ def absent_parts(parts: list[str]) -> list[str]:
         f"{prefix}{number}"
         for prefix, seen in sorted(numbers.items())
         for number in range(min(seen), max(seen))
-        # Numbers that are no count, such as dates, leave more out than they name.
+        # Numbers that do not count parts, such as dates, have large gaps.
         if number not in seen and max(seen) - min(seen) < 10 * len(seen)
     ]
 
 
 def split_warnings(splits: pd.DataFrame, report: dict[str, Any], config: SplitConfig) -> list[str]:
-    """Return what a user should know about a split before training on it.
+    """Return warnings about a split that a user should know before training on it.
 
     Args:
         splits: columns `label`, `status`, `part`, `group` and `fold`.
-        report: what `audit_splits` says.
-        config: the `split` section, for the number of folds and what to change.
+        report: from `audit_splits`.
+        config: the `split` section.
     """
     return [
         *_absent(report, len(splits)),
@@ -93,17 +94,17 @@ def _absent(report: dict[str, Any], videos: int) -> list[str]:
     if missing:
         fakes = report["fakes_of_absent_originals"]
         text = (
-            f"{len(missing)} of {originals} originals have no row (for {fakes} of {videos} "
-            f"videos): {_some(missing)}"
+            f"{len(missing)} of {originals} originals are absent ({fakes} of {videos} videos are "
+            f"their fakes): {_some(missing)}"
         )
         if 2 * len(missing) > originals:
             text += (
-                "; MOST originals are absent, so REAL and FAKE show different people and rooms, "
-                "which a model learns instead of the manipulation: add the parts that have them"
+                "; as MOST are absent, REAL and FAKE show different people and rooms, which a "
+                "model learns instead of the manipulation: add the parts that have them"
             )
         warnings.append(text)
     if report["absent_parts"]:
-        warnings.append(f"parts left out of the numbering: {_some(report['absent_parts'])}")
+        warnings.append(f"parts missing from the numbering: {_some(report['absent_parts'])}")
     return warnings
 
 
@@ -123,7 +124,7 @@ def _uneven_folds(usable: pd.DataFrame, config: SplitConfig) -> list[str]:
         if lacking:
             warnings.append(
                 f"fold {fold} has no {' and no '.join(lacking)} video with a face, so no model can "
-                f"select or report on it; {_remedy(usable, lacking, config)}"
+                f"be validated or tested on it; {_remedy(usable, lacking, config)}"
             )
         elif abs(fake / (fake + real) - overall) > _UNEVEN:
             warnings.append(
@@ -134,11 +135,11 @@ def _uneven_folds(usable: pd.DataFrame, config: SplitConfig) -> list[str]:
 
 
 def _remedy(usable: pd.DataFrame, lacking: list[Label], config: SplitConfig) -> str:
-    """Return what gives every fold the labels that one of them lacks."""
+    """Return how to give every fold the labels that one of them lacks."""
     groups = min(usable.loc[usable["label"] == label, "group"].nunique() for label in lacking)
     if groups < MIN_FOLDS:
         few = "1 group has" if groups == 1 else f"{groups} groups have"
-        return f"add videos: only {few} {' or '.join(lacking)}, and {MIN_FOLDS} folds are the least"
+        return f"add videos: only {few} {' or '.join(lacking)}, and {MIN_FOLDS} are needed"
     if groups < config.folds:
         return f"set split.folds: {groups} or add videos"
     if config.seed != "auto":

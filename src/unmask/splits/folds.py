@@ -1,12 +1,12 @@
-"""Folds and roles: which videos train, which select, which report.
+"""Folds: groups of videos are divided into folds, and each fold is the test split of one model.
 
-Whatever must not be on both sides, an original and all its fakes, is one group, and a group lies
-in one fold. For the model of fold f, fold f reports, fold f + 1 selects, the others train: each
-video is reported on exactly once over all folds, by a model that never saw its family.
+An original and all its fakes form a group, and all videos of a group are in one fold. For the model
+of fold f, fold f is the test split, fold f + 1 the validation split, and the others are for
+training. So each video is tested exactly once over all folds, by a model that never saw its family.
 
-The fold of a group is a hash of its name and a seed, and so depends on no other group: with the
-seed kept, videos that are added move none that were there. Balance comes from the choice of the
-seed.
+The fold of a group is a hash of its name and a seed. It does not depend on other groups, so with
+the same seed, adding videos moves none of the old ones. The seed is chosen such that folds are
+balanced.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from unmask.vocabulary import Label, Status
 
 logger = logging.getLogger(__name__)
 
+# Seeds that are tried: as many as give _HASHES hashes (half a second), within these limits.
 _SEEDS, _MOST_SEEDS = 1000, 20_000
-_HASHES = 4_000_000  # about half a second
-_LAST_HASHES = 20_000_000  # where no seed so far gives every fold both labels: some seconds
-_CELLS_AT_ONCE = 500_000  # counts that are added up at once, in some tens of megabytes
-_LABEL_WEIGHT = 4  # against 1 for the number of videos, for sizes of groups and for parts
-# Families of 1, 2 to 4, 5 to 9, 10 to 19, 20 and more videos.
+_HASHES = 4_000_000
+_LAST_HASHES = 20_000_000  # while no seed gives every fold both labels (some seconds)
+_CELLS_AT_ONCE = 500_000  # counts that are summed at once, in some tens of megabytes
+_LABEL_WEIGHT = 4  # relative to the number of videos, to sizes of groups and to parts
+# Bounds of the sizes of groups: 1, 2 to 4, 5 to 9, 10 to 19, and 20 videos or more.
 _SIZES = (2, 5, 10, 20)
 
 
@@ -50,10 +51,10 @@ def digests_of_groups(names: Sequence[str]) -> NDArray[np.uint64]:
 def fold_of_groups(
     digests: NDArray[np.uint64], folds: int, seeds: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the fold of each group under each seed: the digest of its name, mixed with the seed.
+    """Return the fold of each group under each seed.
 
-    The mixture is SplitMix64 (Steele et al., 2014), by which a thousand seeds over 19,000 groups
-    take less than a second.
+    The digest of the name and the seed are mixed by SplitMix64 (Steele et al., 2014): 1,000 seeds
+    for 19,000 groups take less than a second.
 
     Args:
         digests: of n names.
@@ -72,12 +73,12 @@ def fold_of_groups(
 
 @dataclass(frozen=True)
 class _Tally:
-    """What is to be spread evenly: sparse counts of groups by property.
+    """Sparse counts of the properties that folds should share evenly.
 
     Attributes:
         digests: of the names of n groups.
         group: int (m,), the group of each count.
-        column: int (m,), the property: FAKE, REAL, all videos, then sizes of groups, then parts.
+        column: int (m,), the property: FAKE, REAL, videos, then sizes of groups, then parts.
         count: (m,).
         weights: of each property in the imbalance.
     """
@@ -91,11 +92,11 @@ class _Tally:
     def costs(
         self, folds_of_groups: NDArray[np.int64], folds: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return, per seed, how many folds lack a label or the other, and how uneven they are.
+        """Return for each seed the number of labels that folds lack, and the folds' imbalance.
 
-        The imbalance is the weighted sum, over properties, of the squared differences between each
-        fold's share of it and 1 / folds, and of those between each fold's share of FAKE and that
-        of all.
+        The imbalance is a weighted sum over properties: of the squared differences between each
+        fold's share of the property and 1 / folds, and between the fold's and the overall share of
+        FAKE.
 
         Args:
             folds_of_groups: from `fold_of_groups`, (s, n).
@@ -138,19 +139,19 @@ def _tally(videos: pd.DataFrame) -> _Tally:
         group=cell // columns,
         column=cell % columns,
         count=count.astype(np.float64),
-        # A part or a size that is rare counts little: it cannot be even.
+        # Rare parts and sizes have a low weight, because they cannot be even.
         weights=np.concatenate([[_LABEL_WEIGHT, _LABEL_WEIGHT, 1], by_size, by_part]),
     )
 
 
 def choose_seed(videos: pd.DataFrame, folds: int) -> int:
-    """Return the seed that spreads labels, group sizes and parts most evenly.
+    """Return the seed that spreads labels, group sizes and parts most evenly over the folds.
 
-    Of many groups 1,000 seeds are tried, of few up to 20,000, and further ones only while none
-    gives every fold both labels. The first of the best is taken.
+    1,000 seeds are tried with many groups, up to 20,000 with few, and more only while none gives
+    every fold both labels. Of several that are equally good, it is the first.
 
     Args:
-        videos: columns `part`, `label` and `group`, of the videos that have a face.
+        videos: columns `part`, `label` and `group`; only videos with a face.
         folds: number of folds.
     """
     tally = _tally(videos)
@@ -185,20 +186,21 @@ def assign_folds(videos: pd.DataFrame, folds: int, seed: int) -> dict[str, int]:
 def write_splits(
     ledger: Path, identities: Sequence[Path], config: SplitConfig, output: Path, audit: Path
 ) -> None:
-    """Write the fold of every video, and an audit that proves no family straddles.
+    """Write the fold of every video, and a report that checks that no family is in two.
 
     Args:
-        ledger: `results/videos.parquet`. Faceless and unreadable videos get a fold too: they are
-            answered with the prior and count in every figure. Entries without a file do not.
+        ledger: `results/videos.parquet`. Videos without a face or a decodable frame have a fold as
+            well: their prediction is the prior, which counts in every metric. Videos without a file
+            have none.
         identities: tables of the people in each shard's videos, for `group_by: identity`.
         config: the `split` section.
         output: the split table, see `unmask.tables.SPLITS`.
-        audit: JSON of the seed, counts per fold, warnings, and straddling families (0, or this
-            raises).
+        audit: JSON of the seed, counts per fold, warnings, and families in several folds (none, or
+            this raises).
 
     Raises:
-        UnmaskError: fewer groups than folds, a label without a face, or one group that is most of
-            the data.
+        UnmaskError: there are fewer groups than folds, no face for a label, or a group with most
+            of the data.
     """
     videos = read_table(ledger, VIDEOS)
     present = with_file(videos)
@@ -219,7 +221,7 @@ def write_splits(
     report["warnings"] = split_warnings(splits, report, config)
     if chosen:
         report["advice"] = f"set split.seed: {seed} to keep these folds when videos are added"
-        logger.info("split.seed: auto chose %d; %s", seed, report["advice"])
+        logger.info("split.seed: auto is %d; %s", seed, report["advice"])
     write_table(splits, SPLITS, output)
     write_json(report, audit)
     logger.info("%d videos, %d groups: %s", len(splits), report["groups"], report["folds"])
@@ -233,8 +235,8 @@ def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
             named = int((videos["label"] == label).sum())
             found = f"none of {named} {label} videos has a face" if named else f"no {label} video"
             raise UnmaskError(
-                f"{found}, so there is nothing to train or judge with; results/ledger.json counts "
-                "what became of each video, add parts to data_root"
+                f"{found}, so no model can be trained or tested; add parts to data_root "
+                "(results/ledger.json counts the statuses of videos)"
             )
 
 
@@ -245,6 +247,6 @@ def _check_groups(splits: pd.DataFrame, config: SplitConfig) -> None:
     if count < config.folds:
         lower = f"set split.folds: {count} or " if count >= MIN_FOLDS else ""
         raise UnmaskError(
-            f"split.folds: {config.folds} folds need as many {kind}, the ledger has {count} "
-            f"with a face; {lower}add videos"
+            f"split.folds: {config.folds} folds need as many {kind} with a face, and there are "
+            f"{count}; {lower}add videos"
         )

@@ -1,8 +1,8 @@
-"""Groups: the videos that must never lie on two sides of a split.
+"""Groups: videos that must be in the same fold.
 
-A group is named after one of its originals, because a fold is a function of the name: fakes that
-are added to a family must not rename it. Where a group has several originals, the one of the first
-part (in the order of the parts' numbers) counts, then the smallest name, so parts that are added in
+A group is named after one of its originals. The fold is a function of the name, so new fakes of a
+family must not rename its group. Where a group has several originals, it takes the name of the one
+in the first part (by part number), then of the alphabetically first. So parts that are added in
 order rename nothing.
 """
 
@@ -26,20 +26,20 @@ from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 512  # rows of a matrix product; with 20,000 tracks 40 MB of similarities
-_PENDING = 2_000_000  # links that are kept before they are thinned out to a forest
+_BLOCK = 512  # rows of a matrix product; for 20,000 tracks, 40 MB of similarities
+_PENDING = 2_000_000  # links that are kept before they are reduced to a forest
 
 
 def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -> pd.Series:
-    """Return each video's group: the connected component over `original`.
+    """Return the name of each video's group: its connected component over `original`.
 
     Args:
-        videos: columns `part`, `video` and `original`; an original need not have a row of its own,
-            and its fakes then still form one group. Names are compared over all parts.
+        videos: columns `part`, `video` and `original`. Names are compared across parts, and fakes
+            of an original without a row form a group as well.
         joined: further pairs of names that belong together.
 
     Returns:
-        The group's name, indexed as `videos`.
+        The names, indexed as `videos`.
     """
     names: DisjointSet = DisjointSet()
     first_part: dict[str, tuple[tuple[int, str], ...]] = {}
@@ -59,7 +59,7 @@ def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -
         names.merge(one, other)
     name_of_root = {}
     for group in names.subsets():
-        # Rows that name each other as originals leave none that is derived from no other.
+        # Where videos name one another as originals, none is without an original.
         candidates = group - derived or group
         name_of_root[names[next(iter(group))]] = min(
             candidates, key=lambda name: (first_part[name], name)
@@ -68,7 +68,7 @@ def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -
 
 
 def _natural(part: str) -> tuple[tuple[int, str], ...]:
-    """Return a key by which part_2 comes before part_10."""
+    """Return a sort key by which part_2 comes before part_10."""
     pieces = re.findall(r"\d+|\D+", part)
     return tuple((int(one), "") if one.isdecimal() else (-1, one) for one in pieces)
 
@@ -76,20 +76,19 @@ def _natural(part: str) -> tuple[tuple[int, str], ...]:
 def group_by_identity(
     videos: pd.DataFrame, identities: pd.DataFrame, config: SplitConfig
 ) -> pd.Series:
-    """Return each video's group: families, joined where their REAL videos show one person.
+    """Return the name of each video's group: families are joined if they show the same person.
 
-    A FAKE follows its original. Its own face is not used: it lies between two people, so it would
-    join the family of the footage with that of the face that was put in, and through popular faces
-    everything with everything.
+    Only REAL faces are compared. A swapped face resembles both people, so it would join the family
+    of the footage with that of the inserted face, and, through popular faces, all families.
 
     Args:
         videos: columns `part`, `video`, `original` and `label`.
-        identities: see `unmask.tables.IDENTITIES`; tracks without an embedding are passed over, and
-            so are tracks whose own faces are less alike than two people may be.
-        config: the `split` section, for the threshold and the largest share of a group.
+        identities: see `unmask.tables.IDENTITIES`. Left out are tracks without an embedding, and
+            those whose own faces are less similar than faces of one person must be.
+        config: the `split` section.
 
     Returns:
-        The group's name, indexed as `videos`.
+        The names, indexed as `videos`.
 
     Raises:
         UnmaskError: a group has more than `max_group_share` of all videos.
@@ -103,8 +102,7 @@ def group_by_identity(
     seen = tracks[usable]
     if seen.empty:
         raise UnmaskError(
-            "split.group_by: no REAL video has a face that could be embedded; "
-            "set it to original, or take a detector with landmarks (faces.detector)"
+            "split.group_by: no face of a REAL video has an embedding; set it to original"
         )
     links = _close_families(
         np.stack(list(seen["embedding"])).astype(np.float32),
@@ -114,8 +112,7 @@ def group_by_identity(
     _check_share(links, families.map(code_of).to_numpy(), names, config)
     unseen = set(families) - set(seen["family"])
     logger.info(
-        "%d REAL tracks (%d left out) join %d families to %d groups; %d families without a REAL "
-        "face stay by themselves",
+        "%d REAL tracks (%d left out) join %d families to %d groups; %d families have no REAL face",
         len(seen),
         len(tracks) - len(seen),
         len(names),
@@ -127,11 +124,11 @@ def group_by_identity(
 
 @dataclass(frozen=True)
 class _Links:
-    """A forest over families: which are joined, by their most similar tracks, likest first.
+    """A forest over families: those that are joined, in decreasing order of similarity.
 
     Attributes:
-        pairs: int (n, 2).
-        similarity: float32 (n,), cosine.
+        pairs: int (n, 2), numbers of families.
+        similarity: float32 (n,), cosine of their most similar tracks.
     """
 
     pairs: NDArray[np.int64]
@@ -141,14 +138,14 @@ class _Links:
 def _close_families(
     embeddings: NDArray[np.float32], families: NDArray[np.int64], threshold: float
 ) -> _Links:
-    """Return the maximum spanning forest of the families with a cosine similarity >= `threshold`.
+    """Return the maximum spanning forest of families with a cosine similarity >= `threshold`.
 
-    Every group at this or any higher threshold is a component of it (Gower and Ross, 1969). The
-    n x n similarities are made in blocks and never held at once.
+    For any higher threshold, its groups are the components of this forest without the links below
+    (Gower and Ross, 1969). The n x n similarities are computed block by block.
 
     Args:
         embeddings: unit vectors, (n, d).
-        families: of each row, (n,).
+        families: number of each row's family, (n,).
         threshold: of the cosine similarity.
     """
     pairs, similarity = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
@@ -169,13 +166,13 @@ def _forest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     if not len(pairs):
         return pairs, similarity
-    # Likest first, so that of several pairs of tracks the best stands for two families.
+    # Of several pairs of tracks of two families, the most similar one is kept.
     order = np.lexsort((pairs[:, 1], pairs[:, 0], -similarity))
     pairs, similarity = pairs[order], similarity[order]
     size = int(pairs.max()) + 1
     _, first = np.unique(pairs[:, 0] * size + pairs[:, 1], return_index=True)
     pairs, similarity = pairs[first], similarity[first]
-    # The tree of least distance; zero would mean no edge.
+    # A minimum spanning tree needs distances, of which 0 means no edge.
     distance = 2 - similarity.astype(np.float64)
     tree = minimum_spanning_tree(
         coo_array((distance, (pairs[:, 0], pairs[:, 1])), shape=(size, size)).tocsr()
@@ -188,7 +185,7 @@ def _forest(
 def _check_share(
     links: _Links, family_of_video: NDArray[np.int64], names: list[str], config: SplitConfig
 ) -> None:
-    """Stop where one group would be most of the data, and say from which threshold on it is not."""
+    """Raise if a group has too many of the videos, and say which threshold splits it."""
     sizes = np.bincount(family_of_video, minlength=len(names))
     most = config.max_group_share * sizes.sum()
     groups = DisjointSet(range(len(names)))
@@ -205,9 +202,9 @@ def _check_share(
     largest = ", ".join(str(size) for size in sorted(weight.values(), reverse=True)[:5])
     lowest = np.floor(at * 1000 + 1) / 1000
     remedy = (
-        f"the lowest threshold that breaks it up is {lowest:.3f}"
+        f"the lowest threshold that splits it is {lowest:.3f}"
         if lowest <= 1
-        else "no threshold breaks it up, because its faces are the same pictures"
+        else "no threshold splits it, because its faces are the same pictures"
     )
     raise UnmaskError(
         f"split.identity_threshold: at {config.identity_threshold:g} one group would have "

@@ -1,4 +1,4 @@
-"""Roles: what each video is to the model of one fold."""
+"""Roles: how the model of one fold uses each video."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import pandas as pd
 from unmask.errors import UnmaskError
 from unmask.vocabulary import Label, Role
 
+_SPLITS = {Role.TRAIN: "training", Role.VAL: "validation", Role.TEST: "test"}
+
 
 def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
-    """Return what a video of fold `fold_of_video` is to the model of `fold`."""
+    """Return the role of a video of fold `fold_of_video` for the model of `fold`."""
     if fold_of_video == fold:
         return Role.TEST
     return Role.VAL if fold_of_video == (fold + 1) % folds else Role.TRAIN
@@ -18,11 +20,11 @@ def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
 def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Return the split table with a `role` column for the model of `fold`.
 
-    The train role may lack FAKE videos: self-blended batches do without, and the fit knows what its
-    batches need.
+    The training split may lack FAKE videos, which self-blended batches do not need; other batches
+    are checked when training starts.
 
     Raises:
-        UnmaskError: a role has no REAL or no FAKE, so the model cannot be trained or judged.
+        UnmaskError: a role has no REAL or no FAKE video, so there is no model or no metric.
     """
     roles = splits.assign(role=[str(role_of(f, fold, folds)) for f in splits["fold"]])
     for role in Role:
@@ -31,24 +33,20 @@ def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
             needed = (role, label) != (Role.TRAIN, Label.FAKE)
             if needed and label not in labels:
                 raise UnmaskError(
-                    f"fold {fold}: no {label} video to {role} on; "
+                    f"no {label} video in the {_SPLITS[role]} split of fold {fold}; "
                     f"add videos or lower split.folds (now {folds})"
                 )
     return roles
 
 
-def rows_to_choose_on(table: pd.DataFrame, role: Role) -> pd.DataFrame:
-    """Return the rows that something may be fitted to or chosen on; never those of the report role.
+def rows_to_fit_on(table: pd.DataFrame, role: Role) -> pd.DataFrame:
+    """Return the rows of the training or validation split, from a table with a `role` column.
 
-    Whatever trains, stops, calibrates or compares takes its rows from here.
-
-    Args:
-        table: a table with a `role` column.
-        role: train or select.
+    Whatever trains, stops early, calibrates or selects a model takes its rows from here.
 
     Raises:
-        ValueError: the report role is asked for: a bug in the stage that calls.
+        ValueError: the role is test, on which nothing may be fitted: a bug in the caller.
     """
     if role == Role.TEST:
-        raise ValueError("the report role never trains or selects; take train or select")
+        raise ValueError("nothing may be fitted or selected on the test split")
     return table[table["role"] == role]

@@ -24,7 +24,7 @@ from unmask.config import AuditsConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.files import atomic_path, write_json
 from unmask.provenance import source_digest
-from unmask.splits.roles import rows_to_choose_on, with_roles
+from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
 from unmask.tracking import TrainingRun, start_training_run
 from unmask.training.backbones import create_backbone
@@ -232,7 +232,7 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
     faces = labelled_faces(read_tables(job.indices, FACES), roles)
     train, select = (
-        rows_to_choose_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.VAL)
+        rows_to_fit_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.VAL)
     )
     labelled = len(train)
     noise = read_tables(job.noise, NOISE)
