@@ -185,7 +185,11 @@ Augment = Annotated[str | list[dict[str, Any]], BeforeValidator(_preset_list_or_
 class TrainingConfig(Section):
     """How one model is trained. An experiment is a set of overrides of these keys."""
 
-    backbone: str = Field("tf_efficientnet_lite0", description="any timm model name")
+    backbone: str = Field(
+        "tf_efficientnet_lite0",
+        description="any model that timm.create_model takes, or a package.module:function from the "
+        "image size to a torch.nn.Module with one logit",
+    )
     weights: str = Field(
         "auto",
         description="start from: 'auto' (an installed package that carries them, else timm's hub), "

@@ -71,6 +71,74 @@ def test_weights_that_timm_does_not_know_are_named() -> None:
         create_backbone(configure(backbone="test_efficientnet.mine"))
 
 
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("timm/test_efficientnet", "test_efficientnet"),
+        ("hf_hub:timm/test_efficientnet.r160_in1k", "test_efficientnet.r160_in1k"),
+        ("hf-hub:timm/test_vit", "test_vit"),
+        ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k"),
+        ("vit_tiny_patch16_224_in21k", "vit_tiny_patch16_224.augreg_in21k"),
+    ],
+)
+def test_every_spelling_of_timm_is_a_name_of_its_registry(spelling: str, name: str) -> None:
+    model, model_input = create_backbone(configure(backbone=spelling))
+    assert model_input.backbone == name
+    assert logits(model).shape == (4, 1)
+
+
+def test_a_folder_that_timm_saved_is_a_backbone_and_its_models_need_it_no_more(
+    tmp_path: Path,
+) -> None:
+    saved = timm.create_model("test_resnet", num_classes=10)
+    timm.models.save_for_hf(saved, str(tmp_path / "saved"), safe_serialization=True)
+    name = f"local-dir:{tmp_path}/saved"
+    model, model_input = create_backbone(configure(backbone=name, weights="timm"))
+    assert torch.equal(model.conv1[0].weight, saved.conv1[0].weight)  # type: ignore
+    save_model(model, model_input, tmp_path / "model.safetensors")
+    (tmp_path / "saved/config.json").unlink()
+    assert torch.equal(logits(load_model(tmp_path / "model.safetensors")[0]), logits(model))
+    with pytest.raises(UnmaskError, match=r"training\.backbone: local-dir:.*saved") as caught:
+        create_backbone(configure(backbone=name))
+    assert "\n" not in str(caught.value)
+
+
+def average_color(size: int) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(size), nn.Flatten(), nn.Linear(3, 1))
+
+
+def two_logits(size: int) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(size), nn.Flatten(), nn.Linear(3, 2))
+
+
+def test_a_function_of_ones_own_is_a_backbone(tmp_path: Path) -> None:
+    name = f"{__name__}:average_color"
+    model, model_input = create_backbone(configure(backbone=name, weights="auto"))
+    assert model_input.backbone == name
+    save_model(model, model_input, tmp_path / "model.safetensors")
+    assert torch.equal(logits(load_model(tmp_path / "model.safetensors")[0]), logits(model))
+    further = configure(backbone=name, weights=str(tmp_path / "model.safetensors"))
+    assert torch.equal(logits(create_backbone(further)[0]), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"backbone": "absent_module:net"}, "training.backbone: 'absent_module:net'"),
+        ({"backbone": f"{__name__}:two_logits"}, "training.backbone: .*two_logits"),
+        ({"backbone": "builtins:str"}, "training.backbone: builtins:str"),
+        (
+            {"backbone": f"{__name__}:average_color", "tune": "head"},
+            "training.tune: .*average_color",
+        ),
+    ],
+)
+def test_a_function_that_is_no_backbone_is_named(values: dict[str, object], key: str) -> None:
+    with pytest.raises(UnmaskError, match=key) as caught:
+        create_backbone(configure(**values))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_file_of_weights_is_the_start(tmp_path: Path) -> None:
     thousand = timm.create_model("test_efficientnet", pretrained=False)
     for path in (tmp_path / "start.pth", tmp_path / "start.safetensors"):

@@ -1,4 +1,4 @@
-"""Backbones: timm models with one logit, and the weights they start from.
+"""Backbones: models with one logit, of timm or of your own, and the weights they start from.
 
 This module imports neither Lightning nor albumentations, which a Kaggle image may lack.
 """
@@ -6,6 +6,7 @@ This module imports neither Lightning nor albumentations, which a Kaggle image m
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
+from timm.models import get_deprecated_models
 from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.faces.images import resize_crop
+from unmask.importing import import_object
+
+# Where timm takes models from that are not in its registry.
+_SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class ModelInput:
     """What a model takes.
 
     Attributes:
-        backbone: timm name.
+        backbone: name in timm's registry, or an import path; see `create_network`.
         size: side of the square input in pixels.
         mean: per RGB channel, of values in [0, 1].
         std: likewise.
@@ -68,93 +74,162 @@ class ModelInput:
 
 
 def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
-    """Create the configured timm model with one output and its starting weights.
+    """Create the configured model with one output and its starting weights.
 
     Raises:
-        UnmaskError: timm has no such model, or the weights cannot be had or do not fit exactly.
+        UnmaskError: there is no such model, or the weights cannot be loaded or do not fit exactly.
     """
-    _check_name(config.backbone)
-    packaged = _PACKAGED.get(config.backbone.split(".")[0])
+    name = _known_name(config.backbone)
+    packaged = _PACKAGED.get(name.split(".")[0])
     match config.weights:
         case "none":
-            model = _build(config)
+            model = _build(name, config)
+        case "auto" | "timm" if _is_import_path(name):
+            model = _build(name, config)
         case "auto" if packaged is not None:
-            model = _build(config, num_classes=None)
+            model = _build(name, config, num_classes=None)
             _load_strictly(model, packaged(), config)
         case "auto" | "timm":
-            model = _from_hub(config)
+            model = _from_hub(name, config)
         case path:
             state = _read_state(Path(path))
-            model = _build(config, num_classes=1 if _is_detector(state) else None)
+            model = _build(name, config, num_classes=1 if _is_detector(state) else None)
             _load_strictly(model, state, config)
     data = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
-    if model.num_classes != 1:
+    if getattr(model, "num_classes", 1) != 1:
         model.reset_classifier(1)
     _choose_trained(model, config)
     model_input = ModelInput(
-        config.backbone, config.image_size, data["mean"], data["std"], data["interpolation"]
+        _rebuildable_name(name, model, config.image_size),
+        config.image_size,
+        data["mean"],
+        data["std"],
+        data["interpolation"],
     )
     return model, model_input
 
 
 def create_architecture(config: TrainingConfig) -> nn.Module:
-    """Create the configured timm model with one output and random weights.
+    """Create the configured model with one output and random weights.
 
     Raises:
-        UnmaskError: timm has no such model, or the model lacks what the configuration asks for.
+        UnmaskError: there is no such model, or it lacks what the configuration asks for.
     """
-    _check_name(config.backbone)
-    model: nn.Module = _build(config)
+    model: nn.Module = _build(_known_name(config.backbone), config)
     _choose_trained(model, config)
     return model
 
 
-def _check_name(name: str) -> None:
-    architecture, _, tag = name.partition(".")
-    known = timm.list_models()
-    if architecture not in known:
-        near = difflib.get_close_matches(architecture, known, 1)
-        remedy = f"did you mean '{near[0]}'?" if near else "timm.list_models() names them"
+def _is_import_path(name: str) -> bool:
+    return ":" in name and not name.startswith(_SOURCES)
+
+
+def _known_name(name: str) -> str:
+    """Return the name of a model in timm's registry, or a name of a model elsewhere as it is.
+
+    `timm.create_model` takes old names (tf_efficientnet_b7_ns), and models of timm on the Hub by
+    their address; the registry has them all.
+    """
+    short = re.sub("^(hf[-_]hub:)?timm/", "", name)
+    if ":" in short or (short != name and not timm.is_model(short)):
+        return name
+    short = get_deprecated_models().get(short) or short
+    if not timm.is_model(short):
+        near = difflib.get_close_matches(short.partition(".")[0], timm.list_models(), 1)
+        remedy = f"did you mean '{near[0]}'?" if near else "timm.list_models() lists them"
         raise UnmaskError(
-            f"training.backbone: timm {timm.__version__} has no model '{architecture}'; {remedy}"
+            f"training.backbone: timm {timm.__version__} has no model '{name}'; {remedy}"
         )
+    architecture, _, tag = short.partition(".")
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise UnmaskError(
             f"training.backbone: timm {timm.__version__} has no weights '{name}'; "
             f"of {architecture} it has {', '.join(tags) or 'none'}"
         )
+    return short
 
 
-def _build(config: TrainingConfig, num_classes: int | None = 1, pretrained: bool = False) -> Any:
-    """Create a timm model as configured; `num_classes` None leaves as many as its weights have."""
+def _rebuildable_name(name: str, model: nn.Module, size: int) -> str:
+    """Return the name by which a saved model is created where there is no internet."""
+    if not name.startswith(_SOURCES):
+        return name
+    architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
+    try:
+        create_network(architecture, size, False, {"num_classes": 1}).load_state_dict(
+            model.state_dict()
+        )
+    except RuntimeError:
+        raise UnmaskError(
+            f"training.backbone: {name} is a variant of timm's {architecture} (model_args in its "
+            "config.json); write a function that creates it, and set package.module:name"
+        ) from None
+    return architecture
+
+
+def _build(
+    name: str, config: TrainingConfig, num_classes: int | None = 1, pretrained: bool = False
+) -> Any:
+    """Create a model as configured; `num_classes` None leaves as many as its weights have."""
     options: dict[str, Any] = {"drop_rate": config.drop_rate}
     if num_classes is not None:
         options["num_classes"] = num_classes
     if config.drop_path_rate:
         options["drop_path_rate"] = config.drop_path_rate
-    model = create_network(config.backbone, config.image_size, pretrained, options)
+    model = create_network(name, config.image_size, pretrained, options)
     if config.gradient_checkpointing:
         try:
             model.set_grad_checkpointing(True)
         except (AssertionError, AttributeError):
             raise UnmaskError(
-                f"training.gradient_checkpointing: {config.backbone} cannot; set it to false"
+                f"training.gradient_checkpointing: {name} cannot do it; set it to false"
             ) from None
     return model
 
 
 def create_network(name: str, size: int, pretrained: bool, options: Mapping[str, Any]) -> Any:
-    """Create a timm model for images of `size`, where it needs to know: transformers do."""
+    """Create a model for images of a size.
+
+    Args:
+        name: of timm, or `package.module:function` of a function that takes the size and returns a
+            module with one logit, float32 (n, 3, size, size) to (n, 1); `options` do not reach it.
+        size: side of the images in pixels; of timm's models only transformers need to know.
+        pretrained: whether to load timm's weights.
+        options: of `timm.create_model`.
+    """
+    if _is_import_path(name):
+        return _call(name, size)
     try:
-        return timm.create_model(name, pretrained, img_size=size, **options)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise _unsupported(name, error) from None
-    try:
+        try:
+            return timm.create_model(name, pretrained, img_size=size, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
         return timm.create_model(name, pretrained, **options)
     except TypeError as error:
         raise _unsupported(name, error) from None
+    except Exception as error:  # huggingface_hub and timm raise a dozen kinds
+        if not name.startswith(_SOURCES):
+            raise
+        raise UnmaskError(
+            f"training.backbone: {name} cannot be loaded ({type(error).__name__}: "
+            f"{one_line(error)}); without internet take a name of timm.list_models()"
+        ) from None
+
+
+def _call(name: str, size: int) -> nn.Module:
+    """Return the module that a function of an import path creates."""
+    network = import_object(name, "training.backbone")(size)
+    if not isinstance(network, nn.Module):
+        raise UnmaskError(f"training.backbone: {name} returns no torch.nn.Module")
+    with torch.inference_mode():
+        shape = tuple(network.eval()(torch.zeros(2, 3, size, size)).shape)
+    if shape != (2, 1):
+        raise UnmaskError(
+            f"training.backbone: {name} maps two images to {shape}; it must return one logit each, "
+            "(2, 1)"
+        )
+    return network.train()
 
 
 def _unsupported(name: str, error: TypeError) -> UnmaskError:
@@ -163,22 +238,22 @@ def _unsupported(name: str, error: TypeError) -> UnmaskError:
     return UnmaskError(f"training.backbone: {name} cannot be built: {one_line(error)}")
 
 
-def _from_hub(config: TrainingConfig) -> Any:
+def _from_hub(name: str, config: TrainingConfig) -> Any:
     try:
-        return _build(config, pretrained=True)
+        return _build(name, config, pretrained=True)
     except UnmaskError:
         raise
     except Exception as error:  # huggingface_hub, urllib and timm raise a dozen kinds
-        source = timm.get_pretrained_cfg(config.backbone)
+        source = timm.get_pretrained_cfg(name)
         where = source and (source.hf_hub_id or source.url)
         remedy = (
             f"download model.safetensors of {where} where there is internet, copy it here and set "
             "training.weights to it, or use 'none'"
             if where
-            else "timm has no weights of it: set training.weights to a file of yours, or use 'none'"
+            else "timm has none: set training.weights to a file of yours, or use 'none'"
         )
         raise UnmaskError(
-            f"training.weights: timm's weights of {config.backbone} cannot be fetched "
+            f"training.weights: timm's weights of {name} cannot be fetched "
             f"({type(error).__name__}: {one_line(error)}); {remedy}"
         ) from None
 
@@ -187,6 +262,11 @@ def _choose_trained(model: Any, config: TrainingConfig) -> None:
     """Leave gradients only to the weights that `training.tune` names."""
     if config.tune == "all":
         return
+    if not hasattr(model, "get_classifier"):
+        raise UnmaskError(
+            f"training.tune: {config.backbone} has no get_classifier() that returns its head; "
+            "set tune to all"
+        )
     chosen = {id(one) for one in model.get_classifier().parameters()}
     if config.tune == "norm":
         norms = (module for module in model.modules() if isinstance(module, _NORMS))
