@@ -40,19 +40,13 @@ def test_the_demo_beats_the_constant_baseline_clearly(finished: Finished) -> Non
 def test_shuffled_labels_do_not_beat_the_constant_baseline(
     finished: Finished, tmp_path: Path
 ) -> None:
-    train = tmp_path / "train"
-    entries = {}
-    for part in sorted((finished.challenge.root / "train").iterdir()):
-        shutil.copytree(part, train / part.name)
-        metadata = json.loads((part / "metadata.json").read_text())
-        entries |= {(part.name, video): entry["label"] for video, entry in metadata.items()}
-    labels = np.random.default_rng(7).permutation(list(entries.values()))
-    shuffled: dict[str, dict[str, object]] = {}
-    for (part, video), label in zip(entries, labels, strict=True):
-        entry = {"label": str(label), "split": "train", "original": None}
-        shuffled.setdefault(part, {})[video] = entry
-    for part, metadata in shuffled.items():
-        write_json(metadata, train / part / "metadata.json")
+    train = shutil.copytree(finished.challenge.root / "train", tmp_path / "train")
+    parts = {path: json.loads(path.read_text()) for path in train.glob("*/metadata.json")}
+    labels = [entry["label"] for part in parts.values() for entry in part.values()]
+    shuffled = iter(np.random.default_rng(7).permutation(labels))
+    for path, part in parts.items():
+        entry = {"split": "train", "original": None}
+        write_json({video: entry | {"label": str(next(shuffled))} for video in part}, path)
     finished.workflow.finish(
         "results/evaluation/baseline/metrics.json",
         directory=tmp_path / "run",
