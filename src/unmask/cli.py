@@ -35,7 +35,6 @@ FOR_PEOPLE = {
     "experiments": "training.experiments:describe_experiments",
     "summary": "explore.summary:print_summary",
     "grade": "kaggle.grade:grade_submission",
-    "sync-tracking": "tracking:sync_tracking",
     "schema": "config:describe_keys",
 }
 FOR_RULES = {
@@ -56,7 +55,6 @@ FOR_RULES = {
     "explore-augmentations": "explore.augmentations:explore_augmentations",
     "explore-pairs": "explore.pairs:explore_pairs",
     "explore-costs": "explore.costs:explore_costs",
-    "tracking": "tracking:create_tracking",
     "track": "tracking:track_runs",
     "check-experiments": "training.experiments:check_experiments",
     "train": "training.fit:fit",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -418,19 +419,19 @@ class KaggleConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where MLflow keeps runs."""
+    """Where MLflow keeps runs: a database on one machine, a server for several."""
 
     uri: str = Field(
         "sqlite:///mlflow.db",
         description="MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins",
     )
     experiment: str = Field("unmask", min_length=1, description="MLflow experiment name")
-    on_unreachable: Literal["fail", "buffer"] = Field(
-        "fail",
-        description="a job that cannot reach the server stops, or keeps its run in "
-        "`results/tracking/` until `unmask sync-tracking` copies it",
-    )
     model: str = Field("unmask", min_length=1, description="name in MLflow's model registry")
+
+    @property
+    def address(self) -> str:
+        """Return the URI that is used: that of the environment, or the configured one."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or self.uri
 
 
 class Config(Section):

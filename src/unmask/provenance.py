@@ -23,7 +23,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # parameters of rules. Of `tables`, only the columns of the tables that a module imports count.
 _IGNORED = {
     *("errors", "config", "tables", "files", "progress", "orphans"),
-    *("provenance", "tracking", "buffer"),
+    *("provenance", "training.live_tracking"),
 }
 
 

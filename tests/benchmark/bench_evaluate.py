@@ -20,12 +20,11 @@ import numpy as np
 import pandas as pd
 from skimage import data
 
-from unmask.config import TrackingConfig
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
 from unmask.files import write_json
 from unmask.tables import FACES, SCORES, SPLITS, VIDEOS, write_table
-from unmask.tracking import create_tracking, start_training_run
+from unmask.training.run_record import LoggedMetrics, RunDescription, RunRecord
 
 FOLDS, PARTS = 5, 50
 
@@ -120,24 +119,22 @@ def write_model(folder: Path, videos: pd.DataFrame, faces: int, fold: int) -> tu
     rows = rows.assign(track=0, frame=number, time=0.3 * number, experiment="made-up", seed=1)
     output = folder / "scores" / f"fold{fold}.parquet"
     write_table(rows.assign(fold=fold), SCORES, output)
-    tracking = folder / "tracking.json"
-    if not tracking.exists():
-        create_tracking(TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}"), tracking)
-    with start_training_run(tracking, f"fold{fold}", {"fold": fold}) as run:
-        job = {
-            "experiment": "made-up",
-            "model": f"fold{fold}-seed1",
-            "fold": fold,
-            "folds": FOLDS,
-            "seed": 1,
-            "assumed_prior": 0.84,
-            "best_epoch": 0,
-            "history": [{"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6}],
-            "run_id": run.id,
-            "tracking_uri": run.uri,
-            "tracking_experiment": run.experiment,
-        }
-    write_json(job, output.with_suffix(".json"))
+    record = RunRecord(
+        experiment="made-up",
+        model=f"fold{fold}-seed1",
+        fold=fold,
+        folds=FOLDS,
+        seed=1,
+        prior_shift=0.0,
+        assumed_prior=0.84,
+        best_epoch=0,
+        val_log_loss=0.6,
+        seconds=1.0,
+        ended_ms=1,
+        description=RunDescription("id", "name", 0, {}, {}, {}),
+        history=[LoggedMetrics(1, 1, {"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6})],
+    )
+    write_json(record, output.with_suffix(".json"))
     return output, output.with_suffix(".json")
 
 

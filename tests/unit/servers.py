@@ -70,25 +70,31 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def mlflow_server(folder: Path, backend: str, port: int) -> Iterator[str]:
-    """Start an MLflow server and yield its URI; one that is started again has what it had."""
-    folder.mkdir(exist_ok=True)
-    # One worker: of several, those that a loaded machine starts slowly are killed, again and again.
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
-    uri = f"http://127.0.0.1:{port}"
+class Server:
+    """An MLflow server that can be stopped, and started again with what it had."""
 
-    def answers() -> bool:
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def up(self, backend: str | None = None) -> Iterator[str]:
+        """Run it and yield its URI; the backend is an SQLite database by default."""
+        # One worker: on a busy machine, those of several that start slowly are killed repeatedly.
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--backend-store-uri", backend or f"sqlite:///{self.folder}/server.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--host", "127.0.0.1", "--port", str(self.port)]
+        with _running(command, self.folder / "log", signal.SIGTERM) as process:
+            _wait(self._is_healthy, process, self.folder / "log")
+            yield self.uri
+
+    def _is_healthy(self) -> bool:
         try:
-            return bool(urllib.request.urlopen(f"{uri}/health", timeout=5).status == 200)
+            return bool(urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200)
         except OSError:
             return False
-
-    with _running(command, folder / "log", signal.SIGTERM) as process:
-        _wait(answers, process, folder / "log")
-        yield uri
 
 
 @contextmanager

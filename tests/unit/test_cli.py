@@ -50,7 +50,7 @@ def test_rules_give_their_commands_all_options_that_they_require(repository: Pat
     ],
 )
 def test_wrong_settings_are_told_in_one_line(settings: str, message: str, tmp_path: Path) -> None:
-    done = run("tracking", "--output", tmp_path / "x.json", "--settings", settings)
+    done = run("check-experiments", "--output", tmp_path / "x.csv", "--settings", settings)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -29,16 +28,15 @@ from unmask.config import (
     AuditsConfig,
     Config,
     FacesConfig,
-    TrackingConfig,
     TrainingConfig,
 )
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
 from unmask.tables import FACES, SPLITS, write_table
-from unmask.tracking import create_tracking
 from unmask.training import fit as fitting
 from unmask.training.fit import FitJob, fit
 from unmask.training.resume import claim, discard
+from unmask.training.run_record import RunRecord
 from unmask.videos.probe import probe_shard
 from unmask.videos.stream import write_stream
 
@@ -93,10 +91,6 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
     splits = pd.DataFrame(rows, columns=["part", "video", "label", "family", "fold"])
     splits = splits.assign(group=splits["family"], fold=splits["fold"].astype(int))
     write_table(splits, SPLITS, root / "splits.parquet")
-    previous = Path.cwd()
-    os.chdir(root)  # where artifacts go
-    create_tracking(TrackingConfig(uri=f"sqlite:///{root}/mlflow.db"), root / "tracking.json")
-    os.chdir(previous)
     return FitJob(
         experiment="tiny",
         fold=0,
@@ -106,18 +100,25 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
         indices=[root / "faces/part-00.parquet"],
         splits=root / "splits.parquet",
         noise=[],
-        tracking=root / "tracking.json",
+        tracking_uri=f"sqlite:///{root}/mlflow.db",
+        tracking_experiment="unmask",
         threads=1,
     )
 
 
-def summary_of(output: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((output / "run.json").read_text())
-    return content
+def record_of(output: Path) -> RunRecord:
+    return RunRecord.read(output / "run.json")
 
 
 def losses(output: Path) -> list[tuple[float, float]]:
-    return [(row["train/loss"], row["val/log_loss"]) for row in summary_of(output)["history"]]
+    return [(row["train/loss"], row["val/log_loss"]) for row in record_of(output).epochs()]
+
+
+def runs_of(job: FitJob, record: RunRecord) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(job.tracking_uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'unmask'")
+    query = f"tags.`unmask.run_id` = '{record.description.run_id}'"
+    return list(client.search_runs([experiment.experiment_id], query))
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +130,14 @@ def whole(job: FitJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_fit_leaves_a_model_its_story_and_no_checkpoint(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {"model.safetensors", "run.json"}
-    summary = summary_of(whole)
-    assert (summary["experiment"], summary["model"], summary["seed"]) == ("tiny", "fold0-seed1", 1)
-    assert [row["epoch"] for row in summary["history"]] == [0, 1, 2]
-    assert {"train/images_per_s", "train/waiting", "val/auc"} <= set(summary["history"][0])
-    assert summary["prior_shift"] == 0  # half of the crops to train on are FAKE
+    record = record_of(whole)
+    assert (record.experiment, record.model, record.seed) == ("tiny", "fold0-seed1", 1)
+    epochs = record.epochs()
+    assert [row["epoch"] for row in epochs] == [0, 1, 2]
+    assert {"train/loss", "train/images_per_s", "train/waiting", "val/auc"} <= set(epochs[0])
+    assert any("train/learning_rate" in logged.metrics for logged in record.history)
+    assert record.prior_shift == 0  # half of the crops to train on are FAKE
+    assert record.description.parameters["backbone"] == "test_resnet"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
@@ -248,19 +252,14 @@ def test_the_loader_s_workers_finish_the_step_that_a_stop_waits_for(
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
-def test_a_resumed_fit_goes_on_in_the_same_run(job: FitJob, tmp_path: Path) -> None:
+def test_a_resumed_fit_continues_its_mlflow_run(job: FitJob, tmp_path: Path) -> None:
     stop_fit("epoch 0, batch 2 of", job, CONFIG, tmp_path)
-    tracking = json.loads(job.tracking.read_text())
-    client = mlflow.MlflowClient(tracking["uri"])
-    experiment = [tracking["experiment_id"]]
-    newest = client.search_runs(experiment, order_by=["attributes.start_time DESC"])[0]
-    count = len(client.search_runs(experiment))
     fit(job, CONFIG, AUDITS, tmp_path)
-    assert summary_of(tmp_path)["run_id"] == newest.info.run_id
-    assert len(client.search_runs(experiment)) == count
-    assert client.get_run(newest.info.run_id).info.status == "FINISHED"
-    told = client.get_metric_history(newest.info.run_id, "val/log_loss")
-    assert [one.value for one in told] == [row[1] for row in losses(tmp_path)]
+    (run,) = runs_of(job, record_of(tmp_path))
+    assert run.info.status == "FINISHED"
+    client = mlflow.MlflowClient(job.tracking_uri)
+    history = client.get_metric_history(run.info.run_id, "val/log_loss")
+    assert [one.value for one in history] == [row[1] for row in losses(tmp_path)]
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(job: FitJob, tmp_path: Path) -> None:
@@ -281,7 +280,8 @@ def command(job: FitJob, config: TrainingConfig, output: Path) -> list[str]:
         *("--fold", str(job.fold), "--folds", str(job.folds), "--seed", str(job.seed)),
         *("--shards", str(job.shards), "--noise", "--threads", "1"),
         *("--indices", str(job.indices[0]), "--splits", str(job.splits)),
-        *("--tracking", str(job.tracking), "--settings", json.dumps(settings)),
+        *("--tracking-uri", job.tracking_uri, "--tracking-experiment", job.tracking_experiment),
+        *("--settings", json.dumps(settings)),
         *("--output", str(output)),
     ]
 
@@ -362,11 +362,7 @@ def test_several_devices_see_what_one_sees(
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "many")]
     for key, value in models[0].items():
         torch.testing.assert_close(models[1][key], value, rtol=1e-3, atol=1e-4)
-    tracking = json.loads(job.tracking.read_text())
-    found = mlflow.MlflowClient(tracking["uri"]).search_runs(
-        [tracking["experiment_id"]], f"params.devices = '{devices}'"
-    )
-    assert [run.info.run_id for run in found] == [summary_of(tmp_path / "many")["run_id"]]
+    assert len(runs_of(job, record_of(tmp_path / "many"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -399,8 +395,8 @@ def without_fakes_to_train_on(job: FitJob, folder: Path) -> FitJob:
 def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"batches": "self_blended"})
     fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
-    summary = summary_of(tmp_path / "out")
-    assert (summary["prior"], summary["prior_shift"]) == (0, 0)
+    record = record_of(tmp_path / "out")
+    assert (record.description.parameters["prior"], record.prior_shift) == (0, 0)
     assert np.isfinite(losses(tmp_path / "out")).all()
 
 
@@ -428,9 +424,9 @@ def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(
     write_table(fewer, FACES, tmp_path / "faces.parquet")
     config = CONFIG.model_copy(update={**values, "epochs": 1})
     fit(replace(job, indices=[tmp_path / "faces.parquet"]), config, AUDITS, tmp_path / "out")
-    summary = summary_of(tmp_path / "out")
-    assert summary["prior"] == pytest.approx(3 / 11)
-    assert summary["prior_shift"] == pytest.approx(logit(3 / 11) if halved else 0, abs=1e-6)
+    record = record_of(tmp_path / "out")
+    assert record.description.parameters["prior"] == pytest.approx(3 / 11)
+    assert record.prior_shift == pytest.approx(logit(3 / 11) if halved else 0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("crossed", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])

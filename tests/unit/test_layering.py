@@ -13,9 +13,9 @@ STAGES = ["videos", "faces", "splits", "audits", "training", "inference", "evalu
 ABOVE = {"explore": "training", "robustness": "evaluation", "kaggle": "evaluation"}
 GROUND_FLOOR = {
     *("importing", "errors", "config", "tables", "vocabulary", "files", "progress", "orphans"),
-    *("provenance", "tracking", "buffer"),
+    "provenance",
 }
-FRONT_DOORS = {"cli", "__main__", "plan"}
+FRONT_DOORS = {"cli", "__main__", "plan", "tracking"}
 MODULES = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
     for path in PACKAGE.rglob("*.py")

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from clips import encode_video
 from conftest import write_part
-from unmask.config import AuditsConfig, Config, TrackingConfig
+from unmask.config import AuditsConfig, Config
 from unmask.errors import UnmaskError
 from unmask.evaluation.external_sets import evaluate_sets
 from unmask.evaluation.results import ExperimentShifts
@@ -34,7 +34,6 @@ from unmask.tables import (
     read_table,
     write_table,
 )
-from unmask.tracking import create_tracking
 from unmask.training.fit import FitJob, fit
 from unmask.videos.ledger import write_ledger
 from unmask.videos.probe import probe_shard
@@ -112,7 +111,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(splits, SPLITS, root / "splits.parquet")
     previous = Path.cwd()
     os.chdir(root)  # where artifacts go
-    create_tracking(TrackingConfig(uri=f"sqlite:///{root}/mlflow.db"), root / "tracking.json")
     job = FitJob(
         experiment="tiny",
         fold=0,
@@ -122,7 +120,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         indices=[root / "faces/part-00.parquet"],
         splits=root / "splits.parquet",
         noise=[],
-        tracking=root / "tracking.json",
+        tracking_uri=f"sqlite:///{root}/mlflow.db",
+        tracking_experiment="unmask",
         threads=1,
     )
     fit(job, CONFIG.training, AuditsConfig(label_noise="keep"), root / f"train/tiny/{MODEL}")

@@ -1,94 +1,167 @@
-"""Runs reach MLflow whole: from many processes at once, and however long its server is away."""
+"""Runs reach MLflow whole: from many processes at once, and whenever its server is there."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
-import signal
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from servers import free_port, mlflow_server, no_postgres, postgresql
+from servers import Server, free_port, no_postgres, postgresql
 
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
-from unmask.tracking import (
-    create_tracking,
-    log_evaluation,
-    register_bundle,
-    start_training_run,
-    sync_tracking,
-)
+from unmask.files import write_json
+from unmask.inference.calibrate import Calibration
+from unmask.inference.records import Manifest, MemberRecord, Parity
+from unmask.inference.scoring_head import ScoringHead
+from unmask.tracking import track_runs
+from unmask.training.live_tracking import LiveLogger, describe_run, now_ms
+from unmask.training.run_record import LoggedMetrics, RunRecord
 
-JOBS = 8
 STEPS = 60
 FACES = pd.DataFrame(
     {"part": "p", "video": ["a.mp4", "b.mp4"], "key": ["a", "b"], "label": ["REAL", "FAKE"]}
 )
 
 
-@pytest.fixture(autouse=True)
-def no_server_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+class Results:
+    """A results folder: trainings that log live, and what later rules write."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.folder, self.uri = folder, uri
+        self.bundle = folder / "kaggle/unmask"
+
+    def train(self, fold: int = 0, breaks: Any = lambda: None) -> RunRecord:
+        """Log what a training logs, and write its run.json; `breaks` happens half-way."""
+        model = f"fold{fold}-seed1"
+        faces = {"train": FACES, "val": FACES}
+        description = describe_run(
+            f"id{fold}", f"tiny-{model}", {"fold": fold, "rate": 0.1}, faces, Path("splits.parquet")
+        )
+        history: list[LoggedMetrics] = []
+        with LiveLogger(self.uri, "unmask", description, history) as logger:
+            for step in range(STEPS):
+                if step == STEPS // 2:
+                    breaks()
+                logger.log_metrics({"train/loss": 1 / (1 + step), "val/auc": float("nan")}, step)
+        record = RunRecord(
+            *("tiny", model, fold, 5, 1, 0.0, 0.5, 0, 0.6, 1.0, now_ms()), description, history
+        )
+        write_json(record, self.folder / f"train/{model}/run.json")
+        return record
+
+    def evaluate(self) -> None:
+        models = {path.name: {"log_loss": 0.5, "ece": None} for path in self.folder.glob("train/*")}
+        evaluation = self.folder / "evaluation"
+        write_json({"models": models}, evaluation / "tiny/metrics.json")
+        (evaluation / "tiny/roc.svg").write_text("figure")
+        one = {"clean": {"log_loss": 0.5}, "shifts": {"blur": {"log_loss": 0.7}}, "worst": "blur"}
+        shifts = {"models": dict.fromkeys(models, one | {"mean_log_loss": 0.7})}
+        shifts["selection_scores"] = dict.fromkeys(models, 0.6)
+        write_json(shifts, evaluation / "tiny/shifts.json")
+        sets = {"tiny": {model: {"other": {"log_loss": 0.8}} for model in models}}
+        write_json(sets, evaluation / "sets.json")
+
+    def export(self, log_loss: float = 0.5) -> None:
+        head = ScoringHead("mean_logit", "none", 0.5, Calibration(1, 0, 0.5))
+        member = MemberRecord("a", "tiny", "fold0-seed1", 0, 1, "id0", 0, "resnet", 1, head, 1)
+        metrics = {"log_loss": log_loss, "eer": None}
+        manifest = Manifest("1", [member], metrics, {}, Parity(1, 0, "a"), {}, {}, {})
+        write_json(manifest, self.bundle / "manifest.json")
+
+    def track(self) -> None:
+        runs, evaluation = sorted(self.folder.glob("train/*/run.json")), self.folder / "evaluation"
+        metrics, shifts = evaluation / "tiny/metrics.json", evaluation / "tiny/shifts.json"
+        track_runs(
+            *(runs, [metrics], [shifts], evaluation / "sets.json", self.bundle),
+            *(self.uri, "unmask", "unmask", self.folder / "mlflow.json"),
+        )
+
+    def at_mlflow(self) -> list[dict[str, Any]]:
+        """Return all that MLflow knows of each run."""
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name("unmask")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        return [
+            {
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "params": run.data.params,
+                "metrics": {
+                    key: [(one.step, one.value) for one in client.get_metric_history(run_id, key)]
+                    for key in run.data.metrics
+                },
+                "data": {one.dataset.name for one in run.inputs.dataset_inputs},
+                "files": files_of(client, run_id),
+                "versions": {
+                    int(one.version) for one in client.search_model_versions(f"run_id = '{run_id}'")
+                },
+                "champions": [
+                    int(one.aliases["champion"]) for one in client.search_registered_models()
+                ],
+            }
+            for run in sorted(runs, key=lambda run: str(run.info.run_name))
+            for run_id in [run.info.run_id]
+        ]
 
 
-def losses(steps: range) -> list[tuple[int, float]]:
-    return [(step, 1 / (1 + step)) for step in steps]
-
-
-def told(client: MlflowClient, run_id: str) -> list[tuple[int, float]]:
-    history = client.get_metric_history(run_id, "train/loss")
-    return sorted((one.step, one.value) for one in history)
-
-
-def files_of(client: MlflowClient, run_id: str) -> set[str]:
-    found, folders = set(), [""]
-    while folders:
-        for one in client.list_artifacts(run_id, folders.pop()):
-            if one.is_dir:
-                folders.append(one.path)
-            else:
-                found.add(one.path)
+def files_of(client: MlflowClient, run_id: str, folder: str = "") -> set[str]:
+    found = set()
+    for one in client.list_artifacts(run_id, folder):
+        found |= files_of(client, run_id, one.path) if one.is_dir else {one.path}
     return found
 
 
-def train(tracking: Path, name: str, steps: range, run_id: str | None = None) -> str:
-    """Log what a training logs, and return what its run.json would call the run."""
-    note = tracking.with_name(f"{name}.txt")
-    note.write_text(name)
-    with start_training_run(tracking, name, {"job": name, "rate": 0.1}, run_id) as run:
-        run.log_data({"train": FACES, "val": FACES}, Path("splits.parquet"))
-        logger = run.lightning_logger()
-        for step, loss in losses(steps):
-            logger.log_metrics({"train/loss": loss, "val/auc": float("nan")}, step)
-        run.log(lambda client, run_id: client.log_artifact(run_id, str(note), "notes"))
-        return run.id
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path / "server")
+
+
+@pytest.fixture
+def results(tmp_path: Path, server: Server) -> Results:
+    return Results(tmp_path / "results", server.uri)
+
+
+def check_complete(run: dict[str, Any], fold: int = 0) -> None:
+    assert run["status"] == "FINISHED"
+    assert run["params"] == {"fold": str(fold), "rate": "0.1"}
+    assert sorted(run["metrics"]["train/loss"]) == [(s, 1 / (1 + s)) for s in range(STEPS)]
+    assert len(run["metrics"]["val/auc"]) == STEPS
+    expected = {"test/log_loss": 0.5, "set/other/log_loss": 0.8, "shift/selection_score": 0.6}
+    expected |= {f"shift/{name}/log_loss": 0.7 for name in ("blur", "worst", "mean")}
+    expected["shift/clean/log_loss"] = 0.5
+    found = {k: v for k, v in run["metrics"].items() if k.startswith(("test/", "set/", "shift/"))}
+    assert found == {name: [(0, value)] for name, value in expected.items()}
+    assert run["data"] == {"faces-train", "faces-val"}
+    figures = {f"evaluation/{name}" for name in ("metrics.json", "roc.svg", "shifts.json")}
+    assert {"config.json", *figures} <= run["files"]
 
 
 @pytest.fixture(
     params=["sqlite file", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 )
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database file, and a server with one or with PostgreSQL behind it."""
+    """A database file that does not exist yet, and a server with SQLite or PostgreSQL."""
     with ExitStack() as stack:
         if request.param == "sqlite file":
             yield f"sqlite:///{tmp_path}/mlflow.db"
             return
-        backend = f"sqlite:///{tmp_path}/server.db"
-        if request.param == "postgresql":
-            if reason := no_postgres():
-                pytest.skip(reason)
-            backend = stack.enter_context(postgresql())
-        yield stack.enter_context(mlflow_server(tmp_path / "server", backend, free_port()))
+        if request.param == "postgresql" and (why := no_postgres()):
+            pytest.skip(why)
+        backend = stack.enter_context(postgresql()) if request.param == "postgresql" else None
+        yield stack.enter_context(Server(tmp_path / "server").up(backend))
 
 
 @pytest.mark.slow
@@ -96,295 +169,155 @@ def test_eight_jobs_at_once_lose_nothing(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where artifacts go
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    tracking = tmp_path / "results/tracking.json"
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     processes = multiprocessing.get_context("fork")
-    together = processes.Barrier(JOBS)
+    together = processes.Barrier(8)
 
-    def job(name: str) -> None:
+    def job(fold: int) -> None:
         together.wait(60)
-        train(tracking, name, range(STEPS))
+        Results(tmp_path, address).train(fold, lambda: time.sleep(3))
 
-    # In a process of its own: no connection of this one is to be handed on to the jobs.
-    first = processes.Process(target=create_tracking, args=(TrackingConfig(), tracking))
-    first.start()
-    first.join()
-    names = [f"tiny-fold{number}-seed1" for number in range(JOBS)]
-    jobs = [processes.Process(target=job, args=(name,)) for name in names]
+    jobs = [processes.Process(target=job, args=(fold,)) for fold in range(8)]
     for one in jobs:
         one.start()
     for one in jobs:
         one.join(600)
-    assert [one.exitcode for one in (first, *jobs)] == [0] * (JOBS + 1)
+    assert [one.exitcode for one in jobs] == [0] * 8
+    results = Results(tmp_path, address)
+    live = results.at_mlflow()
+    assert [run["name"] for run in live] == [f"tiny-fold{fold}-seed1" for fold in range(8)]
+    assert all(len(run["metrics"]["train/loss"]) == STEPS for run in live)
+    assert all("system/cpu_utilization_percentage" in run["metrics"] for run in live)
+    results.evaluate()
+    results.export()
+    results.track()
+    for fold, run in enumerate(results.at_mlflow()):
+        check_complete(run, fold)
 
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name("unmask")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name for run in runs) == names
-    for run in runs:
-        name, run_id = run.info.run_name, run.info.run_id
-        assert run.info.status == "FINISHED"
-        assert run.data.params == {"job": name, "rate": "0.1"}
-        assert told(client, run_id) == losses(range(STEPS))
-        assert len(client.get_metric_history(run_id, "val/auc")) == STEPS
-        assert any(metric.startswith("system/") for metric in run.data.metrics)
-        assert {one.dataset.name for one in run.inputs.dataset_inputs} == {
-            "faces-train",
-            "faces-select",
-        }
-        assert files_of(client, run_id) == {"config.json", f"notes/{name}.txt"}
-    assert not list(tmp_path.rglob("results/tracking/**/mlflow.db"))
+
+@pytest.mark.slow
+def test_a_server_that_is_away_gets_everything_later_and_once(
+    results: Results, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    results.train()
+    assert "Connection refused" in caplog.text
+    results.evaluate()
+    results.export()
+    with pytest.raises(UnmaskError, match=r"tracking\.uri.*Connection refused") as caught:
+        results.track()
+    assert "\n" not in str(caught.value)
+    with server.up():
+        results.track()
+        (run,) = tracked = results.at_mlflow()
+        check_complete(run)
+        assert (run["versions"], run["champions"]) == ({1}, [1])
+        assert any(path.startswith("bundle/unmask-") for path in run["files"])
+        results.track()
+        assert results.at_mlflow() == tracked
+
+
+@pytest.mark.slow
+def test_a_training_survives_its_server_and_its_run_is_completed(
+    results: Results, server: Server
+) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(server.up())
+
+        def stop() -> None:
+            time.sleep(5)  # until all is logged
+            stack.close()
+
+        results.train(breaks=stop)
+    results.evaluate()
+    results.export()
+    with server.up():
+        (run,) = results.at_mlflow()
+        assert (run["status"], len(run["metrics"]["train/loss"])) == ("RUNNING", STEPS // 2)
+        results.track()
+        (run,) = results.at_mlflow()
+        check_complete(run)
+
+
+def test_the_champion_is_the_bundle_that_was_exported_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = Results(tmp_path / "results", f"sqlite:///{tmp_path}/mlflow.db")
+    results.train()
+    results.evaluate()
+    for log_loss, exported, versions, champion in (
+        (0.5, 1000, {1}, 1),
+        (0.4, 2000, {1, 2}, 2),
+        (0.3, 500, {1, 2, 3}, 2),
+    ):
+        results.export(log_loss)
+        os.utime(results.bundle / "manifest.json", (exported, exported))
+        results.track()
+        (run,) = results.at_mlflow()
+        assert (run["versions"], run["champions"]) == (versions, [champion])
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_what_was_deleted_is_not_created_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = Results(tmp_path / "results", f"sqlite:///{tmp_path}/mlflow.db")
+    results.train()
+    client = MlflowClient(results.uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'unmask'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    if what == "run":
+        client.delete_run(run.info.run_id)
+    else:
+        client.delete_experiment(experiment.experiment_id)
+    results.evaluate()
+    results.export()
+    with pytest.raises(UnmaskError, match=f"mlflow {what}s restore") as caught:
+        results.track()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
-def nowhere(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An address without MLflow: refused, unknown, of something else, or silent."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        if request.param == "silent":
-            silent.listen(16)
-        yield {
-            "unknown": "http://no-such-host.invalid:5000",
-        }.get(request.param, f"http://127.0.0.1:{silent.getsockname()[1]}")
+def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An address without MLflow: of no host, of something else, or silent."""
+    if request.param == "unknown":
+        yield "http://no-such-host.invalid:5000"
+    elif request.param == "silent":
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+    else:
+        port = free_port()
+        command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+        other = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.parametrize(
-    ("nowhere", "seconds", "reason"),
+    ("nowhere", "reason"),
     [
-        ("refused", 30, "Connection refused"),
-        ("unknown", 60, "not known|resolution"),
-        pytest.param("silent", 90, "timed out", marks=pytest.mark.slow),
+        ("unknown", "not known|resolution"),
+        ("something else", "404"),
+        pytest.param("silent", "timed out", marks=pytest.mark.slow),
     ],
     indirect=["nowhere"],
 )
-def test_an_address_without_mlflow_is_told_in_one_line_within_a_minute(
-    nowhere: str,
-    seconds: float,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_address_without_mlflow_costs_a_training_a_warning_and_tracking_one_line(
+    nowhere: str, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracking = tmp_path / "results/tracking.json"
-    start = time.monotonic()
-    with pytest.raises(UnmaskError, match=reason) as caught:
-        create_tracking(TrackingConfig(uri=nowhere), tracking)
-    assert time.monotonic() - start < seconds
-    assert str(caught.value).startswith(f"tracking.uri: no MLflow answers at {nowhere} (")
-    assert "\n" not in str(caught.value)
-    assert not tracking.exists()
+    results = Results(tmp_path, nowhere)
+    assert len(results.train().history) == STEPS
+    assert len([one for one in caplog.records if one.levelno == logging.WARNING]) == 1
+    results.evaluate()
+    results.export()
+    with pytest.raises(UnmaskError, match=rf"tracking\.uri: MLflow at {nowhere}: .*({reason})"):
+        results.track()
 
 
-def test_a_server_of_something_else_is_told_too(tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    try:
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            time.sleep(0.1)
-        with pytest.raises(UnmaskError, match=r"no MLflow answers at .*404") as caught:
-            create_tracking(TrackingConfig(uri=f"http://127.0.0.1:{port}"), tmp_path / "t.json")
-        assert "\n" not in str(caught.value)
-    finally:
-        process.kill()
-        process.wait()
-
-
-@dataclass
-class Server:
-    """An MLflow server that can go away and come back at its address, with what it had."""
-
-    folder: Path
-    port: int
-
-    def up(self) -> Any:
-        return mlflow_server(self.folder, f"sqlite:///{self.folder}/mlflow.db", self.port)
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def everything(self) -> dict[str, Any]:
-        """Return all that it knows of the one run that it has."""
-        client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name("unmask")
-        assert experiment is not None
-        (run,) = client.search_runs([experiment.experiment_id])
-        known = client.search_model_versions("name = 'unmask'")
-        models = client.search_registered_models()
-        return {
-            "id": run.info.run_id,
-            "status": run.info.status,
-            "params": run.data.params,
-            "tags": run.data.tags,
-            "told": told(client, run.info.run_id),
-            "metrics": {
-                key: len(client.get_metric_history(run.info.run_id, key))
-                for key in run.data.metrics
-            },
-            "data": {one.dataset.name for one in run.inputs.dataset_inputs},
-            "files": files_of(client, run.info.run_id),
-            "versions": [(str(one.version), one.run_id, one.source) for one in known],
-            "champions": [model.aliases for model in models],
-        }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Server:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    return Server(folder, free_port())
-
-
-def as_run_json(server: Server, tracking: Path, run_id: str) -> dict[str, Any]:
-    return {
-        "experiment": "tiny",
-        "model": "fold0-seed1",
-        "run_id": run_id,
-        "tracking_uri": server.uri,
-        "tracking_experiment": "unmask",
-        "tracking": str(tracking),
-    }
-
-
-def pieces(tracking: Path) -> list[Path]:
-    return list(tracking.with_suffix("").rglob("mlflow.db"))
-
-
-@pytest.mark.slow
-def test_what_was_buffered_is_synced_whole_and_once(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tracking = tmp_path / "results/tracking.json"
-    create_tracking(TrackingConfig(uri=server.uri, on_unreachable="buffer"), tracking)
-    run_id = train(tracking, "tiny-fold0-seed1", range(STEPS))
-    run = as_run_json(server, tracking, run_id)
-    figures = {tmp_path / f"{number}.svg": "evaluation" for number in range(100)}
-    for path in figures:
-        path.write_text("figure")
-    log_evaluation(run, {"test/log_loss": 0.5}, figures)
-    bundle = tmp_path / "first"
-    bundle.mkdir()
-    (bundle / "weights").write_text("weights")
-    register_bundle(run, "unmask", bundle, {"log_loss": 0.5})
-    assert f"no MLflow at {server.uri} ([Errno 111] Connection refused)" in caplog.text
-    assert len(pieces(tracking)) == 3
-    with pytest.raises(UnmaskError, match="no MLflow answers"):
-        sync_tracking(tracking)
-    assert len(pieces(tracking)) == 3
-
-    with server.up():
-        # Killed once there is something at the server.
-        command = [sys.executable, "-m", "unmask", "sync-tracking", "--tracking", str(tracking)]
-        killed = subprocess.Popen(command)
-        client = MlflowClient(server.uri)
-        while killed.poll() is None:
-            experiment = client.get_experiment_by_name("unmask")
-            if experiment and client.search_runs([experiment.experiment_id]):
-                killed.send_signal(signal.SIGKILL)
-        sync_tracking(tracking)
-        synced = server.everything()
-        sync_tracking(tracking)
-        assert server.everything() == synced
-        assert pieces(tracking) == []
-        assert synced["status"] == "FINISHED"
-        assert synced["params"] == {"job": "tiny-fold0-seed1", "rate": "0.1"}
-        assert synced["told"] == losses(range(STEPS))
-        assert synced["metrics"]["val/auc"] == STEPS
-        assert synced["metrics"]["test/log_loss"] == 1
-        assert synced["metrics"]["system/cpu_utilization_percentage"] >= 1
-        assert synced["data"] == {"faces-train", "faces-select"}
-        assert synced["files"] == {
-            *("config.json", "notes/tiny-fold0-seed1.txt", "bundle/first/weights"),
-            *(f"evaluation/{number}.svg" for number in range(100)),
-        }
-        assert len(synced["versions"]) == 1
-        assert synced["versions"][0][2].endswith("/bundle/first")
-        assert synced["champions"] == [{"champion": "1"}]
-
-        # The run.json is as it was; what comes now goes to the server's run at once.
-        log_evaluation(run, {"set/other/log_loss": 0.7}, {})
-        assert register_bundle(run, "unmask", bundle, {"log_loss": 0.4}) == "2"
-        after = server.everything()
-        assert after["id"] == synced["id"]
-        assert after["metrics"]["set/other/log_loss"] == 1
-        assert after["champions"] == [{"champion": "2"}]
-        assert pieces(tracking) == []
-
-
-@pytest.mark.slow
-def test_a_bundle_that_was_exported_before_the_champion_does_not_take_its_place(
-    server: Server, tmp_path: Path
-) -> None:
-    tracking = tmp_path / "results/tracking.json"
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / "weights").write_text("weights")
-    with server.up():
-        create_tracking(TrackingConfig(uri=server.uri, on_unreachable="buffer"), tracking)
-        run = as_run_json(server, tracking, train(tracking, "tiny-fold0-seed1", range(2)))
-    register_bundle(run, "unmask", bundle, {})
-    with server.up():
-        assert register_bundle(run, "unmask", bundle, {}) == "1"
-        sync_tracking(tracking)
-        found = server.everything()
-        assert len(found["versions"]) == 2
-        assert found["champions"] == [{"champion": "1"}]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("on_unreachable", ["fail", "buffer"])
-def test_a_training_outlives_its_server(
-    on_unreachable: str, server: Server, tmp_path: Path
-) -> None:
-    tracking = tmp_path / "results/tracking.json"
-    name = "tiny-fold0-seed1"
-
-    def log(run: Any, steps: range) -> None:
-        for step, loss in losses(steps):
-            run.lightning_logger().log_metrics({"train/loss": loss}, step)
-
-    up = server.up()
-    up.__enter__()
-    try:
-        config = TrackingConfig(uri=server.uri, on_unreachable=on_unreachable)
-        create_tracking(config, tracking)
-        with ExitStack() as stack:
-            if on_unreachable == "fail":
-                told_so = pytest.raises(UnmaskError, match="run the same command again")
-                stack.enter_context(told_so)
-            with start_training_run(tracking, name, {}) as run:
-                log(run, range(10))
-                while told(MlflowClient(server.uri), run.id) != losses(range(10)):
-                    time.sleep(0.1)
-                up.__exit__(None, None, None)
-                log(run, range(10, 20))
-    finally:
-        up.__exit__(None, None, None)
-    assert len(pieces(tracking)) == 1
-    with server.up():
-        if on_unreachable == "buffer":
-            sync_tracking(tracking)
-        else:
-            with start_training_run(tracking, name, {}, run.id) as again:
-                assert again.id == run.id
-        assert server.everything()["told"] == losses(range(20))
-        assert server.everything()["status"] == "FINISHED"
-        assert pieces(tracking) == []
-
-
-@pytest.mark.slow
-def test_a_server_that_moved_is_found_by_the_environment(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracking = tmp_path / "results/tracking.json"
-    with server.up():
-        create_tracking(TrackingConfig(uri=server.uri), tracking)
-        run = as_run_json(server, tracking, train(tracking, "tiny-fold0-seed1", range(2)))
-    with pytest.raises(UnmaskError, match="no MLflow answers"):
-        log_evaluation(run, {"test/log_loss": 0.5}, {})
-    server.port = free_port()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    with server.up():
-        log_evaluation(run, {"test/log_loss": 0.5}, {})
-        assert server.everything()["metrics"]["test/log_loss"] == 1
+def test_the_environment_says_where_mlflow_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    assert TrackingConfig(uri="http://here:5000").address == "http://elsewhere:5000"

@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 
 from unmask.files import write_json
 from unmask.tables import SHIFT_SAMPLE, VIDEOS, read_table
+from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Status
 
 from running import Finished, roots
@@ -132,11 +133,11 @@ def test_mlflow_has_one_run_with_metrics_and_a_registered_champion(finished: Fin
     experiment = client.get_experiment_by_name("demo")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
-    job = json.loads((finished.results / "train/baseline/fold0-seed1/run.json").read_text())
-    assert run.info.run_id == job["run_id"]
+    record = RunRecord.read(finished.results / "train/baseline/fold0-seed1/run.json")
+    assert run.data.tags["unmask.run_id"] == record.description.run_id
     assert run.info.status == "FINISHED"
     epochs = client.get_metric_history(run.info.run_id, "val/log_loss")
-    assert len(epochs) == len(job["history"]) > 1
+    assert len(epochs) == len(record.epochs()) > 1
     assert {"train/loss", "test/log_loss"} <= set(run.data.metrics)
     assert any(name.startswith("system/") for name in run.data.metrics)
     assert run.data.params["backbone"] == "tf_efficientnet_lite0"

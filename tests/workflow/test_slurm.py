@@ -5,8 +5,6 @@ By hand: `make test-slurm`.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +17,8 @@ import pandas as pd
 import pytest
 from daemons import missing
 from slurm import NEEDED, PACKAGES, Cluster
+
+from unmask.training.run_record import RunRecord
 
 from running import Finished, digests
 
@@ -163,8 +163,6 @@ def train_on_two_tasks(
     shutil.rmtree(directory / "results/train")
     (directory / LOG).unlink()
     config = [TWO_TASKS, f"tracking={{uri: 'sqlite:///{directory}/mlflow.db'}}"]
-    # A copy has other paths and times.
-    os.utime(directory / "results/tracking.json")
     return submit(cluster, finished, directory, MODEL, ["train:mem_mb=6000"], config)
 
 
@@ -173,8 +171,8 @@ def test_a_preempted_training_with_two_tasks_under_srun_ends_with_the_same_bits(
 ) -> None:
     whole, preempted = tmp_path / "whole", tmp_path / "preempted"
     succeed(train_on_two_tasks(cluster, finished, whole), whole)
-    run = json.loads((whole / MODEL).with_name("run.json").read_text())
-    assert (run["devices"], len(run["history"])) == (2, 3)
+    record = RunRecord.read((whole / MODEL).with_name("run.json"))
+    assert (record.description.parameters["devices"], len(record.epochs())) == (2, 3)
     text = (whole / LOG).read_text()
     assert text.count("epoch 2: ") == 2  # one line of each task
 

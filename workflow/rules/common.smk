@@ -92,22 +92,12 @@ def settings(*sections):
     """Return configuration sections as JSON: what a rule depends on, and no more.
 
     Of `evaluation`, what only concerns the shift suite is left to `shift_settings`, and where sets
-    lie to the inputs of rules; of `tracking`, where runs are kept to `tracking_settings`.
+    lie to the inputs of rules.
     """
-    others = {
-        "evaluation": {"shift_videos", "shift_seconds", "sets"},
-        "tracking": {"uri", "experiment", "on_unreachable"},
-    }
+    others = {"evaluation": {"shift_videos", "shift_seconds", "sets"}}
     return json.dumps(
         CONFIG.model_dump(mode="json", include=set(sections), exclude=others),
         sort_keys=True,
-    )
-
-
-def tracking_settings():
-    """Return where MLflow keeps runs, which is no reason to do anything but note it, as JSON."""
-    return json.dumps(
-        CONFIG.model_dump(mode="json", include={"tracking"}), sort_keys=True
     )
 
 

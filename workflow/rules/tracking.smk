@@ -34,14 +34,20 @@ rule track:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=tracking_settings(),
+        uri=CONFIG.tracking.address,
+        experiment=CONFIG.tracking.experiment,
+        model=CONFIG.tracking.model,
     shell:
         r"""
         python -m unmask track \
             --log {log:q} \
             --runs {input.runs:q} \
-            --evaluation results/evaluation \
+            --metrics {input.metrics:q} \
+            --shifts {input.shifts:q} \
+            --sets {input.sets:q} \
             --bundle {input.bundle:q} \
-            --settings {params.settings:q} \
+            --uri {params.uri:q} \
+            --experiment {params.experiment:q} \
+            --model {params.model:q} \
             --output {output:q}
         """

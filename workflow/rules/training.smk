@@ -4,38 +4,12 @@ INPUTS
     face shards and indices, results/splits.parquet, results/audits/shortcuts.json
 
 OUTPUTS
-    results/tracking.json        where MLflow keeps the runs
     results/experiments.csv      every experiment's models, their sizes, and that they can be made
     results/train/EXPERIMENT/foldFOLD-seedSEED/
         model.safetensors        best epoch on the select role
-        run.json                 MLflow run id, settings, history
+        run.json                 parameters, history, what MLflow's run is created from
         checkpoints/             only while the job is not done: what a killed one goes on from
 """
-
-
-rule tracking:
-    output:
-        "results/tracking.json",
-    log:
-        "logs/tracking.log",
-    benchmark:
-        "benchmarks/tracking.tsv"
-    localrule: True
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(5),
-    params:
-        settings=tracking_settings(),
-    shell:
-        r"""
-        python -m unmask tracking \
-            --log {log:q} \
-            --settings {params.settings:q} \
-            --output {output:q}
-        """
 
 
 rule experiments:
@@ -75,8 +49,6 @@ rule experiments:
 
 rule train:
     input:
-        # The database must exist before several jobs use it; its age is no reason to train again.
-        tracking=ancient("results/tracking.json"),
         # May stop the run (audits.on_shortcut); what it says changes no model.
         shortcuts=ancient("results/audits/shortcuts.json"),
         splits="results/splits.parquet",
@@ -122,7 +94,8 @@ rule train:
             --seed {wildcards.seed:q} \
             --threads {threads:q} \
             --settings {params.settings:q} \
-            --tracking {input.tracking:q} \
+            --tracking-uri {CONFIG.tracking.address:q} \
+            --tracking-experiment {CONFIG.tracking.experiment:q} \
             --splits {input.splits:q} \
             --shards results/faces \
             --indices {input.indices:q} \

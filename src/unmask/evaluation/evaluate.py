@@ -6,11 +6,9 @@ takes seconds.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -45,6 +43,7 @@ from unmask.tables import (
     read_tables,
     write_table,
 )
+from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Role
 
 logger = logging.getLogger(__name__)
@@ -87,15 +86,15 @@ def evaluate(
     """
     files = EvaluationFiles(output)
     output.mkdir(parents=True, exist_ok=True)
-    jobs = [json.loads(run.read_text()) for run in runs]
+    jobs = [RunRecord.read(run) for run in runs]
     split_videos, all_videos = read_table(splits, SPLITS), read_table(ledger, VIDEOS)
     models = {
-        job["model"]: predict_held_out(job, split_videos, path, config)
+        job.model: predict_held_out(job, split_videos, path, config)
         for job, path in zip(jobs, scores, strict=True)
     }
     folds: dict[int, list[ModelPredictions]] = {}
     for job in jobs:
-        folds.setdefault(job["fold"], []).append(models[job["model"]])
+        folds.setdefault(job.fold, []).append(models[job.model])
     predictions = pd.concat(
         [average_models([one.videos for one in of_fold]) for of_fold in folds.values()],
         ignore_index=True,
@@ -109,7 +108,7 @@ def evaluate(
     index = read_tables(indices, FACES, _INDEX)
     subgroups = measure_subgroups(describe_videos(test, all_videos, index), config.resamples)
     metrics = ExperimentMetrics(
-        experiment=jobs[0]["experiment"],
+        experiment=jobs[0].experiment,
         test=measure_with_intervals(test, config.resamples),
         val=measure_with_intervals(val, config.resamples),
         test_uncalibrated=_uncalibrated(test, jobs),
@@ -135,9 +134,9 @@ def evaluate(
     _log(metrics)
 
 
-def _uncalibrated(test: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) -> Metrics:
+def _uncalibrated(test: pd.DataFrame, jobs: Sequence[RunRecord]) -> Metrics:
     """Return the test metrics of the aggregated logits as they are."""
-    prior = test["fold"].map({job["fold"]: job["assumed_prior"] for job in jobs})
+    prior = test["fold"].map({job.fold: job.assumed_prior for job in jobs})
     return measure(test.assign(probability=expit(test["logit"].fillna(logit(prior)))))
 
 
@@ -151,7 +150,7 @@ def _tracks(faces: pd.DataFrame) -> pd.DataFrame:
 def _draw(
     test: pd.DataFrame,
     metrics: ExperimentMetrics,
-    jobs: list[dict[str, Any]],
+    jobs: list[RunRecord],
     shards: Path,
     index: pd.DataFrame,
 ) -> dict[str, Figure]:

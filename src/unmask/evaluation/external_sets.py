@@ -7,7 +7,6 @@ each model keeps the scoring head of its own validation videos.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
 from unmask.report.style import COLORS, save
 from unmask.tables import SCORES, VIDEOS, read_table
+from unmask.training.run_record import RunRecord
 from unmask.videos.ledger import with_file
 from unmask.vocabulary import Label
 
@@ -56,8 +56,8 @@ def evaluate_sets(
     """
     models: dict[str, list[str]] = {}
     for run in runs:
-        job = json.loads(run.read_text())
-        models.setdefault(job["experiment"], []).append(job["model"])
+        job = RunRecord.read(run)
+        models.setdefault(job.experiment, []).append(job.model)
     known = set(read_table(ledger, VIDEOS)["fingerprint"].dropna())
     rows: list[dict[str, Any]] = []
     of_models: dict[str, dict[str, dict[str, Metrics]]] = {

@@ -19,6 +19,7 @@ from unmask.evaluation.metrics import binary_metrics, row_losses
 from unmask.evaluation.results import Subgroup
 from unmask.faces.shards import ShardReader
 from unmask.report.style import COLORS
+from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Label
 
 _GRAY = "#666666"
@@ -33,20 +34,21 @@ def _axes(title: str, x: str, y: str, size: tuple[float, float] = (6, 4.2)) -> t
     return figure, axes
 
 
-def training_curves(jobs: Sequence[dict[str, Any]]) -> Figure:
+def training_curves(jobs: Sequence[RunRecord]) -> Figure:
     """Draw training loss and validation log loss by epoch, one pair of lines per fold."""
     figure, axes = _axes("Training", "epoch", "log loss")
     for number, job in enumerate(jobs):
-        epochs = [row["epoch"] for row in job["history"]]
+        epochs = job.epochs()
+        numbers = [metrics["epoch"] for metrics in epochs]
         shade = 1 - 0.6 * number / max(1, len(jobs))
         for key, color, label in (
             ("train/loss", COLORS[Label.REAL], "train, per crop"),
             ("val/log_loss", COLORS[Label.FAKE], "select role, per video"),
         ):
-            values = [row.get(key, np.nan) for row in job["history"]]
+            values = [metrics.get(key, np.nan) for metrics in epochs]
             shown = label if number == 0 else None
-            axes.plot(epochs, values, marker="o", color=color, alpha=shade, label=shown)
-        axes.axvline(job["best_epoch"], color=_GRAY, linewidth=0.8, linestyle=":")
+            axes.plot(numbers, values, marker="o", color=color, alpha=shade, label=shown)
+        axes.axvline(job.best_epoch, color=_GRAY, linewidth=0.8, linestyle=":")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

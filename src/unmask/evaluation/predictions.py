@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from unmask.inference.aggregate import FaceLogits
 from unmask.inference.scoring_head import ScoringHead, fit_scoring_head
 from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import SCORES, read_tables
+from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Label, PredictionSource, Role
 
 Floats = NDArray[np.float64]
@@ -44,25 +44,25 @@ class ModelPredictions:
 
 
 def predict_held_out(
-    job: Mapping[str, Any], splits: pd.DataFrame, scores: Path, config: EvaluationConfig
+    job: RunRecord, splits: pd.DataFrame, scores: Path, config: EvaluationConfig
 ) -> ModelPredictions:
     """Fit a model's scoring head and predict its validation and test videos.
 
     Args:
-        job: the content of its `run.json`.
+        job: its training.
         splits: rows of `unmask.tables.SPLITS`.
         scores: its scores of faces, see `unmask.tables.SCORES`.
         config: the candidates for the scoring head.
     """
-    fold = job["fold"]
+    fold = job.fold
     scored = read_tables([scores], SCORES, [*TRACK, "role", "logit"])
-    videos = with_roles(splits, fold, job["folds"])
+    videos = with_roles(splits, fold, job.folds)
     videos = videos[videos["role"] != Role.TRAIN].assign(fold=fold)
 
     val_faces, val_videos = number_faces(rows_to_fit_on(scored, Role.VAL))
     known = val_videos.merge(videos, on=VIDEO, how="left")
     fitted = fit_scoring_head(
-        val_faces, is_fake(known), known["group"].to_numpy(), job["assumed_prior"], config
+        val_faces, is_fake(known), known["group"].to_numpy(), job.assumed_prior, config
     )
     predicted = predict_videos(videos, scored, fitted.head)
     held_out = val_videos[VIDEO].assign(held_out=fitted.held_out)

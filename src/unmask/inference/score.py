@@ -6,7 +6,6 @@ data sets.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from unmask.tables import (
 )
 from unmask.training.dataset import create_score_loader, labelled_faces, loader_workers
 from unmask.training.model_file import half_bytes, load_model
+from unmask.training.run_record import RunRecord
 from unmask.videos.ledger import with_file
 from unmask.vocabulary import Role
 
@@ -128,8 +128,8 @@ def score_set(
 
 def _held_out(index: pd.DataFrame, run: Path, splits: Path) -> pd.DataFrame:
     """Return the faces of the videos that a model was not trained on, with label and role."""
-    job = json.loads(run.read_text())
-    roles = with_roles(read_table(splits, SPLITS), job["fold"], job["folds"])
+    job = RunRecord.read(run)
+    roles = with_roles(read_table(splits, SPLITS), job.fold, job.folds)
     return labelled_faces(index, roles[roles["role"] != Role.TRAIN])
 
 
@@ -145,7 +145,7 @@ def _score(
 ) -> ScoringSpeed:
     """Write the logit of each face, moved to the prior of the model's data; return the speed."""
     torch.set_num_threads(threads)
-    job = json.loads(run.read_text())
+    job = RunRecord.read(run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, model_input = load_model(model)
     size = half_bytes(network)
@@ -160,10 +160,12 @@ def _score(
             logits.append(network(images).squeeze(1).double().cpu())
             seconds += time.perf_counter() - started
     scored = faces.assign(
-        logit=torch.cat(logits).numpy() + job["prior_shift"],
-        **{name: job[name] for name in ("experiment", "fold", "seed")},
+        logit=torch.cat(logits).numpy() + job.prior_shift,
+        experiment=job.experiment,
+        fold=job.fold,
+        seed=job.seed,
     )
     write_table(scored, table, output)
-    speed = ScoringSpeed(job["experiment"], job["model"], size, seconds / max(1, len(faces)))
+    speed = ScoringSpeed(job.experiment, job.model, size, seconds / max(1, len(faces)))
     logger.info("%d crops scored, %.4f s each by the network", len(faces), speed.seconds_per_crop)
     return speed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import platform
 import shutil
@@ -33,6 +32,7 @@ from unmask.kaggle.parity import measure_parity, read_clips
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
 from unmask.training.model_file import load_model, save_model
+from unmask.training.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -172,22 +172,26 @@ def _save_members(
         calibration = EvaluationFiles(evaluation / experiment).calibration
         heads = read_json(calibration, dict[str, ScoringHead])
         for one in models:
-            run = json.loads(one.run.read_text())
-            file = output / f"{experiment}_{run['model']}.safetensors"
+            run = RunRecord.read(one.run)
+            file = output / f"{experiment}_{run.model}.safetensors"
             network, model_input = load_model(one.model)
             save_model(network, model_input, file, precision)
-            head, weight = heads[run["model"]], weights[experiment] / len(models)
-            names = ("experiment", "model", "fold", "seed", "run_id", "prior_shift")
+            head, weight = heads[run.model], weights[experiment] / len(models)
             record = MemberRecord(
                 file=file.name,
-                **{name: run[name] for name in names},
+                experiment=run.experiment,
+                model=run.model,
+                fold=run.fold,
+                seed=run.seed,
+                run_id=run.description.run_id,
+                prior_shift=run.prior_shift,
                 backbone=model_input.backbone,
                 image_size=model_input.size,
                 scoring_head=head,
                 weight=weight,
             )
             members.append(record)
-            member = Member(network, model_input, run["prior_shift"], head, weight)
+            member = Member(network, model_input, run.prior_shift, head, weight)
             yield member, replace(member, network=load_model(file)[0])
 
 

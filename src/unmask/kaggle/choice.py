@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.results import Comparison, EvaluationFiles, ExperimentMetrics
 from unmask.files import read_json
+from unmask.training.run_record import RunRecord
 from unmask.training.model_file import saved_bytes
 
 
@@ -68,10 +68,10 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
 
 def models_of(trained: Sequence[Trained]) -> dict[str, list[Trained]]:
     """Return the models of each experiment, one of each fold before a second seed of any."""
-    runs = [(json.loads(one.run.read_text()), one) for one in trained]
+    runs = [(RunRecord.read(one.run), one) for one in trained]
     models: dict[str, list[Trained]] = {}
-    for run, one in sorted(runs, key=lambda pair: (pair[0]["seed"], pair[0]["fold"])):
-        models.setdefault(run["experiment"], []).append(one)
+    for run, one in sorted(runs, key=lambda pair: (pair[0].seed, pair[0].fold)):
+        models.setdefault(run.experiment, []).append(one)
     return models
 
 

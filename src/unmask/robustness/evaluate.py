@@ -6,11 +6,9 @@ models that are equally good on clean data, it prefers the one that is more robu
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +24,7 @@ from unmask.report.style import COLORS, save
 from unmask.robustness.shifts import CLEAN, SHIFTS
 from unmask.splits.roles import with_roles
 from unmask.tables import SHIFT_SCORES, SHIFTED_VIDEOS, SPLITS, read_table, read_tables
+from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
@@ -52,21 +51,21 @@ def evaluate_shifts(
         summary: JSON to write: `ExperimentShifts`.
         figure: SVG to write.
     """
-    jobs = [json.loads(run.read_text()) for run in runs]
+    jobs = [RunRecord.read(run) for run in runs]
     clips, split_videos = read_tables(videos, SHIFTED_VIDEOS), read_table(splits, SPLITS)
     heads = read_json(calibration, dict[str, ScoringHead])
     predictions = {
-        job["model"]: _predict(job, clips, split_videos, path, heads[job["model"]])
+        job.model: _predict(job, clips, split_videos, path, heads[job.model])
         for job, path in zip(jobs, scores, strict=True)
     }
     folds = [
-        average_models([predictions[job["model"]] for job in jobs if job["fold"] == fold])
-        for fold in sorted({job["fold"] for job in jobs})
+        average_models([predictions[job.model] for job in jobs if job.fold == fold])
+        for fold in sorted({job.fold for job in jobs})
     ]
     pooled = pd.concat(folds, ignore_index=True)
     test, val = (_measure_role(pooled, role) for role in (Role.TEST, Role.VAL))
     content = ExperimentShifts(
-        experiment=jobs[0]["experiment"],
+        experiment=jobs[0].experiment,
         selection_score=val.clean_and_shifted_log_loss,
         test=test,
         val=val,
@@ -91,14 +90,14 @@ def evaluate_shifts(
 
 
 def _predict(
-    job: Mapping[str, Any],
+    job: RunRecord,
     clips: pd.DataFrame,
     splits: pd.DataFrame,
     scores: Path,
     head: ScoringHead,
 ) -> pd.DataFrame:
     """Return a model's predictions for the clips it was not trained on, under all shifts."""
-    roles = with_roles(splits, job["fold"], job["folds"])
+    roles = with_roles(splits, job.fold, job.folds)
     roles = roles.loc[roles["role"] != Role.TRAIN, [*VIDEO, "label", "role"]]
     videos, scored = clips.merge(roles, on=VIDEO), read_table(scores, SHIFT_SCORES)
     of_shifts = [

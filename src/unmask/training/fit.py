@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import secrets
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from unmask.files import atomic_path, write_json
 from unmask.provenance import source_digest
 from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
-from unmask.tracking import TrainingRun, start_training_run
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import (
     create_score_loader,
@@ -35,16 +34,17 @@ from unmask.training.dataset import (
     loader_workers,
     treat_label_noise,
 )
+from unmask.training.live_tracking import LiveLogger, describe_run, now_ms
 from unmask.training.losses import find_loss, prior_shift
 from unmask.training.model_file import save_model
 from unmask.training.module import DeepfakeClassifier
 from unmask.training.resume import (
-    Position,
     ResumeCheckpoint,
     claim,
     discard,
     find_checkpoint,
 )
+from unmask.training.run_record import LoggedMetrics, RunRecord
 from unmask.training.sampler import HALF
 from unmask.vocabulary import Label, Role
 
@@ -79,7 +79,8 @@ class FitJob:
         indices: face indices of all shards.
         splits: the split table.
         noise: the label audits of all shards; none where FAKE faces are kept as they are.
-        tracking: `results/tracking.json`, which says where MLflow keeps runs.
+        tracking_uri: of MLflow's server or database.
+        tracking_experiment: name of MLflow's experiment.
         threads: CPU threads; one prepares batches, or more of many.
     """
 
@@ -91,7 +92,8 @@ class FitJob:
     indices: list[Path]
     splits: Path
     noise: list[Path]
-    tracking: Path
+    tracking_uri: str
+    tracking_experiment: str
     threads: int
 
     @property
@@ -131,7 +133,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         checkpoints, "best", "val/log_loss", save_weights_only=True, enable_version_counter=False
     )
     stop = EarlyStopping("val/log_loss", patience=config.patience)
-    progress = Progress(config.batch_size)
+    history: list[LoggedMetrics] = []
+    progress = Progress(config.batch_size, history)
     resume = ResumeCheckpoint(checkpoints / "last.ckpt", digest)
 
     # 5. Trainer, loaders, model
@@ -155,7 +158,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     model = DeepfakeClassifier(backbone, model_input, config, shift, data.video_of_row, job.seed)
 
     # 6. Tracking
-    settings = {
+    parameters = {
         "experiment": job.experiment,
         "model": job.model,
         "fold": job.fold,
@@ -168,38 +171,49 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         "prior": data.prior,
         **config.model_dump(exclude={"folds", "seeds"}),
     }
-    with _tracked(trainer, job, settings, position) as run:
-        if run is not None:
-            resume.run_id = run.id
-            trainer.logger = run.lightning_logger()
-            run.log_data({Role.TRAIN: data.train, Role.VAL: data.select}, job.splits)
+    description = describe_run(
+        position.run_id if position is not None else secrets.token_hex(16),
+        f"{job.experiment}-{job.model}",
+        parameters,
+        {Role.TRAIN: data.train, Role.VAL: data.select},
+        job.splits,
+    )
+    resume.run_id = description.run_id
+    with ExitStack() as stack:
+        if trainer.is_global_zero:
+            uri, experiment = job.tracking_uri, job.tracking_experiment
+            live = LiveLogger(uri, experiment, description, history)
+            trainer.logger = stack.enter_context(live)
 
         # 7. Fit
         last = checkpoints / "last.ckpt" if position is not None else None
         trainer.fit(model, train_loader, select_loader, ckpt_path=last, weights_only=True)
 
-    if run is None or claimed is None:
+    if claimed is None:
         return
     chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     model.load_state_dict(chosen["state_dict"], strict=True)
     with atomic_path(output / "model.safetensors") as temporary:
         save_model(model.network, model_input, temporary)
-    summary = settings | {
-        "run_id": run.id,
-        "tracking_uri": run.uri,
-        "tracking_experiment": run.experiment,
-        "tracking": str(job.tracking),
-        "prior_shift": shift,
+    record = RunRecord(
+        experiment=job.experiment,
+        model=job.model,
+        fold=job.fold,
+        folds=job.folds,
+        seed=job.seed,
+        prior_shift=shift,
         # What the shifted logits assume.
-        "assumed_prior": data.prior if 0 < data.prior < 1 else HALF,
-        "best_epoch": chosen["epoch"],
-        "val_log_loss": float(best.best_model_score or math.nan),
-        "history": progress.epochs,
-        "seconds": round(progress.seconds, 1),
-    }
-    write_json(summary, output / "run.json")
+        assumed_prior=data.prior if 0 < data.prior < 1 else HALF,
+        best_epoch=chosen["epoch"],
+        val_log_loss=float(best.best_model_score or math.nan),
+        seconds=round(progress.seconds, 1),
+        ended_ms=now_ms(),
+        description=description,
+        history=history,
+    )
+    write_json(record, output / "run.json")
     discard(checkpoints, claimed)
-    logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], summary["val_log_loss"])
+    logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], record.val_log_loss)
 
 
 @dataclass(frozen=True)
@@ -304,20 +318,6 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
     )
 
 
-@contextmanager
-def _tracked(
-    trainer: pl.Trainer, job: FitJob, settings: Mapping[str, Any], position: Position | None
-) -> Iterator[TrainingRun | None]:
-    """Open the job's MLflow run, or the one it was killed in, on the first device alone."""
-    if not trainer.is_global_zero:
-        yield None
-        return
-    name = f"{job.experiment}-{job.model}"
-    run_id = position.run_id if position is not None else None
-    with start_training_run(job.tracking, name, settings, run_id) as run:
-        yield run
-
-
 def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
     """Return a digest of everything that a model follows from."""
     digest = hashlib.sha256()
@@ -332,11 +332,16 @@ def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
 
 
 class Progress(Callback):
-    """Measure speed and waiting, keep each epoch's figures for `run.json`, and tell the log."""
+    """Measure speed and waiting for data, log both, and keep the history in checkpoints."""
 
-    def __init__(self, batch_size: int) -> None:
-        """Take how many crops all devices see in a batch."""
-        self.epochs: list[dict[str, float]] = []
+    def __init__(self, batch_size: int, history: list[LoggedMetrics]) -> None:
+        """Take what is measured and kept.
+
+        Args:
+            batch_size: how many crops all devices see in a batch.
+            history: metrics that were logged; one that is restored is that of the whole training.
+        """
+        self._history = history
         self.seconds = 0.0
         self._batch_size = batch_size
         self._restart()
@@ -365,22 +370,24 @@ class Progress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Tell speed and learning rate every few seconds, not every step: each telling costs."""
+        """Log speed and learning rate every few seconds; every step would be slow."""
         self._ended = time.monotonic()
         self._batches += 1
         if self._ended - self._last_line < _LINE_EVERY_S:
             return
         self._last_line = self._ended
-        told = self._speed() | {"train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
+        metrics = self._speed() | {
+            "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]
+        }
         if trainer.logger is not None:
-            trainer.logger.log_metrics(told, trainer.global_step)
+            trainer.logger.log_metrics(metrics, trainer.global_step)
         logger.info(
             "epoch %d, batch %d of %s, %.1f crops/s, %.0f %% of the time waiting for data",
             trainer.current_epoch,
             batch_idx + 1,
             trainer.num_training_batches,
-            told["train/images_per_s"],
-            100 * told["train/waiting"],
+            metrics["train/images_per_s"],
+            100 * metrics["train/waiting"],
         )
 
     def _speed(self) -> dict[str, float]:
@@ -397,18 +404,17 @@ class Progress(Callback):
         pl_module.log_dict(speed)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the epoch's figures; validation has run by now."""
+        """Show the epoch's metrics in the log; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.epochs.append({"epoch": trainer.current_epoch, **metrics})
         shown = ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         logger.info("epoch %d: %s", trainer.current_epoch, shown)
         self._restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed job needs to tell the whole story."""
-        return {"epochs": self.epochs, "seconds": self.seconds}
+        """Return history and duration for a checkpoint."""
+        return {"history": [asdict(one) for one in self._history], "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was told before."""
-        self.epochs = state_dict["epochs"]
+        """Continue the history of a checkpoint."""
+        self._history[:] = [LoggedMetrics(**one) for one in state_dict["history"]]
         self.seconds = state_dict["seconds"]

@@ -1,0 +1,225 @@
+"""MLflow while a training runs: its metrics as they come, and the load of the machine.
+
+Nothing depends on it. Where MLflow cannot be reached the training logs a warning and continues;
+`unmask.tracking` adds later, from `run.json`, what is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from pytorch_lightning.loggers import Logger
+
+from unmask.provenance import git_state
+from unmask.training.run_record import LoggedMetrics, RunDescription
+
+logger = logging.getLogger(__name__)
+
+# They announce URLs, schemas and retries; the job's log has what matters.
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+# MLflow's defaults retry for four minutes where nothing listens, for sixteen where nothing answers.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# The first sample is logged after one interval; trainings on small data take ten seconds.
+os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
+
+_RUN_ID = "unmask.run_id"
+# A server that failed is left alone for this long.
+_PAUSE_S = 300.0
+
+
+def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
+    """Return a client, and the id of the experiment, which is created if there is none."""
+    with _creating_alone(uri):
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is not None:
+            return client, str(found.experiment_id)
+        # A server keeps artifacts itself; a database file keeps them in a folder next to it.
+        artifacts = Path("mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
+        try:
+            return client, str(client.create_experiment(experiment, artifact_location=artifacts))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another job was faster
+                raise
+    return connect(uri, experiment)
+
+
+@contextmanager
+def _creating_alone(uri: str) -> Iterator[None]:
+    """Let one process at a time create an SQLite database: of eight at once, seven failed."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
+
+
+def describe_run(
+    run_id: str,
+    name: str,
+    parameters: dict[str, Any],
+    crops: Mapping[str, pd.DataFrame],
+    splits: Path,
+) -> RunDescription:
+    """Describe a run that starts now.
+
+    Args:
+        run_id: random, or that of a job that was killed.
+        name: of the run.
+        parameters: all settings and counts of the training, flat.
+        crops: by role, the crops that the training uses: rows with part, video, key and label.
+        splits: the table that they come from.
+    """
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:16]
+    data_sets = {}
+    with warnings.catch_warnings():
+        # A local path can be read in two ways, and MLflow warns that it chose one.
+        warnings.simplefilter("ignore", UserWarning)
+        for role, rows in crops.items():
+            used = rows[["part", "video", "key", "label"]]
+            data_set = from_pandas(used, source=str(splits), name=f"faces-{role}")
+            data_sets[role] = {key: str(value) for key, value in data_set.to_dict().items()}
+    tags = {**resolve_tags(), **git_state(), "config_digest": digest}
+    return RunDescription(run_id, name, now_ms(), parameters, tags, data_sets)
+
+
+def find_run(client: MlflowClient, experiment_id: str, description: RunDescription) -> Run:
+    """Return MLflow's run of a training, complete with all that describes it, or create it."""
+    query = f"tags.`{_RUN_ID}` = '{description.run_id}'"
+    found = client.search_runs([experiment_id], query, run_view_type=ViewType.ALL)
+    tags = {**description.tags, _RUN_ID: description.run_id}
+    run = (
+        found[0]
+        if found
+        else client.create_run(experiment_id, description.started_ms, tags, description.name)
+    )
+    new = {k: v for k, v in description.parameters.items() if k not in run.data.params}
+    client.log_batch(
+        run.info.run_id,
+        params=[Param(key, str(value)) for key, value in new.items()],
+        tags=[RunTag(*pair) for pair in tags.items()],
+    )
+    if run.inputs is None or not run.inputs.dataset_inputs:
+        data_sets = [
+            DatasetInput(Dataset(**data_set), [InputTag("mlflow.data.context", role)])
+            for role, data_set in description.data_sets.items()
+        ]
+        client.log_inputs(run.info.run_id, data_sets)
+    client.log_dict(run.info.run_id, description.parameters, "config.json")
+    return run
+
+
+def to_mlflow(logged: LoggedMetrics) -> list[Metric]:
+    """Return metrics as MLflow's client takes them."""
+    return [
+        Metric(name, value, logged.time_ms, logged.step) for name, value in logged.metrics.items()
+    ]
+
+
+def now_ms() -> int:
+    """Return the time as MLflow counts it."""
+    return time.time_ns() // 1_000_000
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of the error that caused an error: a connection refused, say."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+class LiveLogger(Logger):
+    """Lightning's logger of a run: it keeps all metrics for `run.json`, and logs them to MLflow.
+
+    A thread of its own talks to MLflow: training does not wait for it. Used as a context, the run
+    ends with it, as finished or, after an error, as failed.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, run: RunDescription, history: list[LoggedMetrics]
+    ) -> None:
+        """Start the run, or continue that of a job that was killed.
+
+        Args:
+            uri: of MLflow's server or database.
+            experiment: name of MLflow's experiment.
+            run: the run.
+            history: gets all metrics; a job that was killed has left its own there.
+        """
+        super().__init__()
+        self._uri, self._experiment, self._run = uri, experiment, run
+        self._history = history
+        self._paused_until = 0.0
+        self._thread = ThreadPoolExecutor(1, "mlflow")
+        # Waits: processes that load data are forked while nothing happens in the thread.
+        self._thread.submit(self._attempt, lambda run_id: None).result()
+
+    @property
+    def name(self) -> None:
+        """Return no name: Lightning would name folders after it."""
+
+    @property
+    def version(self) -> None:
+        """Return no version: Lightning would name folders after it."""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Ignore them: the run has all settings as parameters."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics of an optimizer step, to MLflow only if it can be reached."""
+        values = {name: float(value) for name, value in metrics.items()}
+        logged = LoggedMetrics(step or 0, now_ms(), values)
+        self._history.append(logged)
+        self._thread.submit(
+            self._attempt,
+            lambda run_id: MlflowClient(self._uri).log_batch(run_id, to_mlflow(logged)),
+        )
+
+    def _attempt(self, log: Callable[[str], Any]) -> None:
+        if time.monotonic() < self._paused_until:
+            return
+        try:
+            log((mlflow.active_run() or self._start()).info.run_id)
+        except Exception as error:  # whatever MLflow raises: it must not end a training
+            self._paused_until = time.monotonic() + _PAUSE_S
+            consequence = "training continues, and rule `track` adds later what is missing"
+            logger.warning("MLflow at %s: %s; %s", self._uri, reason(error), consequence)
+
+    def _start(self) -> mlflow.ActiveRun:
+        client, experiment_id = connect(self._uri, self._experiment)
+        run = find_run(client, experiment_id, self._run)
+        mlflow.set_tracking_uri(self._uri)
+        return mlflow.start_run(run.info.run_id, log_system_metrics=True)
+
+    def __enter__(self) -> LiveLogger:
+        """Return it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the run, once all has been logged."""
+        status = "FINISHED" if kind is None else "FAILED"
+        self._thread.submit(self._attempt, lambda run_id: mlflow.end_run(status))
+        self._thread.shutdown()
