@@ -201,7 +201,9 @@ def register_bundle(
     if version is None:
         run_id = run_ids[manifest.members[0].run_id]
         folder = f"bundle/{bundle.name}-{digest[:8]}"
-        client.log_artifacts(run_id, str(bundle), folder)
+        for file in bundle.iterdir():
+            if not file.name.startswith("."):  # Snakemake's time stamp
+                client.log_artifact(run_id, str(file), folder)
         tags = {key: f"{value:.4f}" for key, value in manifest.metrics.items() if value is not None}
         tags |= {_DIGEST: digest, _EXPORTED: str(exported)}
         source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"

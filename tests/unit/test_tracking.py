@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -21,6 +22,8 @@ from servers import Server, free_port, no_postgres, postgresql
 
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
+from unmask.evaluation.metrics import binary_metrics
+from unmask.evaluation.results import ExperimentMetrics, ExperimentShifts, ShiftMetrics
 from unmask.files import write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.records import Manifest, MemberRecord, Parity
@@ -30,6 +33,7 @@ from unmask.training.live_tracking import LiveLogger, describe_run, now_ms
 from unmask.training.run_record import LoggedMetrics, RunRecord
 
 STEPS = 60
+METRICS = binary_metrics(np.array([0.0, 1.0]), np.array([0.3, 0.6]))
 FACES = pd.DataFrame(
     {"part": "p", "video": ["a.mp4", "b.mp4"], "key": ["a", "b"], "label": ["REAL", "FAKE"]}
 )
@@ -62,15 +66,18 @@ class Results:
         return record
 
     def evaluate(self) -> None:
-        models = {path.name: {"log_loss": 0.5, "ece": None} for path in self.folder.glob("train/*")}
-        evaluation = self.folder / "evaluation"
-        write_json({"models": models}, evaluation / "tiny/metrics.json")
+        models = [path.name for path in self.folder.glob("train/*")]
+        evaluation, several = self.folder / "evaluation", dict.fromkeys(models, METRICS)
+        metrics = ExperimentMetrics("tiny", *[METRICS] * 5, [], None, {}, several)
+        write_json(metrics, evaluation / "tiny/metrics.json")
         (evaluation / "tiny/roc.svg").write_text("figure")
-        one = {"clean": {"log_loss": 0.5}, "shifts": {"blur": {"log_loss": 0.7}}, "worst": "blur"}
-        shifts = {"models": dict.fromkeys(models, one | {"mean_log_loss": 0.7})}
-        shifts["selection_scores"] = dict.fromkeys(models, 0.6)
+        of_role = ShiftMetrics(METRICS, {"blur": METRICS}, "blur", 0.7, 0.6)
+        scores = dict.fromkeys(models, 0.6)
+        shifts = ExperimentShifts(
+            "tiny", 0.6, of_role, of_role, dict.fromkeys(models, of_role), scores, {}
+        )
         write_json(shifts, evaluation / "tiny/shifts.json")
-        sets = {"tiny": {model: {"other": {"log_loss": 0.8}} for model in models}}
+        sets = {"tiny": {model: {"other": METRICS} for model in models}}
         write_json(sets, evaluation / "sets.json")
 
     def export(self, log_loss: float = 0.5) -> None:
@@ -84,7 +91,7 @@ class Results:
         runs, evaluation = sorted(self.folder.glob("train/*/run.json")), self.folder / "evaluation"
         metrics, shifts = evaluation / "tiny/metrics.json", evaluation / "tiny/shifts.json"
         track_runs(
-            *(runs, [metrics], [shifts], evaluation / "sets.json", self.bundle),
+            *(runs, [metrics], [shifts], [evaluation / "sets.json"], self.bundle),
             *(self.uri, "unmask", "unmask", self.folder / "mlflow.json"),
         )
 
@@ -139,11 +146,14 @@ def check_complete(run: dict[str, Any], fold: int = 0) -> None:
     assert run["params"] == {"fold": str(fold), "rate": "0.1"}
     assert sorted(run["metrics"]["train/loss"]) == [(s, 1 / (1 + s)) for s in range(STEPS)]
     assert len(run["metrics"]["val/auc"]) == STEPS
-    expected = {"test/log_loss": 0.5, "set/other/log_loss": 0.8, "shift/selection_score": 0.6}
-    expected |= {f"shift/{name}/log_loss": 0.7 for name in ("blur", "worst", "mean")}
-    expected["shift/clean/log_loss"] = 0.5
+    names = ["test/log_loss", "set/other/log_loss"]
+    names += [f"shift/{name}/log_loss" for name in ("clean", "blur", "worst")]
+    expected = dict.fromkeys(names, METRICS.log_loss)
+    expected |= {"shift/mean/log_loss": 0.7, "shift/selection_score": 0.6}
     found = {k: v for k, v in run["metrics"].items() if k.startswith(("test/", "set/", "shift/"))}
-    assert found == {name: [(0, value)] for name, value in expected.items()}
+    assert {name: found[name] for name in expected} == {
+        name: [(0, value)] for name, value in expected.items()
+    }
     assert run["data"] == {"faces-train", "faces-val"}
     figures = {f"evaluation/{name}" for name in ("metrics.json", "roc.svg", "shifts.json")}
     assert {"config.json", *figures} <= run["files"]
