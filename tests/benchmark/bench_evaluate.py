@@ -119,21 +119,9 @@ def write_model(folder: Path, videos: pd.DataFrame, faces: int, fold: int) -> tu
     rows = rows.assign(track=0, frame=number, time=0.3 * number, experiment="made-up", seed=1)
     output = folder / "scores" / f"fold{fold}.parquet"
     write_table(rows.assign(fold=fold), SCORES, output)
-    record = RunRecord(
-        experiment="made-up",
-        model=f"fold{fold}-seed1",
-        fold=fold,
-        folds=FOLDS,
-        seed=1,
-        prior_shift=0.0,
-        assumed_prior=0.84,
-        best_epoch=0,
-        val_log_loss=0.6,
-        seconds=1.0,
-        ended_ms=1,
-        description=RunDescription("id", "name", 0, {}, {}, {}),
-        history=[LoggedMetrics(1, 1, {"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6})],
-    )
+    epoch = LoggedMetrics(1, 1, {"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6})
+    training = ("made-up", f"fold{fold}-seed1", fold, FOLDS, 1, 0.0, 0.84, 0, 0.6, 1.0, 1)
+    record = RunRecord(*training, RunDescription("", "", 0, {}, {}, {}), [epoch])
     write_json(record, output.with_suffix(".json"))
     return output, output.with_suffix(".json")
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from records import write_run
 from unmask.config import KaggleConfig, Precision, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import binary_metrics
@@ -129,7 +130,7 @@ def test_clips_are_faces_of_videos_all_over_the_data(worked_part: Path) -> None:
 
 def trained(folder: Path, experiment: str, fold: int, seed: int) -> Trained:
     run = folder / f"{experiment}-{fold}-{seed}.json"
-    write_json({"experiment": experiment, "fold": fold, "seed": seed}, run)
+    write_run(run, experiment, fold, seed)
     return Trained(folder / "model.safetensors", run)
 
 

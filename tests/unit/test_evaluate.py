@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
+from records import write_run
 from unmask.config import Config
 from unmask.evaluation.compare import ComparisonFiles, compare
 from unmask.evaluation.evaluate import evaluate
@@ -40,7 +41,6 @@ from unmask.tables import (
     write_rows,
     write_table,
 )
-from unmask.training.run_record import LoggedMetrics, RunDescription, RunRecord
 
 FOLDS = 3
 FAMILIES = 30
@@ -78,22 +78,7 @@ class Data:
         rows = rows.assign(track=0, time=0.3 * rows["frame"], experiment=experiment, fold=fold)
         folder = self.folder / experiment / f"fold{fold}-seed{seed}"
         write_table(rows.assign(seed=seed, logit=logit + shared), SCORES, folder / "s.parquet")
-        record = RunRecord(
-            experiment=experiment,
-            model=f"fold{fold}-seed{seed}",
-            fold=fold,
-            folds=FOLDS,
-            seed=seed,
-            prior_shift=0.0,
-            assumed_prior=0.5,
-            best_epoch=0,
-            val_log_loss=0.6,
-            seconds=1.0,
-            ended_ms=1,
-            description=RunDescription("id", "name", 0, {}, {}, {}),
-            history=[LoggedMetrics(1, 1, {"epoch": 0, "train/loss": 0.7, "val/log_loss": 0.6})],
-        )
-        write_json(record, folder / "run.json")
+        record = write_run(folder / "run.json", experiment, fold, seed, FOLDS)
         speed = ScoringSpeed(experiment, record.model, 10, 0.01)
         write_json(speed, folder / "speed.json")
         return folder / "s.parquet", folder / "run.json"

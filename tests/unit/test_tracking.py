@@ -20,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from servers import Server, free_port, no_postgres, postgresql
 
+from records import write_run
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import binary_metrics
@@ -29,7 +30,7 @@ from unmask.inference.calibrate import Calibration
 from unmask.inference.records import Manifest, MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
 from unmask.tracking import track_runs
-from unmask.training.live_tracking import LiveLogger, describe_run, now_ms
+from unmask.training.live_tracking import LiveLogger, describe_run
 from unmask.training.run_record import LoggedMetrics, RunRecord
 
 STEPS = 60
@@ -59,11 +60,8 @@ class Results:
                 if step == STEPS // 2:
                     breaks()
                 logger.log_metrics({"train/loss": 1 / (1 + step), "val/auc": float("nan")}, step)
-        record = RunRecord(
-            *("tiny", model, fold, 5, 1, 0.0, 0.5, 0, 0.6, 1.0, now_ms()), description, history
-        )
-        write_json(record, self.folder / f"train/{model}/run.json")
-        return record
+        path = self.folder / f"train/{model}/run.json"
+        return write_run(path, "tiny", fold, description=description, history=history)
 
     def evaluate(self) -> None:
         models = [path.name for path in self.folder.glob("train/*")]

@@ -11,8 +11,8 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.results import Comparison, EvaluationFiles, ExperimentMetrics
 from unmask.files import read_json
-from unmask.training.run_record import RunRecord
 from unmask.training.model_file import saved_bytes
+from unmask.training.run_record import RunRecord
 
 
 @dataclass(frozen=True)
