@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import App, CycloptsError
 from cyclopts import Parameter as Option
 
-from unmask.config import Config, Section, load_settings, read_config
+from unmask.config import Config, Section, load_settings, merged, read_config
 from unmask.errors import UnmaskError
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging
@@ -114,7 +114,7 @@ def import_function(name: str) -> Callable[..., Any]:
 def _common_options(
     log: Annotated[Path | None, Option(help="log file; by default the log goes to stderr")] = None,
     config: Annotated[Sequence[Path], Option(help="as Snakemake's `--configfile`")] = (),
-    settings: Annotated[str, Option(help="sections of the configuration as JSON")] = "{}",
+    settings: Annotated[Sequence[str], Option(help="sections of the configuration as JSON")] = (),
 ) -> None:
     """Options that are no parameters of a command's function."""
 
@@ -163,11 +163,17 @@ def _sections_of(function: Callable[..., Any]) -> dict[str, type[Section]]:
     }
 
 
-def _settings(text: str) -> Config:
-    try:
-        return load_settings(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UnmaskError(f"--settings: no valid JSON ({error})") from None
+def _read_settings(texts: Sequence[str]) -> Config:
+    values: dict[str, Any] = {}
+    for text in texts:
+        try:
+            sections = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UnmaskError(f"--settings: no valid JSON ({error})") from None
+        if not isinstance(sections, dict):
+            raise UnmaskError(f"--settings: no JSON object, but {text}")
+        values = merged(values, sections)
+    return load_settings(values)
 
 
 def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> int:
@@ -177,8 +183,8 @@ def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> in
     try:
         end_with_snakemake()
         if sections := _sections_of(function):
-            settings = _settings(options.pop("settings", "{}"))
-            config = read_config(options.pop("config", ())) if name in FOR_PEOPLE else settings
+            settings, files = options.pop("settings", ()), options.pop("config", ())
+            config = read_config(files) if name in FOR_PEOPLE else _read_settings(settings)
             by_type = {type(value): value for value in (config, *dict(config).values())}
             options |= {parameter: by_type[kind] for parameter, kind in sections.items()}
         start = time.monotonic()

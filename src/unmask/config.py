@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,10 @@ from unmask.errors import UnmaskError
 REPOSITORY = Path(__file__).resolve().parents[2]
 _PRESETS = Path("config/augmentations")
 
+T = TypeVar("T")
+# A key that changes no result: how fast a job computes it, where it is kept, what it is called. It
+# reaches the job that uses it, but a rule does not run again because of it.
+Machine = Annotated[T, "machine"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -210,10 +214,10 @@ class TrainingConfig(Section):
     drop_path_rate: float = Field(
         0.0, ge=0, lt=1, description="share of residual branches skipped in the last block"
     )
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: Machine[bool] = Field(
         False, description="compute activations twice instead of keeping them"
     )
-    compile: bool = Field(False, description="compile the backbone with torch.compile")
+    compile: Machine[bool] = Field(False, description="compile the backbone with torch.compile")
     epochs: int = Field(10, ge=1, description="epochs at most")
     batch_size: int = Field(32, ge=2, description="face crops per step")
     batches: Literal["plain", "balanced", "paired", "self_blended"] = Field(
@@ -265,9 +269,11 @@ class TrainingConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="Lightning's precision; 16-mixed needs a GPU"
     )
-    devices: int = Field(1, ge=1, description="GPUs (or processes on CPUs) of a job on each node")
-    num_nodes: int = Field(1, ge=1, description="nodes of a job")
-    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = Field(
+    devices: Machine[int] = Field(
+        1, ge=1, description="GPUs (or processes on CPUs) of a job on each node"
+    )
+    num_nodes: Machine[int] = Field(1, ge=1, description="nodes of a job")
+    strategy: Machine[Literal["auto", "ddp", "ddp_find_unused_parameters_true"]] = Field(
         "auto", description="Lightning's strategy; auto is ddp where there are several devices"
     )
 
@@ -383,10 +389,10 @@ class KaggleConfig(Section):
         None,
         description="folder of further wheels to ship, for an image whose Python is not this one's",
     )
-    hours: float = Field(
+    hours: Machine[float] = Field(
         8.5, gt=0, description="in which the notebook answers all videos; Kaggle allows 9"
     )
-    competition: str = Field(
+    competition: Machine[str] = Field(
         "deepfake-detection-challenge",
         min_length=1,
         description="Kaggle competition whose videos the notebook answers",
@@ -400,10 +406,12 @@ class KaggleConfig(Section):
         0.5, description="share of FAKE expected in the test set; DFDC's test sets are half FAKE"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="answers are kept within [clip, 1 - clip]")
-    title: str = Field(
+    title: Machine[str] = Field(
         "unmask deepfake detector", min_length=6, max_length=50, description="title of the data set"
     )
-    owner: Name = Field("your-kaggle-name", description="Kaggle user the data set belongs to")
+    owner: Machine[Name] = Field(
+        "your-kaggle-name", description="Kaggle user the data set belongs to"
+    )
 
     @property
     def slug(self) -> str:
@@ -421,12 +429,14 @@ class KaggleConfig(Section):
 class TrackingConfig(Section):
     """Where MLflow keeps runs: a database on one machine, a server for several."""
 
-    uri: str = Field(
+    uri: Machine[str] = Field(
         "sqlite:///mlflow.db",
         description="MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins",
     )
-    experiment: str = Field("unmask", min_length=1, description="MLflow experiment name")
-    model: str = Field("unmask", min_length=1, description="name in MLflow's model registry")
+    experiment: Machine[str] = Field("unmask", min_length=1, description="MLflow experiment name")
+    model: Machine[str] = Field(
+        "unmask", min_length=1, description="name in MLflow's model registry"
+    )
 
     @property
     def address(self) -> str:
@@ -495,12 +505,52 @@ class Config(Section):
         Recipes are part of the overrides once `load_config` has read them.
         """
         overrides = self.experiments[name].model_dump(exclude_unset=True, exclude={"recipe"})
-        return TrainingConfig.model_validate(_merged(self.training.model_dump(), overrides))
+        return TrainingConfig.model_validate(merged(self.training.model_dump(), overrides))
+
+    def for_experiment(self, name: str) -> Config:
+        """Return the configuration of one experiment's models: `training` has its overrides.
+
+        Which folds and seeds are trained says how many models there are, not what each of them is;
+        both keys have their defaults.
+        """
+        training = self.experiment(name).model_copy(update={"folds": [0], "seeds": []})
+        return self.model_copy(update={"training": training})
+
+    def select(self, *keys: str) -> str:
+        """Return sections ("faces") and single keys ("audits.label_noise") as JSON.
+
+        Keys that are marked as `Machine` are left out.
+        """
+        chosen: dict[str, Any] = {}
+        for key in keys:
+            section, _, name = key.partition(".")
+            chosen[section] = {*chosen.get(section, ()), name} if name else True
+        values = self.model_dump(mode="json", include=chosen, exclude=_machine_keys(Config))
+        return json.dumps(values, sort_keys=True)
+
+    def machine(self, *sections: str) -> str:
+        """Return those keys of some sections as JSON that `select` leaves out."""
+        keys = _machine_keys(Config)
+        kept = {section: keys[section] for section in sections}
+        return json.dumps(self.model_dump(mode="json", include=kept), sort_keys=True)
 
     def models(self, name: str) -> list[tuple[int, int]]:
         """Return fold and seed of every model of one experiment."""
         training = self.experiment(name)
         return list(product(training.folds, training.seeds or [self.seed]))
+
+
+def _machine_keys(model: type[Section]) -> dict[str, Any]:
+    """Return the keys marked as `Machine`, as pydantic wants them for `include` and `exclude`."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if "machine" in field.metadata:
+            found[name] = True
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found[name] = _machine_keys(field.annotation)
+        elif name == "experiments":
+            found[name] = {"__all__": _machine_keys(ExperimentConfig)}
+    return {name: keys for name, keys in found.items() if keys}
 
 
 def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
@@ -576,7 +626,7 @@ def _with_recipes(
     for name, experiment in config.experiments.items():
         own = (values.get("experiments") or {}).get(name) or {}
         recipe = _read_recipe(name, experiment.recipe, folders) if experiment.recipe else {}
-        experiments[name] = _merged(recipe, own)
+        experiments[name] = merged(recipe, own)
     return {**values, "experiments": experiments}
 
 
@@ -673,15 +723,15 @@ def _resolve_entry(
     return {str(next(iter(entry))): parameters}
 
 
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """Return both, section by section; of two values that of `high`, unless it is None."""
-    merged = dict(low)
+    result = dict(low)
     for key, value in high.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merged(merged[key], value)
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
         elif value is not None:
-            merged[key] = value
-    return merged
+            result[key] = value
+    return result
 
 
 def load_settings(values: Mapping[str, Any]) -> Config:

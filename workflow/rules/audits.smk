@@ -25,47 +25,27 @@ rule audit_labels:
         "benchmarks/audit_labels/{shard}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        **growing(mem_mb=2000, runtime=60),
     params:
         code=source_digest("audits.label_noise"),
     shell:
         r"""
-        python -m unmask audit-labels \
-            --log {log:q} \
-            --probe {input.probe:q} \
-            --index {input.index:q} \
-            --shards "$(dirname {input.shard:q})" \
-            --output {output:q}
+        python -m unmask audit-labels --log {log:q} --probe {input.probe:q} \
+            --index {input.index:q} --shards "$(dirname {input.shard:q})" --output {output:q}
         """
 
 
 rule report_labels:
     input:
+        **FACES,
         noise=expand("results/noise/{shard}.parquet", shard=SHARDS),
         splits="results/splits.parquet",
-        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
-        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
-        counts=report(
-            "results/audits/label_noise.json",
-            caption="../report/label_noise.rst",
-            category="Data",
-            labels={"figure": "Label noise, counts"},
-        ),
-        changes=report(
-            "results/audits/label_noise.svg",
-            caption="../report/label_noise.rst",
-            category="Data",
-            labels={"figure": "Label noise"},
-        ),
-        pairs=report(
-            "results/audits/pairs.png",
-            caption="../report/label_pairs.rst",
-            category="Data",
-            labels={"figure": "Differences from originals"},
+        counts=figure("results/audits/label_noise.json", "Data", "Label noise, counts"),
+        changes=figure("results/audits/label_noise.svg", "Data", "Label noise"),
+        pairs=figure(
+            "results/audits/pairs.png", "Data", "Differences from originals", caption="label_pairs"
         ),
     log:
         "logs/report_labels.log",
@@ -73,23 +53,16 @@ rule report_labels:
         "benchmarks/report_labels.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(20),
+        **growing(mem_mb=8000, runtime=20),
     params:
-        settings=noise_settings(),
+        settings=settings("audits.label_noise", "audits.soft_target", "split.folds"),
         code=source_digest("audits.label_noise_report"),
     shell:
         r"""
-        python -m unmask report-labels \
-            --log {log:q} \
-            --noise {input.noise:q} \
-            --indices {input.indices:q} \
-            --shards results/faces \
-            --splits {input.splits:q} \
-            --settings {params.settings:q} \
-            --output "$(dirname {output.counts:q})"
+        python -m unmask report-labels --log {log:q} --noise {input.noise:q} \
+            --indices {input.indices:q} --shards results/faces --splits {input.splits:q} \
+            --settings {params.settings:q} --output "$(dirname {output.counts:q})"
         """
 
 
@@ -98,24 +71,11 @@ rule compare_detectors:
         ledger="results/videos.parquet",
         parts=PARTS_TO_SHOW,
     output:
-        table=report(
-            "results/detectors/comparison.csv",
-            caption="../report/detectors.rst",
-            category="Detectors",
-            labels={"figure": "Table"},
+        table=figure("results/detectors/comparison.csv", "Detectors", "Table", caption="detectors"),
+        figure=figure(
+            "results/detectors/comparison.svg", "Detectors", "Comparison", caption="detectors"
         ),
-        figure=report(
-            "results/detectors/comparison.svg",
-            caption="../report/detectors.rst",
-            category="Detectors",
-            labels={"figure": "Comparison"},
-        ),
-        boxes=report(
-            "results/detectors/boxes.png",
-            caption="../report/boxes.rst",
-            category="Detectors",
-            labels={"figure": "Boxes"},
-        ),
+        boxes=figure("results/detectors/boxes.png", "Detectors", "Boxes"),
     log:
         "logs/compare_detectors.log",
     benchmark:
@@ -124,17 +84,13 @@ rule compare_detectors:
         "../../environment.yml"
     threads: 1  # times are those of one thread
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(120),
+        **growing(mem_mb=6000, runtime=120),
     params:
-        settings=detector_settings(),
+        settings=settings("audits.detectors", "audits.detector_frames", "faces"),
         code=source_digest("audits.detectors"),
     shell:
         r"""
-        python -m unmask compare-detectors \
-            --log {log:q} \
-            --ledger {input.ledger:q} \
-            --parts {input.parts:q} \
-            --settings {params.settings:q} \
+        python -m unmask compare-detectors --log {log:q} --ledger {input.ledger:q} \
+            --parts {input.parts:q} --settings {params.settings:q} \
             --output "$(dirname {output.table:q})"
         """

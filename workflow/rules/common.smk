@@ -39,9 +39,7 @@ shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}"
     "${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
-IN_CONTAINER = (
-    DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
-)
+IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 # The miniature challenge, which the rule `demo` writes where it is missing.
 DEMO = "resources/demo"
 DEMO_PARTS = [f"{DEMO}/train/dfdc_train_part_{part}" for part in (0, 1)]
@@ -88,70 +86,29 @@ def image():
     return str(locate(name))
 
 
-def settings(*sections):
-    """Return configuration sections as JSON: what a rule depends on, and no more.
+def settings(*keys):
+    """Return sections and keys of the configuration as JSON: what a rule depends on.
 
-    Of `evaluation`, what only concerns the shift suite is left to `shift_settings`, and where sets
-    lie to the inputs of rules.
+    Keys that change no result, such as the number of GPUs, are left out (`Machine` in
+    unmask.config). A job that needs them has them as a resource, which Snakemake does not compare.
     """
-    others = {"evaluation": {"shift_videos", "shift_seconds", "sets"}}
-    return json.dumps(
-        CONFIG.model_dump(mode="json", include=set(sections), exclude=others),
-        sort_keys=True,
-    )
-
-
-def shift_settings(key, *sections):
-    """Return one key of `evaluation` that concerns the shift suite, and sections, as JSON."""
-    kept = {"evaluation": {key}, **dict.fromkeys(sections, True)}
-    return json.dumps(CONFIG.model_dump(mode="json", include=kept), sort_keys=True)
-
-
-def noise_settings():
-    """Return what is done about label noise, and the split that training follows, as JSON."""
-    of_noise = {"label_noise", "soft_target"}
-    return json.dumps(
-        CONFIG.model_dump(mode="json", include={"split": True, "audits": of_noise}),
-        sort_keys=True,
-    )
-
-
-def batch_size(wildcards):
-    """Return the crops that an experiment's models score at once."""
-    return CONFIG.experiment(wildcards.experiment).batch_size
-
-
-def detector_settings():
-    """Return which detectors are compared, and how they are used, as JSON."""
-    of_detectors = {"detectors", "detector_frames"}
-    return json.dumps(
-        CONFIG.model_dump(mode="json", include={"faces": True, "audits": of_detectors}),
-        sort_keys=True,
-    )
-
-
-def augmentation_settings():
-    """Return how training crops are changed, as JSON."""
-    return json.dumps(
-        CONFIG.model_dump(mode="json", include={"training": {"augment", "image_size"}}),
-        sort_keys=True,
-    )
+    return CONFIG.select(*keys)
 
 
 def training_settings(wildcards):
-    """Return the settings of one experiment, recipe included, that change what a model is.
-
-    Which other folds and seeds are trained does not.
-    """
-    experiment = CONFIG.experiment(wildcards.experiment)
-    settings = {"training": experiment.model_dump(exclude={"folds", "seeds"})}
-    return json.dumps(settings | json.loads(noise_settings()), sort_keys=True)
+    """Return the settings that determine the models of one experiment, recipe included."""
+    of_noise = ("audits.label_noise", "audits.soft_target")
+    return CONFIG.for_experiment(wildcards.experiment).select("training", *of_noise)
 
 
-def experiment_settings():
-    """Return all experiments, recipes included, and what a bundle may weigh, as JSON."""
-    of_experiments = {"seed", "training", "experiments", "kaggle"}
-    return CONFIG.model_dump_json(include=of_experiments, exclude_unset=True)
+def training_machine(wildcards):
+    """Return how one experiment's models are trained, which does not change them."""
+    return CONFIG.for_experiment(wildcards.experiment).machine("training")
+
+
+def batch_size(wildcards):
+    """Return the number of crops that an experiment's models score at once."""
+    return CONFIG.experiment(wildcards.experiment).batch_size
 
 
 def devices(wildcards):
@@ -212,25 +169,39 @@ def frame_stream(path):
     return path if CONFIG.frames.keep else temp(path)
 
 
-def growing(amount):
-    """Return memory or run time that a second try gets twice of, a third three times."""
-    return lambda wildcards, attempt: attempt * amount
+def growing(**amounts):
+    """Return memory and run time as resources: twice as much for a second try, and so on."""
+    return {
+        name: lambda wildcards, attempt, amount=amount: attempt * amount
+        for name, amount in amounts.items()
+    }
 
 
 def frames_memory(wildcards, attempt):
     """Return megabytes for one video's frames at 4K, more where a first try was not enough."""
     # At a rate, a minute of video.
-    frames = (
-        CONFIG.frames.per_video
-        if CONFIG.frames.rate is None
-        else 60 * CONFIG.frames.rate
-    )
+    frames = CONFIG.frames.per_video if CONFIG.frames.rate is None else 60 * CONFIG.frames.rate
     return attempt * max(1500, round(15 * min(1000, frames)) + 1000)
 
 
 def weights(path):
     """Return the flag of trained weights: write-protected where the configuration asks for it."""
     return protected(path) if CONFIG.protect else path
+
+
+def figure(path, category, label, caption=None):
+    """Return a result that the report shows.
+
+    Its text is workflow/report/CAPTION.rst, by default that of the file's name.
+    """
+    of_experiment = {"experiment": "{experiment}"} if "{experiment}" in path else {}
+    return report(
+        path,
+        caption=f"../report/{caption or Path(path).stem}.rst",
+        category=category,
+        subcategory=of_experiment.get("experiment"),
+        labels={**of_experiment, "figure": label},
+    )
 
 
 def models_of(pattern):
@@ -253,9 +224,7 @@ def shards_in(root, parts, folder=""):
     """Return the shards of the parts below a path or a URL by name, each with its parts' paths."""
     several = CONFIG.parts_per_shard
     if several == "auto" and (is_url(root) or root == f"{DEMO}/train"):
-        several = (
-            1  # How many videos a part has is not known before it is fetched or made.
-        )
+        several = 1  # How many videos a part has is not known before it is fetched or made.
     named = shards_of(parts, several, CONFIG.shards_per_part)
     return {f"{folder}{name}": paths for name, paths in named.items()}
 
@@ -271,15 +240,11 @@ try:
     PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
     # In a folder of their own, so that no part of a set is taken for one of the data.
     SHARDS_OF_SETS = {
-        name: shards_in(
-            path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/"
-        )
+        name: shards_in(path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/")
         for name, path in CONFIG.evaluation.sets.items()
     }
     TEST = (
-        [test_file("sample_submission.csv"), test_file("test_videos")]
-        if CONFIG.test_root
-        else []
+        [test_file("sample_submission.csv"), test_file("test_videos")] if CONFIG.test_root else []
     )
     IMAGE = image()
 except UnmaskError as error:
@@ -299,6 +264,11 @@ FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # What shows a few videos of all parts is content with one that is fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
 SHARDS = list(PARTS_OF_SHARD)
+# What most rules read of the faces, as inputs.
+FACES = {
+    "shards": expand("results/faces/{shard}.tar", shard=SHARDS),
+    "indices": expand("results/faces/{shard}.parquet", shard=SHARDS),
+}
 SETS = {name: list(shards) for name, shards in SHARDS_OF_SETS.items()}
 for shards in SHARDS_OF_SETS.values():
     PARTS_OF_SHARD |= shards
@@ -308,9 +278,7 @@ MODELS = {
 }
 BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
 AUDIO = (
-    []
-    if CONFIG.audio.extract == "none"
-    else expand("results/audio/{shard}.parquet", shard=SHARDS)
+    [] if CONFIG.audio.extract == "none" else expand("results/audio/{shard}.parquet", shard=SHARDS)
 )
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
 SPLIT_BY = IDENTITIES if CONFIG.split.group_by == "identity" else []

@@ -17,10 +17,8 @@ rule demo:
         "benchmarks/demo.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
+        **growing(mem_mb=1000, runtime=10),
     shell:
         r"""
         rm -rf resources/demo # folders that Snakemake has made for the outputs

@@ -25,24 +25,18 @@ rule extract_frames:
     priority: int(FETCHED)
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
+        **growing(runtime=240),
         mem_mb=frames_memory,
-        runtime=growing(240),
-        # Both cores of a pipe's pair: its reader needs a tenth of one. No parameter, because with
-        # other --cores nothing has to be made anew.
+        # Both cores of the pair that the pipe connects; the reader needs a tenth of one.
         decoders=2 if is_piped() else 1,
     params:
         settings=settings("frames", "limits"),
         code=source_digest("videos.stream"),
     shell:
         r"""
-        exec python -m unmask extract-frames \
-            --log {log:q} \
-            --parts {input.parts:q} \
-            --probe {input.probe:q} \
-            --settings {params.settings:q} \
-            --workers {resources.decoders} \
+        exec python -m unmask extract-frames --log {log:q} --parts {input.parts:q} \
+            --probe {input.probe:q} --settings {params.settings:q} --workers {resources.decoders} \
             --output {output:q}
         """
 
@@ -62,10 +56,9 @@ rule crop_faces:
     priority: int(FETCHED)
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
+        **growing(runtime=240),
         mem_mb=frames_memory,
-        runtime=growing(240),
     params:
         settings=settings("faces"),
         # The stream leaves no file whose change Snakemake could see.
@@ -73,14 +66,9 @@ rule crop_faces:
         code=source_digest("faces.cropping"),
     shell:
         r"""
-        exec python -m unmask crop-faces \
-            --log {log:q} \
-            --stream {input.stream:q} \
-            --probe {input.probe:q} \
-            --settings {params.settings:q} \
-            --shard {output.shard:q} \
-            --index {output.index:q} \
-            --videos {output.videos:q}
+        exec python -m unmask crop-faces --log {log:q} --stream {input.stream:q} \
+            --probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} \
+            --index {output.index:q} --videos {output.videos:q}
         """
 
 
@@ -96,17 +84,12 @@ rule embed_faces:
         "benchmarks/embed_faces/{shard}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(1500),
-        runtime=growing(60),
+        **growing(mem_mb=1500, runtime=60),
     params:
         code=source_digest("faces.identity"),
     shell:
         r"""
-        python -m unmask embed-faces \
-            --log {log:q} \
-            --shard {input.shard:q} \
-            --index {input.index:q} \
+        python -m unmask embed-faces --log {log:q} --shard {input.shard:q} --index {input.index:q} \
             --output {output:q}
         """

@@ -1,30 +1,25 @@
-"""Kaggle: the upload folder, and the test set answered from it alone.
+"""Kaggle: the upload folder, and the predictions for the test set from it alone.
 
 INPUTS
     results/train/, results/evaluation/, the test set
 
 OUTPUTS
-    results/kaggle/BUNDLE/     weights, calibration, code: everything that answers a test set
+    results/kaggle/BUNDLE/     weights, calibration, code: all that predicts a test set
     results/submission.csv     filename,label for every row of sample_submission.csv
 """
 
 
 rule export:
     input:
+        **FACES,
+        # Described by the model card.
         models=of_all_models("results/train/{experiment}/{model}/model.safetensors"),
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
-        calibrations=expand(
-            "results/evaluation/{experiment}/calibration.json", experiment=MODELS
-        ),
+        calibrations=expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS),
         comparison="results/evaluation/comparison.json",
-        # Real faces, on which the shipped weights must answer as the trained ones.
-        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
-        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
-        # What the model card tells of.
+        # Faces on which the shipped weights must predict the same as the trained ones.
         splits="results/splits.parquet",
         ledger="results/ledger.json",
-        # Of shifts it tells what is known at the time: clips that are shifted otherwise are no reason
-        # to answer a test set again, for hours.
         shifts=ancient(SHIFTED),
     output:
         directory(BUNDLE),
@@ -36,34 +31,30 @@ rule export:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **growing(mem_mb=4000, runtime=30),
     params:
-        settings=settings("frames", "limits", "faces", "evaluation", "kaggle"),
+        settings=settings("frames", "limits", "faces", "kaggle"),
+        upload=CONFIG.machine("kaggle"),
         # The bundle carries the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
         r"""
-        python -m unmask export \
-            --log {log:q} \
-            --models {input.models:q} \
-            --runs {input.runs:q} \
-            --evaluation results/evaluation \
-            --comparison {input.comparison:q} \
-            --shards results/faces \
-            --indices {input.indices:q} \
-            --splits {input.splits:q} \
-            --ledger {input.ledger:q} \
-            --shifts {input.shifts:q} \
-            --threads {threads:q} \
-            --settings {params.settings:q} \
-            --output {output:q}
+        python -m unmask export --log {log:q} --models {input.models:q} --runs {input.runs:q} \
+            --evaluation results/evaluation --comparison {input.comparison:q} \
+            --shards results/faces --indices {input.indices:q} --splits {input.splits:q} \
+            --ledger {input.ledger:q} --shifts {input.shifts:q} --threads {threads:q} \
+            --settings {params.settings:q} {params.upload:q} --output {output:q}
         """
 
 
 rule predict:
     input:
-        bundle=BUNDLE,
+        # What the bundle predicts with. The bundle itself is also written for another title or
+        # owner, which is no reason to predict a test set again, for hours.
+        models=rules.export.input.models,
+        calibrations=rules.export.input.calibrations,
+        comparison=rules.export.input.comparison,
+        bundle=ancient(BUNDLE),
         test=TEST,
     output:
         "results/submission.csv",
@@ -75,19 +66,16 @@ rule predict:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=growing(8000),
+        **growing(mem_mb=8000, runtime=540),
         gpu=1,
-        runtime=growing(540),
     params:
-        # A cluster ends a job at its runtime; then every video is to have its answer.
+        settings=rules.export.params.settings,
+        code=rules.export.params.code,
+        # A cluster kills a job at its runtime; every video must have a prediction by then.
         minutes=lambda wildcards, resources: 0.95 * resources.runtime,
     shell:
         r"""
-        python {input.bundle:q}/predict.py \
-            --log {log:q} \
-            --videos {input.test[1]:q} \
-            --sample {input.test[0]:q} \
-            --threads {threads:q} \
-            --deadline {params.minutes:q}m \
+        python {input.bundle:q}/predict.py --log {log:q} --videos {input.test[1]:q} \
+            --sample {input.test[0]:q} --threads {threads:q} --deadline {params.minutes:q}m \
             --out {output:q}
         """

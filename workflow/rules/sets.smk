@@ -12,7 +12,7 @@ OUTPUTS
 """
 
 
-rule set_ledger:
+use rule ledger as set_ledger with:
     input:
         probes=of_set("results/probe/{shard}.parquet"),
         cropped=of_set("results/faces/{shard}.videos.parquet"),
@@ -23,23 +23,6 @@ rule set_ledger:
         "logs/set_ledger/{set}.log",
     benchmark:
         "benchmarks/set_ledger/{set}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
-    params:
-        code=source_digest("videos.ledger"),
-    shell:
-        r"""
-        python -m unmask ledger \
-            --log {log:q} \
-            --probes {input.probes:q} \
-            --cropped {input.cropped:q} \
-            --output {output.ledger:q} \
-            --summary {output.summary:q}
-        """
 
 
 rule score_set:
@@ -59,23 +42,16 @@ rule score_set:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=growing(8000),
+        **growing(mem_mb=8000, runtime=240),
         gpu=1,
-        runtime=growing(240),
         batch_size=batch_size,
     params:
         code=source_digest("inference.score"),
     shell:
         r"""
-        python -m unmask score-set \
-            --log {log:q} \
-            --model {input.model:q} \
-            --run {input.run:q} \
-            --ledger {input.ledger:q} \
-            --shards results/faces/sets/{wildcards.set:q} \
-            --indices {input.indices:q} \
-            --threads {threads:q} \
-            --batch-size {resources.batch_size} \
+        python -m unmask score-set --log {log:q} --model {input.model:q} --run {input.run:q} \
+            --ledger {input.ledger:q} --shards results/faces/sets/{wildcards.set:q} \
+            --indices {input.indices:q} --threads {threads:q} --batch-size {resources.batch_size} \
             --output {output:q}
         """
 
@@ -89,49 +65,29 @@ rule evaluate_sets:
                 f"results/sets/{name}/scores/{{experiment}}/{{model}}.parquet"
             )
         ],
-        calibrations=expand(
-            "results/evaluation/{experiment}/calibration.json", experiment=MODELS
-        ),
+        calibrations=expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS),
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
         ledgers=expand("results/sets/{set}/videos.parquet", set=SETS),
         ledger="results/videos.parquet",
     output:
-        table=report(
-            "results/evaluation/sets.csv",
-            caption="../report/sets.rst",
-            category="Experiments",
-            labels={"figure": "External sets, table"},
-        ),
+        table=figure("results/evaluation/sets.csv", "Experiments", "External sets, table"),
         details="results/evaluation/sets.json",
-        figure=report(
-            "results/evaluation/sets.svg",
-            caption="../report/sets.rst",
-            category="Experiments",
-            labels={"figure": "External sets"},
-        ),
+        figure=figure("results/evaluation/sets.svg", "Experiments", "External sets"),
     log:
         "logs/evaluate_sets.log",
     benchmark:
         "benchmarks/evaluate_sets.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **growing(mem_mb=4000, runtime=30),
     params:
         names=list(SETS),
         code=source_digest("evaluation.external_sets"),
     shell:
         r"""
-        python -m unmask evaluate-sets \
-            --log {log:q} \
-            --names {params.names:q} \
-            --ledgers {input.ledgers:q} \
-            --ledger {input.ledger:q} \
-            --runs {input.runs:q} \
-            --results results \
-            --table {output.table:q} \
-            --details {output.details:q} \
+        python -m unmask evaluate-sets --log {log:q} --names {params.names:q} \
+            --ledgers {input.ledgers:q} --ledger {input.ledger:q} --runs {input.runs:q} \
+            --results results --table {output.table:q} --details {output.details:q} \
             --figure {output.figure:q}
         """

@@ -26,22 +26,16 @@ rule sample_shifts:
         "benchmarks/sample_shifts.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
+        **growing(mem_mb=2000, runtime=10),
     params:
         folds=ASKED_FOLDS,
         videos=CONFIG.evaluation.shift_videos,
         code=source_digest("robustness.shifted_clips"),
     shell:
         r"""
-        python -m unmask sample-shifts \
-            --log {log:q} \
-            --ledger {input.ledger:q} \
-            --splits {input.splits:q} \
-            --folds {params.folds:q} \
-            --count {params.videos} \
+        python -m unmask sample-shifts --log {log:q} --ledger {input.ledger:q} \
+            --splits {input.splits:q} --folds {params.folds:q} --count {params.videos} \
             --output {output:q}
         """
 
@@ -63,23 +57,15 @@ rule shift_faces:
         "../../environment.yml"
     threads: 4  # each takes another video
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(240),
+        **growing(mem_mb=8000, runtime=240),
     params:
-        settings=shift_settings("shift_seconds", "frames", "faces", "limits"),
+        settings=settings("evaluation.shift_seconds", "frames", "faces", "limits"),
         code=source_digest("robustness.shifted_clips"),
     shell:
         r"""
-        python -m unmask shift-faces \
-            --log {log:q} \
-            --parts {input.parts:q} \
-            --probe {input.probe:q} \
-            --sample {input.sample:q} \
-            --workers {threads:q} \
-            --settings {params.settings:q} \
-            --shard {output.shard:q} \
-            --index {output.index:q} \
-            --videos {output.videos:q}
+        python -m unmask shift-faces --log {log:q} --parts {input.parts:q} --probe {input.probe:q} \
+            --sample {input.sample:q} --workers {threads:q} --settings {params.settings:q} \
+            --shard {output.shard:q} --index {output.index:q} --videos {output.videos:q}
         """
 
 
@@ -100,24 +86,16 @@ rule score_shifts:
         "../../environment.yml"
     threads: 8
     resources:
-        mem_mb=growing(8000),
+        **growing(mem_mb=8000, runtime=240),
         gpu=1,
-        runtime=growing(240),
         batch_size=batch_size,
     params:
         code=source_digest("inference.score"),
     shell:
         r"""
-        python -m unmask score-shifts \
-            --log {log:q} \
-            --model {input.model:q} \
-            --run {input.run:q} \
-            --splits {input.splits:q} \
-            --shards results/shifts/faces \
-            --indices {input.indices:q} \
-            --threads {threads:q} \
-            --batch-size {resources.batch_size} \
-            --output {output:q}
+        python -m unmask score-shifts --log {log:q} --model {input.model:q} --run {input.run:q} \
+            --splits {input.splits:q} --shards results/shifts/faces --indices {input.indices:q} \
+            --threads {threads:q} --batch-size {resources.batch_size} --output {output:q}
         """
 
 
@@ -129,41 +107,24 @@ rule evaluate_shifts:
         splits="results/splits.parquet",
         calibration="results/evaluation/{experiment}/calibration.json",
     output:
-        summary=report(
-            "results/evaluation/{experiment}/shifts.json",
-            caption="../report/shifts.rst",
-            category="Evaluation",
-            subcategory="{experiment}",
-            labels={"experiment": "{experiment}", "figure": "Shifts, figures"},
+        summary=figure(
+            "results/evaluation/{experiment}/shifts.json", "Evaluation", "Shifts, figures"
         ),
-        figure=report(
-            "results/evaluation/{experiment}/shifts.svg",
-            caption="../report/shifts.rst",
-            category="Evaluation",
-            subcategory="{experiment}",
-            labels={"experiment": "{experiment}", "figure": "Shifts"},
-        ),
+        figure=figure("results/evaluation/{experiment}/shifts.svg", "Evaluation", "Shifts"),
     log:
         "logs/evaluate_shifts/{experiment}.log",
     benchmark:
         "benchmarks/evaluate_shifts/{experiment}.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **growing(mem_mb=4000, runtime=30),
     params:
         code=source_digest("robustness.evaluate"),
     shell:
         r"""
-        python -m unmask evaluate-shifts \
-            --log {log:q} \
-            --scores {input.scores:q} \
-            --runs {input.runs:q} \
-            --videos {input.videos:q} \
-            --splits {input.splits:q} \
-            --calibration {input.calibration:q} \
-            --summary {output.summary:q} \
+        python -m unmask evaluate-shifts --log {log:q} --scores {input.scores:q} \
+            --runs {input.runs:q} --videos {input.videos:q} --splits {input.splits:q} \
+            --calibration {input.calibration:q} --summary {output.summary:q} \
             --figure {output.figure:q}
         """

@@ -22,84 +22,53 @@ rule split:
         identities=SPLIT_BY,
     output:
         splits="results/splits.parquet",
-        audit=report(
-            "results/audits/split.json",
-            caption="../report/split.rst",
-            category="Data",
-            labels={"figure": "Split audit"},
-        ),
+        audit=figure("results/audits/split.json", "Data", "Split audit"),
     log:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(10),
+        **growing(mem_mb=4000, runtime=10),
     params:
         settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
         r"""
-        python -m unmask split \
-            --log {log:q} \
-            --ledger {input.ledger:q} \
-            --identities {input.identities:q} \
-            --settings {params.settings:q} \
-            --output {output.splits:q} \
-            --audit {output.audit:q}
+        python -m unmask split --log {log:q} --ledger {input.ledger:q} \
+            --identities {input.identities:q} --settings {params.settings:q} \
+            --output {output.splits:q} --audit {output.audit:q}
         """
 
 
 rule audit_leaks:
     input:
+        **FACES,
         splits="results/splits.parquet",
         ledger="results/videos.parquet",
         identities=IDENTITIES,
-        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
-        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
     output:
-        summary=report(
-            "results/audits/leaks.json",
-            caption="../report/leaks.rst",
-            category="Data",
-            labels={"figure": "Leak audit"},
-        ),
+        summary=figure("results/audits/leaks.json", "Data", "Leak audit"),
         pairs="results/audits/leaks.parquet",
-        sheet=report(
-            "results/audits/leak_pairs.png",
-            caption="../report/leak_pairs.rst",
-            category="Data",
-            labels={"figure": "Closest faces in two folds"},
-        ),
+        sheet=figure("results/audits/leak_pairs.png", "Data", "Closest faces in two folds"),
     log:
         "logs/audit_leaks.log",
     benchmark:
         "benchmarks/audit_leaks.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(6000),
-        runtime=growing(60),
+        **growing(mem_mb=6000, runtime=60),
     params:
-        settings=settings("split"),
+        settings=settings("split.identity_threshold"),
         code=source_digest("audits.leaks"),
     shell:
         r"""
-        python -m unmask audit-leaks \
-            --log {log:q} \
-            --splits {input.splits:q} \
-            --ledger {input.ledger:q} \
-            --identities {input.identities:q} \
-            --shards results/faces \
-            --indices {input.indices:q} \
-            --settings {params.settings:q} \
-            --summary {output.summary:q} \
-            --pairs {output.pairs:q} \
-            --sheet {output.sheet:q}
+        python -m unmask audit-leaks --log {log:q} --splits {input.splits:q} \
+            --ledger {input.ledger:q} --identities {input.identities:q} --shards results/faces \
+            --indices {input.indices:q} --settings {params.settings:q} \
+            --summary {output.summary:q} --pairs {output.pairs:q} --sheet {output.sheet:q}
         """
 
 
@@ -109,34 +78,22 @@ rule audit_shortcuts:
         splits="results/splits.parquet",
     output:
         summary="results/audits/shortcuts.json",
-        figure=report(
-            "results/audits/shortcuts.svg",
-            caption="../report/shortcuts.rst",
-            category="Data",
-            labels={"figure": "Metadata shortcuts"},
-        ),
+        figure=figure("results/audits/shortcuts.svg", "Data", "Metadata shortcuts"),
     log:
         "logs/audit_shortcuts.log",
     benchmark:
         "benchmarks/audit_shortcuts.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        **growing(mem_mb=2000, runtime=60),
     params:
-        settings=settings("audits"),
+        settings=settings("audits.shortcut_auc", "audits.on_shortcut"),
         seed=CONFIG.seed,
         code=source_digest("audits.shortcuts"),
     shell:
         r"""
-        python -m unmask audit-shortcuts \
-            --log {log:q} \
-            --ledger {input.ledger:q} \
-            --splits {input.splits:q} \
-            --settings {params.settings:q} \
-            --seed {params.seed} \
-            --output {output.summary:q} \
-            --figure {output.figure:q}
+        python -m unmask audit-shortcuts --log {log:q} --ledger {input.ledger:q} \
+            --splits {input.splits:q} --settings {params.settings:q} --seed {params.seed} \
+            --output {output.summary:q} --figure {output.figure:q}
         """

@@ -13,9 +13,7 @@ OUTPUTS
 rule track:
     input:
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
-        metrics=expand(
-            "results/evaluation/{experiment}/metrics.json", experiment=MODELS
-        ),
+        metrics=expand("results/evaluation/{experiment}/metrics.json", experiment=MODELS),
         shifts=SHIFTED,
         sets=["results/evaluation/sets.json"] if SETS else [],
         bundle=BUNDLE,
@@ -29,25 +27,16 @@ rule track:
     localrule: True
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        **growing(mem_mb=2000, runtime=60),
     params:
         uri=CONFIG.tracking.address,
         experiment=CONFIG.tracking.experiment,
         model=CONFIG.tracking.model,
     shell:
         r"""
-        python -m unmask track \
-            --log {log:q} \
-            --runs {input.runs:q} \
-            --metrics {input.metrics:q} \
-            --shifts {input.shifts:q} \
-            --sets {input.sets:q} \
-            --bundle {input.bundle:q} \
-            --uri {params.uri:q} \
-            --experiment {params.experiment:q} \
-            --model {params.model:q} \
+        python -m unmask track --log {log:q} --runs {input.runs:q} --metrics {input.metrics:q} \
+            --shifts {input.shifts:q} --sets {input.sets:q} --bundle {input.bundle:q} \
+            --uri {params.uri:q} --experiment {params.experiment:q} --model {params.model:q} \
             --output {output:q}
         """

@@ -14,46 +14,37 @@ OUTPUTS
 
 rule experiments:
     output:
-        report(
-            "results/experiments.csv",
-            caption="../report/experiments.rst",
-            category="Experiments",
-            labels={"figure": "Models"},
-        ),
+        figure("results/experiments.csv", "Experiments", "Models"),
     log:
         "logs/experiments.log",
     benchmark:
         "benchmarks/experiments.tsv"
-    # Before all others: a misspelt backbone is told at once, not after the last face is cropped. No
-    # rule waits for it: one that did, by ancient(), would wait for the next run of Snakemake when
-    # an experiment is added (a job that is to run hides the reasons of what follows it).
+    # First, so that a misspelt backbone is reported at once, not after the last face is cropped. No
+    # rule has this as an input: by ancient(), a new experiment would be trained in the next run only
+    # (Snakemake looks for no other reason where the job of an input runs).
     priority: 100
     localrule: True
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **growing(mem_mb=4000, runtime=30),
+        machine=CONFIG.machine("training", "experiments"),
     params:
-        settings=experiment_settings(),
+        settings=settings("training", "experiments", "seed", "kaggle.max_bytes"),
         code=source_digest("training.experiments"),
     shell:
         r"""
-        python -m unmask check-experiments \
-            --log {log:q} \
-            --settings {params.settings:q} \
-            --output {output:q}
+        python -m unmask check-experiments --log {log:q} \
+            --settings {params.settings:q} {resources.machine:q} --output {output:q}
         """
 
 
 rule train:
     input:
-        # May stop the run (audits.on_shortcut); what it says changes no model.
+        **FACES,
+        # May stop the run (audits.on_shortcut), but changes no model.
         shortcuts=ancient("results/audits/shortcuts.json"),
         splits="results/splits.parquet",
-        shards=expand("results/faces/{shard}.tar", shard=SHARDS),
-        indices=expand("results/faces/{shard}.parquet", shard=SHARDS),
         noise=NOISE,
     output:
         model=weights(
@@ -71,34 +62,27 @@ rule train:
         "../../environment.yml"
     threads: 8  # decoding and augmenting for one GPU; more than that many are not used
     resources:
-        mem_mb=growing(16000),
+        **growing(mem_mb=16000, runtime=1440),
         gpu=devices,
-        runtime=growing(1440),
-        # Slurm starts a process for each GPU, which meet by what it tells them.
+        # Slurm starts a process for each GPU and tells them how to reach each other.
         mpi=of_several(lambda wildcards: "srun"),
         tasks=of_several(devices),
         tasks_per_gpu=of_several(lambda wildcards: 1),
         nodes=of_several(nodes),
-    params:
         launcher=launcher,
+        machine=training_machine,
+    params:
         folds=CONFIG.split.folds,
         settings=training_settings,
         code=source_digest("training.fit"),
     shell:
         r"""
-        {params.launcher} python -m unmask train \
-            --log {log:q} \
-            --experiment {wildcards.experiment:q} \
-            --fold {wildcards.fold:q} \
-            --folds {params.folds} \
-            --seed {wildcards.seed:q} \
-            --threads {threads:q} \
-            --settings {params.settings:q} \
+        {resources.launcher} python -m unmask train --log {log:q} \
+            --experiment {wildcards.experiment:q} --fold {wildcards.fold:q} --folds {params.folds} \
+            --seed {wildcards.seed:q} --threads {threads:q} \
+            --settings {params.settings:q} {resources.machine:q} \
             --tracking-uri {CONFIG.tracking.address:q} \
-            --tracking-experiment {CONFIG.tracking.experiment:q} \
-            --splits {input.splits:q} \
-            --shards results/faces \
-            --indices {input.indices:q} \
-            --noise {input.noise:q} \
+            --tracking-experiment {CONFIG.tracking.experiment:q} --splits {input.splits:q} \
+            --shards results/faces --indices {input.indices:q} --noise {input.noise:q} \
             --output "$(dirname {output.model:q})"
         """

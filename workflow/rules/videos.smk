@@ -30,8 +30,7 @@ rule probe:
     # As a pair: else the single cores that a pair waits for go to further parts, one by one.
     threads: 2
     resources:
-        mem_mb=growing(2500),
-        runtime=growing(60),
+        **growing(mem_mb=2500, runtime=60),
     params:
         chunk=chunk_of,
         chunks=CONFIG.shards_per_part,
@@ -39,13 +38,8 @@ rule probe:
         code=source_digest("videos.probe"),
     shell:
         r"""
-        python -m unmask probe \
-            --log {log:q} \
-            --parts {input.parts:q} \
-            --chunk {params.chunk:q} \
-            --chunks {params.chunks:q} \
-            --workers {threads} \
-            --settings {params.settings:q} \
+        python -m unmask probe --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} \
+            --chunks {params.chunks:q} --workers {threads} --settings {params.settings:q} \
             --output {output:q}
         """
 
@@ -64,21 +58,15 @@ rule extract_audio:
     priority: int(FETCHED)
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(1500),
-        runtime=growing(120),
+        **growing(mem_mb=1500, runtime=120),
     params:
         settings=settings("audio", "limits"),
         code=source_digest("videos.audio"),
     shell:
         r"""
-        python -m unmask extract-audio \
-            --log {log:q} \
-            --parts {input.parts:q} \
-            --probe {input.probe:q} \
-            --settings {params.settings:q} \
-            --shard {output.shard:q} \
+        python -m unmask extract-audio --log {log:q} --parts {input.parts:q} \
+            --probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} \
             --index {output.index:q}
         """
 
@@ -96,18 +84,12 @@ rule ledger:
         "benchmarks/ledger.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
+        **growing(mem_mb=2000, runtime=10),
     params:
         code=source_digest("videos.ledger"),
     shell:
         r"""
-        python -m unmask ledger \
-            --log {log:q} \
-            --probes {input.probes:q} \
-            --cropped {input.cropped:q} \
-            --output {output.ledger:q} \
-            --summary {output.summary:q}
+        python -m unmask ledger --log {log:q} --probes {input.probes:q} \
+            --cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q}
         """

@@ -69,7 +69,7 @@ def export_bundle(
         splits: the split table, for the model card.
         ledger: `ledger.json`, for the model card.
         threads: CPU threads.
-        config: sections frames, limits, faces, evaluation and kaggle are used.
+        config: sections frames, limits, faces and kaggle are used.
         output: the folder; its content is replaced.
         shifts: `shifts.json` of all experiments, for the model card.
 
@@ -135,7 +135,7 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 def _write_code(config: Config, output: Path) -> list[str]:
     """Write settings, code, wheels, detector and notebook; return the packages of the wheels."""
-    settings = config.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
+    settings = config.model_dump(include={"frames", "limits", "faces", "kaggle"})
     faces, kaggle = config.faces, config.kaggle
     detector = DETECTORS[faces.detector]
     packages = {DETECTORS[name].distribution for name in faces.voters}
