@@ -51,6 +51,13 @@ from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
 
+# Columns of a face index that scoring needs, and those that pairs and augmentation need as well.
+SCORE_COLUMNS = ("part", "video", "track", "shard", "key", "offset", "size")
+TRAIN_COLUMNS = (
+    *SCORE_COLUMNS,
+    *("time", "x0", "y0", "x1", "y1", "crop_x0", "crop_y0", "crop_side"),
+    *("landmarks", "landmarks_68"),
+)
 # Times that differ by less than half a frame at 30 frames a second are the same moment.
 _SAME_TIME_S = 1 / 60
 
@@ -101,8 +108,8 @@ class FaceDataset(Dataset[Sample]):
         """Take the rows to read.
 
         Args:
-            faces: face index, sorted as its files are, with a `label` column, or with a `target`
-                column of its own as `treat_label_noise` adds it.
+            faces: rows of the face index with `SCORE_COLUMNS`, to augment with `TRAIN_COLUMNS`,
+                sorted as its files are; with a `label`, or a `target` from `treat_label_noise`.
             folder: the folder of shards.
             model_input: size and normalisation.
             augmentation: applied to each crop; None leaves crops as they are.

@@ -8,6 +8,7 @@ import math
 import secrets
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import (
+    SCORE_COLUMNS,
+    TRAIN_COLUMNS,
     create_score_loader,
     create_train_loader,
     labelled_faces,
@@ -244,10 +247,14 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
         UnmaskError: a role lacks a label; to train on, self-blended batches need REAL crops alone.
     """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
-    faces = labelled_faces(read_tables(job.indices, FACES), roles)
-    train, select = (
-        rows_to_fit_on(faces, role).reset_index(drop=True) for role in (Role.TRAIN, Role.VAL)
-    )
+
+    def faces_of(role: Role, columns: Sequence[str]) -> pd.DataFrame:
+        videos = rows_to_fit_on(roles, role)
+        key = videos[["part", "video"]]
+        return labelled_faces(read_tables(job.indices, FACES, columns, matching=key), videos)
+
+    train = faces_of(Role.TRAIN, TRAIN_COLUMNS)
+    select = faces_of(Role.VAL, SCORE_COLUMNS)
     labelled = len(train)
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
