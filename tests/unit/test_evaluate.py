@@ -19,8 +19,12 @@ from unmask.evaluation.compare import ComparisonFiles, compare
 from unmask.evaluation.evaluate import evaluate
 from unmask.evaluation.predictions import average_models
 from unmask.evaluation.results import (
+    CALIBRATION,
+    METRICS,
+    OUT_OF_FOLD_TABLE,
+    PAGE,
+    PREDICTIONS_TABLE,
     Comparison,
-    EvaluationFiles,
     ExperimentMetrics,
     Subgroup,
 )
@@ -83,7 +87,7 @@ class Data:
         write_json(speed, folder / "speed.json")
         return folder / "s.parquet", folder / "run.json"
 
-    def evaluate(self, experiment: str, strength: float, folds: tuple[int, ...]) -> EvaluationFiles:
+    def evaluate(self, experiment: str, strength: float, folds: tuple[int, ...]) -> Path:
         """Evaluate an experiment of one model per fold."""
         scores, runs = zip(
             *(self.write_model(experiment, fold, strength) for fold in folds), strict=True
@@ -92,12 +96,12 @@ class Data:
 
     def evaluate_models(
         self, experiment: str, scores: Sequence[Path], runs: Sequence[Path], splits: Path
-    ) -> EvaluationFiles:
-        files = EvaluationFiles(self.folder / "evaluation" / experiment)
+    ) -> Path:
+        output = self.folder / "evaluation" / experiment
         ledger, faces = self.folder / "videos.parquet", self.folder / "faces"
         indices, config = [faces / "p-00.parquet"], CONFIG.evaluation
-        evaluate(list(scores), list(runs), splits, ledger, faces, indices, config, files.folder)
-        return files
+        evaluate(list(scores), list(runs), splits, ledger, faces, indices, config, output)
+        return output
 
 
 @pytest.fixture(scope="module")
@@ -148,17 +152,17 @@ def video(
 
 
 @pytest.fixture(scope="module")
-def evaluated(data: Data) -> EvaluationFiles:
+def evaluated(data: Data) -> Path:
     return data.evaluate("good", 1.5, (0, 1, 2))
 
 
-def test_every_video_of_the_ledger_is_one_row(data: Data, evaluated: EvaluationFiles) -> None:
-    rows = read_table(evaluated.out_of_fold, OUT_OF_FOLD).set_index("video")
+def test_every_video_of_the_ledger_is_one_row(data: Data, evaluated: Path) -> None:
+    rows = read_table(evaluated / OUT_OF_FOLD_TABLE, OUT_OF_FOLD).set_index("video")
     assert sorted(rows.index) == sorted(data.videos["video"])
     assert rows["source"].value_counts().to_dict() == {"model": 90, "prior": 1, "none": 1}
     assert rows.loc["missing.mp4", "source"] == "none"
     assert np.isnan(rows.loc["missing.mp4", "probability"])
-    heads = read_json(evaluated.calibration, dict[str, ScoringHead])
+    heads = read_json(evaluated / CALIBRATION, dict[str, ScoringHead])
     assert rows.loc["faceless.mp4", "source"] == "prior"
     prior = heads["fold0-seed1"].calibration.prior
     assert rows.loc["faceless.mp4", "probability"] == pytest.approx(prior)
@@ -166,14 +170,14 @@ def test_every_video_of_the_ledger_is_one_row(data: Data, evaluated: EvaluationF
 
 def test_a_fold_without_a_model_has_no_predictions(data: Data) -> None:
     files = data.evaluate("partial", 1.5, (1,))
-    rows = read_table(files.out_of_fold, OUT_OF_FOLD)
+    rows = read_table(files / OUT_OF_FOLD_TABLE, OUT_OF_FOLD)
     assert len(rows) == len(data.videos)
     assert (rows["source"] == "model").sum() == FAMILIES
-    assert read_json(files.metrics, ExperimentMetrics).test.count == FAMILIES
+    assert read_json(files / METRICS, ExperimentMetrics).test.count == FAMILIES
 
 
-def test_metrics_count_the_faceless_video_and_have_intervals(evaluated: EvaluationFiles) -> None:
-    metrics = read_json(evaluated.metrics, ExperimentMetrics)
+def test_metrics_count_the_faceless_video_and_have_intervals(evaluated: Path) -> None:
+    metrics = read_json(evaluated / METRICS, ExperimentMetrics)
     test = metrics.test
     assert (test.count, test.without_face, test.groups) == (3 * FAMILIES + 1, 1, FAMILIES + 1)
     for measured in (test, metrics.val, metrics.tracks, metrics.faces):
@@ -193,15 +197,15 @@ def test_labels_of_test_videos_change_no_prediction(data: Data) -> None:
     for labels in (splits["label"], splits["label"].where(splits["fold"] != 0, flipped)):
         write_table(splits.assign(label=labels), SPLITS, data.folder / "flipped.parquet")
         files = data.evaluate_models("flipped", [scores], [run], data.folder / "flipped.parquet")
-        predictions = read_table(files.predictions, PREDICTIONS)
-        fitted.append((files.calibration.read_text(), predictions["probability"].to_list()))
+        predictions = read_table(files / PREDICTIONS_TABLE, PREDICTIONS)
+        fitted.append(((files / CALIBRATION).read_text(), predictions["probability"].to_list()))
     assert fitted[0] == fitted[1]
 
 
 def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
-    evaluated: EvaluationFiles,
+    evaluated: Path,
 ) -> None:
-    metrics = read_json(evaluated.metrics, ExperimentMetrics)
+    metrics = read_json(evaluated / METRICS, ExperimentMetrics)
     groups = {(one.by, one.name): one for one in metrics.subgroups}
     assert groups["face width, pixels", "below 64"].count == 45
     assert groups["face width, pixels", "128 to 255"].count == 45
@@ -215,7 +219,7 @@ def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
     assert low is not None
     assert high is not None
     assert low < worst.excess < high
-    assert worst.name in evaluated.page.read_text()
+    assert worst.name in (evaluated / PAGE).read_text()
 
 
 def test_small_subgroups_and_those_of_one_label_are_never_the_worst() -> None:
@@ -226,20 +230,20 @@ def test_small_subgroups_and_those_of_one_label_are_never_the_worst() -> None:
     assert worst_subgroup([]) is None
 
 
-def test_the_page_names_metrics_subgroups_and_scoring_heads(evaluated: EvaluationFiles) -> None:
-    page = evaluated.page.read_text()
+def test_the_page_names_metrics_subgroups_and_scoring_heads(evaluated: Path) -> None:
+    page = (evaluated / PAGE).read_text()
     for words in ("constant baseline", "face width", "fold2-seed1", "mean_logit", "TPR at 1 % FPR"):
         assert words in page
 
 
-def test_experiments_are_compared_in_pairs(data: Data, evaluated: EvaluationFiles) -> None:
+def test_experiments_are_compared_in_pairs(data: Data, evaluated: Path) -> None:
     experiments = {"good": evaluated, "poor": data.evaluate("poor", 0.3, (0, 1, 2))}
     output = ComparisonFiles(
         *(data.folder / f"comparison.{suffix}" for suffix in ("csv", "json", "svg", "html"))
     )
     compare(
-        [files.metrics for files in experiments.values()],
-        [files.predictions for files in experiments.values()],
+        [files / METRICS for files in experiments.values()],
+        [files / PREDICTIONS_TABLE for files in experiments.values()],
         sorted(path for name in experiments for path in data.folder.glob(f"{name}/*/speed.json")),
         CONFIG,
         output,

@@ -31,7 +31,7 @@ def test_what_cannot_be_graded_is_told_in_a_line(
     no_label = write(tmp_path / "half.csv", {"a.mp4": 0.5, "b.mp4": 0})
     (tmp_path / "text.csv").write_text("name\na.mp4\n")
     for labels, told in (
-        (other, "2 videos stand only there or only in"),
+        (other, "2 videos are only in it or only in"),
         (no_label, "a label is neither 0 nor 1"),
         (tmp_path / "text.csv", "not a CSV of filename,label"),
         (tmp_path / "absent.csv", "not a CSV of filename,label"),

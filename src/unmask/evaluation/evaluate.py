@@ -28,7 +28,14 @@ from unmask.evaluation.predictions import (
     out_of_fold,
     predict_held_out,
 )
-from unmask.evaluation.results import EvaluationFiles, ExperimentMetrics
+from unmask.evaluation.results import (
+    CALIBRATION,
+    METRICS,
+    OUT_OF_FOLD_TABLE,
+    PAGE,
+    PREDICTIONS_TABLE,
+    ExperimentMetrics,
+)
 from unmask.evaluation.subgroups import describe_videos, measure_subgroups, worst_subgroup
 from unmask.files import write_json
 from unmask.report.pages import write_page
@@ -82,10 +89,8 @@ def evaluate(
         shards: folder of face shards, for the faces of the worst mistakes.
         indices: face indices of all shards.
         config: the `evaluation` section.
-        output: folder of the `EvaluationFiles`.
+        output: folder of the files.
     """
-    files = EvaluationFiles(output)
-    output.mkdir(parents=True, exist_ok=True)
     jobs = [RunRecord.read(run) for run in runs]
     split_videos, all_videos = read_table(splits, SPLITS), read_table(ledger, VIDEOS)
     models = {
@@ -123,14 +128,16 @@ def evaluate(
         },
     )
     heads = {name: model.head for name, model in models.items()}
-    write_table(predictions, PREDICTIONS, files.predictions)
-    write_table(out_of_fold(all_videos, split_videos, test), OUT_OF_FOLD, files.out_of_fold)
-    write_json(metrics, files.metrics)
-    write_json(heads, files.calibration)
+    write_table(predictions, PREDICTIONS, output / PREDICTIONS_TABLE)
+    write_table(
+        out_of_fold(all_videos, split_videos, test), OUT_OF_FOLD, output / OUT_OF_FOLD_TABLE
+    )
+    write_json(metrics, output / METRICS)
+    write_json(heads, output / CALIBRATION)
     for name, figure in _draw(test, metrics, jobs, shards, index).items():
         save(figure, output / name)
     pictures = {alt: (output / name).read_bytes() for alt, name in _ON_THE_PAGE.items()}
-    write_page(files.page, "experiment.html.j2", metrics=metrics, heads=heads, figures=pictures)
+    write_page(output / PAGE, "experiment.html.j2", metrics=metrics, heads=heads, figures=pictures)
     _log(metrics)
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.predictions import average_models, measure, predict_videos
-from unmask.evaluation.results import EvaluationFiles
+from unmask.evaluation.results import CALIBRATION
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
 from unmask.report.style import COLORS, save
@@ -69,8 +69,8 @@ def evaluate_sets(
         if in_data:
             logger.warning("%s: %d of its videos are also in data_root", name, in_data)
         for experiment in models:
-            files = EvaluationFiles(results / "evaluation" / experiment)
-            heads = read_json(files.calibration, dict[str, ScoringHead])
+            calibration = results / "evaluation" / experiment / CALIBRATION
+            heads = read_json(calibration, dict[str, ScoringHead])
             predictions = []
             for model in models[experiment]:
                 scores = results / "sets" / name / "scores" / experiment / f"{model}.parquet"

@@ -29,53 +29,29 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of one set of predictions; None where they need a label that does not occur.
+    """Metrics of one set of predictions; None where they need a label that does not occur."""
 
-    Attributes:
-        log_loss: the challenge's, -mean(y log p + (1 - y) log(1 - p)).
-        constant_log_loss: of the constant baseline, see `constant_log_loss`.
-        calibration_error: part of the log loss, see `decompose_log_loss`.
-        resolution: part of the log loss, see `decompose_log_loss`.
-        brier: mean squared error.
-        ece: expected calibration error, 15 bins of equal width.
-        accuracy: at the threshold 0.5.
-        roc_auc: area under the ROC curve.
-        average_precision: of FAKE.
-        eer: equal error rate, where the linearly interpolated ROC curve has FPR = 1 - TPR.
-        tpr_at_fpr_0_1: the highest TPR with an FPR of at most 0.1 %.
-        tpr_at_fpr_1: the same at 1 %.
-        tpr_at_fpr_5: the same at 5 %.
-        log_weighted_precision_10: log(TP / (TP + 100 FP)) at 10 % recall (DFDC).
-        log_weighted_precision_50: the same at 50 % recall.
-        log_weighted_precision_90: the same at 90 % recall.
-        count: number of predictions.
-        fake: how many of them are labelled FAKE.
-        without_face: how many of them are the prior because no face was found.
-        groups: number of groups that were resampled for `intervals`; None without any.
-        intervals: 95 % interval of each metric that has one.
-    """
-
-    log_loss: float
-    constant_log_loss: float
-    calibration_error: float
-    resolution: float
-    brier: float
-    ece: float
-    accuracy: float
-    roc_auc: float | None
-    average_precision: float | None
-    eer: float | None
-    tpr_at_fpr_0_1: float | None
-    tpr_at_fpr_1: float | None
-    tpr_at_fpr_5: float | None
-    log_weighted_precision_10: float | None
-    log_weighted_precision_50: float | None
-    log_weighted_precision_90: float | None
-    count: int
-    fake: int
-    without_face: int = 0
-    groups: int | None = None
-    intervals: dict[str, Interval] = field(default_factory=dict)
+    log_loss: float  # the challenge's, -mean(y log p + (1 - y) log(1 - p))
+    constant_log_loss: float  # of the constant baseline, see `constant_log_loss`
+    calibration_error: float  # part of the log loss, see `decompose_log_loss`
+    resolution: float  # part of the log loss, see `decompose_log_loss`
+    brier: float  # mean squared error
+    ece: float  # expected calibration error, 15 bins of equal width
+    accuracy: float  # at the threshold 0.5
+    roc_auc: float | None  # area under the ROC curve
+    average_precision: float | None  # of FAKE
+    eer: float | None  # equal error rate: FPR = 1 - TPR, interpolated linearly
+    tpr_at_fpr_0_1: float | None  # the highest TPR with an FPR of at most 0.1 %
+    tpr_at_fpr_1: float | None  # the same at 1 %
+    tpr_at_fpr_5: float | None  # the same at 5 %
+    log_weighted_precision_10: float | None  # log(TP / (TP + 100 FP)) at 10 % recall (DFDC)
+    log_weighted_precision_50: float | None  # the same at 50 % recall
+    log_weighted_precision_90: float | None  # the same at 90 % recall
+    count: int  # number of predictions
+    fake: int  # how many of them are labelled FAKE
+    without_face: int = 0  # how many of them are the prior because no face was found
+    groups: int | None = None  # number of groups that `intervals` resample
+    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 %
 
     def values(self) -> dict[str, float | None]:
         """Return name to value, without the intervals."""

@@ -1,1 +1,1 @@
-"""Kaggle: the upload folder, and the code that answers a test set from it."""
+"""Kaggle: the upload folder, and the code that predicts a test set from it."""

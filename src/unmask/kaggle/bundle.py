@@ -17,7 +17,7 @@ import torch
 import unmask
 from unmask.config import Config, Precision
 from unmask.errors import UnmaskError
-from unmask.evaluation.results import EvaluationFiles
+from unmask.evaluation.results import CALIBRATION
 from unmask.faces.detectors import DETECTORS
 from unmask.faces.weights import YUNET, find_weights
 from unmask.files import read_json, write_json
@@ -169,8 +169,7 @@ def _save_members(
 ) -> Iterator[tuple[Member, Member]]:
     """Save each member, append its record to `members`, and yield it as trained and as shipped."""
     for experiment, models in chosen.items():
-        calibration = EvaluationFiles(evaluation / experiment).calibration
-        heads = read_json(calibration, dict[str, ScoringHead])
+        heads = read_json(evaluation / experiment / CALIBRATION, dict[str, ScoringHead])
         for one in models:
             run = RunRecord.read(one.run)
             file = output / f"{experiment}_{run.model}.safetensors"

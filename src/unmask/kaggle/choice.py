@@ -9,7 +9,7 @@ from pathlib import Path
 from unmask.config import BEST, ENSEMBLE, KaggleConfig, Precision
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import Metrics
-from unmask.evaluation.results import Comparison, EvaluationFiles, ExperimentMetrics
+from unmask.evaluation.results import METRICS, Comparison, ExperimentMetrics
 from unmask.files import read_json
 from unmask.training.model_file import saved_bytes
 from unmask.training.run_record import RunRecord
@@ -61,7 +61,7 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
             )
         return Shipped(ENSEMBLE, ensemble.weights, ensemble.test)
     name = compared.order[0] if wanted == BEST else wanted
-    metrics = read_json(EvaluationFiles(evaluation / name).metrics, ExperimentMetrics)
+    metrics = read_json(evaluation / name / METRICS, ExperimentMetrics)
     worst = metrics.worst_subgroup
     return Shipped(name, {name: 1.0}, metrics.test, "" if worst is None else str(worst))
 

@@ -1,7 +1,7 @@
-"""Answer a test set from this folder, without internet; README.md says how.
+"""Predict a test set with this folder, without internet; see README.md.
 
-The bundle's `predict.py`. It runs where unmask and some of what it needs are not installed, so it
-starts with the standard library and what timm brings.
+The bundle's `predict.py`. It runs where unmask and some of its requirements are not installed, so
+it starts with the standard library and `packaging`, which timm requires.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _OWN = "unmask"
 
 
 def shipped_wheels(folder: Path) -> list[Path]:
-    """Return the wheels that the manifest names, after checking that they are what was exported.
+    """Return the wheels that the manifest names, after checking their SHA-256.
 
     Raises:
-        ValueError: one is absent or differs, or there is no manifest; the message says which.
+        ValueError: a wheel is absent or differs, or there is no manifest; the message says which.
     """
     try:
         files = json.loads((folder / "manifest.json").read_text())["files"]
@@ -37,16 +37,16 @@ def shipped_wheels(folder: Path) -> list[Path]:
         if not wheel.is_file():
             raise ValueError(f"{wheel}: named in manifest.json but absent; upload it again")
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != files[wheel.name]["sha256"]:
-            raise ValueError(f"{wheel}: not what manifest.json says; upload the bundle again")
+            raise ValueError(f"{wheel}: differs from manifest.json; upload the bundle again")
     return wheels
 
 
 def add_wheels(wheels: Iterable[Path], unpacked: Path) -> list[str]:
-    """Make unmask importable, and what is not installed.
+    """Make unmask importable, and those of its requirements that are not installed.
 
     Args:
-        wheels: of unmask and of what it needs.
-        unpacked: folder for those that are needed: shared libraries cannot be used inside a zip.
+        wheels: of unmask and of its requirements.
+        unpacked: folder for requirements: shared libraries cannot be loaded from a zip.
 
     Returns:
         A line for each package that is neither installed nor in a wheel for this Python.
@@ -68,20 +68,20 @@ def add_wheels(wheels: Iterable[Path], unpacked: Path) -> list[str]:
                     f"{sys.version_info.major}.{sys.version_info.minor}; put a wheel that is into "
                     "the folder kaggle.wheelhouse, and export again"
                 )
-    sys.path.append(str(unpacked))  # last, so that what is installed comes first
+    sys.path.append(str(unpacked))  # last, so that installed packages come first
     return missing
 
 
 def _modules(wheels: Iterable[Path]) -> set[str]:
-    """Return the names that wheels of one package can be imported by."""
+    """Return the top-level modules of the wheels of one package."""
     tops = {name.split("/")[0] for wheel in wheels for name in zipfile.ZipFile(wheel).namelist()}
     folders = {top for top in tops if not top.endswith((".dist-info", ".data", ".libs"))}
     return {top.partition(".")[0] for top in folders}
 
 
 def run() -> int:
-    """Answer the test set; return the exit status."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin slow down the decoders
+    """Predict the test set; return the exit status."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow down the decoders
     folder = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as unpacked:
         try:

@@ -1,4 +1,4 @@
-"""Grade a submission by the labels of its test set, as the challenge did."""
+"""The challenge's metrics of a submission whose labels are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unmask.evaluation.metrics import binary_metrics
 
 
 def grade_submission(submission: Path, labels: Path) -> str:
-    """Return the log loss and the AUC of a submission, in a line.
+    """Return the log loss and the AUC of a submission.
 
     Args:
         submission: CSV with `filename,label`, the probability of FAKE.
@@ -21,19 +21,20 @@ def grade_submission(submission: Path, labels: Path) -> str:
     Raises:
         UnmaskError: a file is no such table, or they name different videos.
     """
-    answers, truth = _read(submission), _read(labels)
-    if missing := sorted(set(truth.index) ^ set(answers.index)):
+    probabilities, truth = _read(submission), _read(labels)
+    if different := sorted(set(truth.index) ^ set(probabilities.index)):
         raise UnmaskError(
-            f"{submission}: {len(missing)} videos stand only there or only in {labels}, "
-            f"the first is {missing[0]}"
+            f"{submission}: {len(different)} videos are only in it or only in {labels}, the first "
+            f"is {different[0]}"
         )
     if not truth.isin([0, 1]).all():
         raise UnmaskError(f"{labels}: a label is neither 0 nor 1")
-    metrics = binary_metrics(truth.to_numpy(np.float64), answers[truth.index].to_numpy(np.float64))
+    predicted = probabilities[truth.index].to_numpy(np.float64)
+    metrics = binary_metrics(truth.to_numpy(np.float64), predicted)
     area = "?" if metrics.roc_auc is None else f"{metrics.roc_auc:.4f}"
     return (
         f"log loss {metrics.log_loss:.4f} (constant baseline {metrics.constant_log_loss:.4f}), "
-        f"AUC {area}, {len(truth)} videos, {truth.sum():.0f} FAKE"
+        f"AUC {area}, {metrics.count} videos, {metrics.fake} FAKE"
     )
 
 

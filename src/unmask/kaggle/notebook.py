@@ -1,4 +1,4 @@
-"""The notebook that answers the challenge's test set on Kaggle, and what Kaggle wants to know."""
+"""The Kaggle notebook that predicts the challenge's test set, and Kaggle's metadata files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ NOTEBOOK = "submission.ipynb"
 
 _TITLE = """# {title}
 
-Answers every video of the test set with its probability of being fake, from the data set
-`{data_set}` alone: weights, code and calibration are in it, and no internet is used.
+Predicts the probability of being fake for every video of the test set. Weights, code and
+calibration come from the data set `{data_set}`; no internet is used.
 """
 
 _FIND = """import sys
@@ -32,29 +32,28 @@ sample = find("sample_submission.csv")
 videos = sample.parent / "test_videos"
 bundle, sample, videos"""
 
-_ANSWER = """!"{{sys.executable}}" "{{bundle}}/predict.py" --videos "{{videos}}" \\
+_PREDICT = """!"{{sys.executable}}" "{{bundle}}/predict.py" --videos "{{videos}}" \\
     --sample "{{sample}}" --out submission.csv --deadline {hours:g}h"""
 
-_LOOK = """submission = pd.read_csv("submission.csv")
+_CHECK = """submission = pd.read_csv("submission.csv")
 assert submission["filename"].tolist() == pd.read_csv(sample)["filename"].tolist()
 submission["label"].describe()"""
 
 
 def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
-    """Return the notebook, as nbformat 4.5 has it.
+    """Return the notebook in nbformat 4.5.
 
     Args:
         config: title, owner and hours are used.
         wheel: file name of the project's wheel, by which the notebook finds the bundle.
     """
     data_set = f"{config.owner}/{config.slug}"
-    cells = [
-        ("markdown", _TITLE.format(title=config.title, data_set=data_set)),
-        ("code", _FIND.format(wheel=wheel)),
-        ("code", _ANSWER.format(hours=config.hours)),
-        ("code", _LOOK),
+    title = _TITLE.format(title=config.title, data_set=data_set)
+    code = (_FIND.format(wheel=wheel), _PREDICT.format(hours=config.hours), _CHECK)
+    cells: list[dict[str, Any]] = [{"cell_type": "markdown", "source": title}]
+    cells += [
+        {"cell_type": "code", "source": one, "execution_count": None, "outputs": []} for one in code
     ]
-    of_code: dict[str, Any] = {"execution_count": None, "outputs": []}
     return {
         "nbformat": 4,
         "nbformat_minor": 5,
@@ -63,20 +62,13 @@ def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
             "language_info": {"name": "python"},
         },
         "cells": [
-            {
-                "id": f"cell-{number}",
-                "cell_type": kind,
-                "metadata": {},
-                "source": source.strip().splitlines(keepends=True),
-                **(of_code if kind == "code" else {}),
-            }
-            for number, (kind, source) in enumerate(cells)
+            {"id": f"cell-{number}", "metadata": {}} | cell for number, cell in enumerate(cells)
         ],
     }
 
 
 def notebook_metadata(config: KaggleConfig) -> dict[str, Any]:
-    """Return `kernel-metadata.json`: what `kaggle kernels push` wants to know."""
+    """Return `kernel-metadata.json`, for `kaggle kernels push`."""
     return {
         "id": f"{config.owner}/{config.slug}",
         "title": config.title,
@@ -96,7 +88,7 @@ def notebook_metadata(config: KaggleConfig) -> dict[str, Any]:
 
 
 def dataset_metadata(config: KaggleConfig) -> dict[str, Any]:
-    """Return `dataset-metadata.json`: what `kaggle datasets create` wants to know."""
+    """Return `dataset-metadata.json`, for `kaggle datasets create`."""
     return {
         "title": config.title,
         "id": f"{config.owner}/{config.slug}",

@@ -16,15 +16,15 @@ from packaging.utils import canonicalize_name
 import unmask
 from unmask.errors import UnmaskError
 
-# Zip files know no year before 1980; one date for all makes equal content equal bytes.
+# The earliest date of a zip file; the same for all, so that equal content gives equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def build_wheel(output: Path) -> Path:
-    """Build the project's own wheel into `output`, without isolation: nothing is fetched.
+    """Build the project's own wheel in `output`, without isolation, so nothing is downloaded.
 
     Raises:
-        UnmaskError: the code does not lie in a checkout of the project.
+        UnmaskError: the code is not in a checkout of the project.
     """
     root = Path(unmask.__file__).resolve().parents[2]
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
@@ -37,7 +37,7 @@ def build_wheel(output: Path) -> Path:
 
 
 def copy_wheels(folder: Path, output: Path) -> None:
-    """Copy the wheels of a folder, in addition to those that are there.
+    """Copy the wheels of a folder.
 
     Raises:
         UnmaskError: there is none.
@@ -53,13 +53,11 @@ def copy_wheels(folder: Path, output: Path) -> None:
 
 
 def required(packages: Iterable[str], present: Iterable[str]) -> list[str]:
-    """Return installed packages with all that they require, but for what an image has anyway.
-
-    What is required and not installed here is left out: it works here without.
+    """Return packages and their installed requirements, without those of the image.
 
     Args:
         packages: names on PyPI.
-        present: names of what the image has, with what those require.
+        present: packages of the image; their requirements are in it as well.
 
     Raises:
         UnmaskError: one of the packages is not installed.
@@ -72,10 +70,10 @@ def required(packages: Iterable[str], present: Iterable[str]) -> list[str]:
                 f"kaggle.wheels: {name} is not installed here; install it, or put its wheel into "
                 "the folder kaggle.wheelhouse"
             ) from None
-    return sorted(_closure(packages) - _closure(present))
+    return sorted(_with_requirements(packages) - _with_requirements(present))
 
 
-def _closure(packages: Iterable[str]) -> set[str]:
+def _with_requirements(packages: Iterable[str]) -> set[str]:
     found: set[str] = set()
     waiting = [canonicalize_name(name) for name in packages]
     while waiting:
@@ -95,7 +93,7 @@ def _closure(packages: Iterable[str]) -> set[str]:
 
 
 def licence_of(package: str) -> str:
-    """Return what an installed package says of its licence; its wheel has the text."""
+    """Return the licence in an installed package's metadata; its wheel has the text."""
     metadata = distribution(package).metadata
     classifiers: list[str] = metadata.get_all("Classifier", [])
     named = metadata.get_all("License-Expression", []) + [
@@ -105,14 +103,9 @@ def licence_of(package: str) -> str:
 
 
 def repack_wheel(package: str, output: Path) -> Path:
-    """Pack an installed package into a wheel again.
+    """Pack an installed package into a wheel in the folder `output`; return the wheel.
 
-    Args:
-        package: its name on PyPI.
-        output: folder of the wheel.
-
-    Returns:
-        The wheel, named by the tags it was installed with.
+    Its name has the tags that the package was installed with.
     """
     installed = distribution(package)
     header = (installed.read_text("WHEEL") or "").splitlines()
