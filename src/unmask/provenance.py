@@ -27,19 +27,23 @@ _IGNORED = {
 }
 
 
-def source_digest(module: str) -> str:
+def source_digest(module: str, settings: str = "") -> str:
     """Return a digest of the code of a module and of all that it imports from this package.
 
     Data files in the folders of these modules, for example templates, count as well.
 
     Args:
         module: dotted name below `unmask`, for example "videos.probe".
+        settings: JSON. Modules in the working directory that it names as "module:object" count too.
     """
     names = sorted(imported_modules(module))
-    parts = [part for name in names for part in (name, _parsed(name)[0], _columns(name))]
+    parts = [part for name in names for part in (name, _parsed(_path(name))[0], _columns(name))]
     folders = {_path(name).parent for name in names} - {_PACKAGE}
     for path in sorted(path for folder in folders for path in _data_files(folder)):
         parts += [str(path.relative_to(_PACKAGE)), hashlib.sha256(path.read_bytes()).hexdigest()]
+    for name in sorted(set(re.findall(r'"([\w.]+):\w+"', settings))):
+        own = Path(*name.split(".")).with_suffix(".py")
+        parts += [name, _parsed(own)[0]] if own.is_file() else []
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -51,7 +55,7 @@ def imported_modules(module: str) -> set[str]:
         name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            waiting += {_module_of(one) for one in _parsed(name)[1]} - _IGNORED - {""}
+            waiting += {_module_of(one) for one in _parsed(_path(name))[1]} - _IGNORED - {""}
     return seen
 
 
@@ -64,16 +68,16 @@ def _module_of(imported: str) -> str:
 
 def _columns(module: str) -> str:
     """Return the tables that a module imports, columns and all."""
-    names = [one.removeprefix("unmask.tables.") for one in _parsed(module)[1]]
+    names = [one.removeprefix("unmask.tables.") for one in _parsed(_path(module))[1]]
     values = [getattr(tables, name, None) for name in names]
     return "\n".join(repr(value) for value in values if isinstance(value, tables.Table))
 
 
 @cache
-def _parsed(module: str) -> tuple[str, list[str]]:
+def _parsed(path: Path) -> tuple[str, list[str]]:
     """Return a digest of the code that counts, and the full names of what it imports and uses."""
     reducer = _Reducer()
-    tree = reducer.visit(ast.parse(_path(module).read_bytes()))
+    tree = reducer.visit(ast.parse(path.read_bytes()))
     # Written alike by Python 3.11 and later, so that another interpreter is no reason to rerun.
     code = ast.dump(tree, **({"show_empty": True} if sys.version_info >= (3, 13) else {}))
     used = reducer.imports.keys() & set(re.findall(r"Name\(id='(\w+)'", code))

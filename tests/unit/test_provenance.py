@@ -152,6 +152,18 @@ def test_another_column_concerns_the_stages_that_write_or_read_it(
     assert not {"videos.probe", "splits.folds"} & changed
 
 
+def test_a_module_that_settings_name_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = '{"training": {"loss": "my.losses:focal"}}'
+    installed = source_digest("training.fit", settings)
+    assert installed == source_digest("training.fit")
+    Path("my").mkdir()
+    Path("my/losses.py").write_text(FUNCTION)
+    assert source_digest("training.fit", settings) != installed
+
+
 def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     probe = imported_modules("videos.probe")
     assert {"videos.probe", "videos.source", "videos.decoding"} <= probe

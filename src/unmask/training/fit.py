@@ -328,8 +328,9 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
 def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
     """Return a digest of everything that a model follows from."""
     digest = hashlib.sha256()
-    digest.update(config.model_dump_json(exclude={"folds", "seeds"}).encode())
-    digest.update(f"{job.experiment}\0{job.model}\0{source_digest('training.fit')}".encode())
+    settings = config.model_dump_json(exclude={"folds", "seeds"})
+    code = source_digest("training.fit", settings)
+    digest.update(f"{settings}{job.experiment}\0{job.model}\0{code}".encode())
     for faces in (data.train, data.select):
         digest.update(
             pd.util.hash_pandas_object(faces[["key", "shard", "offset"]]).to_numpy().tobytes()
