@@ -87,7 +87,9 @@ rule explore_augmentations:
         **growing(mem_mb=4000, runtime=20),
     params:
         settings=settings("training.augment", "training.image_size"),
-        code=source_digest("explore.augmentations"),
+        code=source_digest(
+            "explore.augmentations", settings("training.augment", "training.image_size")
+        ),
     shell:
         r"""
         python -m unmask explore-augmentations --log {log:q} --ledger {input.ledger:q} \

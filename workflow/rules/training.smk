@@ -74,7 +74,7 @@ rule train:
     params:
         folds=CONFIG.split.folds,
         settings=training_settings,
-        code=source_digest("training.fit"),
+        code=lambda wildcards: source_digest("training.fit", training_settings(wildcards)),
     shell:
         r"""
         {resources.launcher} python -m unmask train --log {log:q} \
