@@ -209,7 +209,7 @@ def test_an_archive_of_two_parts_is_refused(folder: Path, tmp_path: Path) -> Non
     packed = archive(folder, tmp_path, "part")
     with zipfile.ZipFile(packed, "a") as file:
         file.writestr("other/metadata.json", "{}")
-    assert "holds 2 metadata.json; zip each part by itself" in refusal(lambda: find_parts(tmp_path))
+    assert "has 2 metadata.json" in refusal(lambda: find_parts(tmp_path))
 
 
 def test_damaged_metadata_of_an_archive_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_damaged_metadata_of_an_archive_is_refused(folder: Path, tmp_path: Path)
     assert "metadata.json is damaged in the archive" in refusal(lambda: read_metadata(packed))
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as file:
         file.writestr("metadata.json", "{")
-    assert "no valid JSON at line 1" in refusal(lambda: read_metadata(tmp_path / "text.zip"))
+    assert "invalid JSON at line 1" in refusal(lambda: read_metadata(tmp_path / "text.zip"))
 
 
 def test_a_folder_is_used_instead_of_the_archive_of_its_name(
@@ -228,7 +228,7 @@ def test_a_folder_is_used_instead_of_the_archive_of_its_name(
     unpacked = make_part(tmp_path / folder.name, {})
     with caplog.at_level(logging.WARNING):
         assert find_parts(tmp_path) == {folder.name: unpacked}
-    assert f"{folder.name}.zip: a folder of its name is there and used instead" in caplog.text
+    assert f"{folder.name}.zip: the folder" in caplog.text
 
 
 def test_an_archive_without_metadata_is_not_used(

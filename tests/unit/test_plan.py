@@ -141,7 +141,7 @@ def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -
 
 
 def test_a_bucket_is_left_to_the_workflow(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match="data_root: only the workflow reads a bucket; copy a"):
+    with pytest.raises(UnmaskError, match="data_root: only the workflow reads buckets"):
         plan_faces(config_of(Path("s3://dfdc/train")), 1, 4)
 
 

@@ -119,48 +119,34 @@ class SampledVideo:
     detail: str = ""
 
 
-def sample_video(video: AbstractContextManager[VideoSource], config: FramesConfig) -> SampledVideo:
-    """Return the sampled frames of a video.
+def sample_video(
+    video: AbstractContextManager[VideoSource],
+    config: FramesConfig,
+    take: Callable[[Frame], object] | None = None,
+) -> SampledVideo:
+    """Decode the sampled frames of a video; errors of the file become its status.
 
     Args:
         video: what `VideoFile.opened` returns.
         config: the sampling.
+        take: called with each frame, which is then not kept.
 
     Raises:
         MemoryError: the limit of a worker was reached.
     """
     frames: list[Frame] = []
-    status, detail = decode_video(video, config, frames.append)
-    return SampledVideo(frames, status, detail)
-
-
-def decode_video(
-    video: AbstractContextManager[VideoSource],
-    config: FramesConfig,
-    take: Callable[[Frame], object],
-) -> tuple[Status, str]:
-    """Decode a video and pass on its sampled frames; return status and detail of `SampledVideo`.
-
-    Args:
-        video: what `VideoFile.opened` returns.
-        config: the sampling.
-        take: called with each frame, in order of time.
-
-    Raises:
-        MemoryError: the limit of a worker was reached.
-    """
-    taken = 0
     problems: list[str] = []
+    taken = 0
     try:
         with video as source:
             for frame in sample_frames(source, config, problems):
-                take(frame)
+                (take or frames.append)(frame)
                 taken += 1
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError) as error:
         problems.append(f"decoding stopped after {taken} frames: {reason(error)}")
-    return Status.OK if taken else Status.DECODE_ERROR, "; ".join(problems)
+    return SampledVideo(frames, Status.OK if taken else Status.DECODE_ERROR, "; ".join(problems))
 
 
 def sample_frames(

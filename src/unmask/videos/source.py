@@ -1,4 +1,4 @@
-"""Where videos come from: parts of a DFDC-format data set, their entries, and their shards.
+"""Sources of videos: the parts of a data set in DFDC's format, their entries and their shards.
 
 A part is a folder with a `metadata.json` and its videos, or a zip archive of such a folder, which
 is read in place and never unpacked.
@@ -32,10 +32,10 @@ METADATA = "metadata.json"
 _ZIP = ".zip"
 _MAX_NAME_BYTES = 255
 _SAMPLE = 1 << 16
-# Of the metadata.json of parts that share a shard: a video's entry takes 80 in DFDC's.
+# Bytes of metadata.json of all parts that share a shard; an entry of DFDC's has 80.
 _SHARED_BYTES = 8_000
-# What zipfile and the four ways to pack raise; the last two are unknown ways and encryption.
-_DAMAGES = (
+# Raised by zipfile and its decompressors; the last two for unknown methods and encryption.
+_ZIP_ERRORS = (
     *(zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError),
     *(NotImplementedError, RuntimeError),
 )
@@ -43,16 +43,16 @@ _DAMAGES = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One video as its part's `metadata.json` names it.
+    """One video of a part's `metadata.json`.
 
     Attributes:
         name: file name inside the part.
-        label: what it is; None where the entry does not say so in DFDC's words.
-        original: name of the REAL video a FAKE was made from; None for a REAL.
-        family: the name its family is known by: its original's, or its own.
-        status: OK, or what already keeps it from being opened.
+        label: REAL or FAKE; None where the entry has neither.
+        original: name of the REAL video that a FAKE was made from; None for a REAL.
+        family: name of its original, or its own.
+        status: OK, or why the video cannot be opened.
         detail: the reason of a status other than OK.
-        method: how a FAKE was made, where the entry says so under that name.
+        method: how a FAKE was made, where the entry has it.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Entry:
 def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     """Return the parts below `root` by name: folders and zip archives with a `metadata.json`.
 
-    `root` may also be a part itself. Only the folders are listed, never the videos in them, so
-    that a workflow over 119,154 videos starts in a second.
+    `root` may also be a part itself. Folders of videos are not listed, so that a workflow over
+    119,154 videos starts in a second.
 
     Args:
         root: the folder.
-        key: of the configuration, that names it: messages do as well.
+        key: the configuration key of the folder, for messages.
 
     Raises:
         UnmaskError: `root` is absent, or no part is in it.
@@ -80,7 +80,9 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     if root.suffix == _ZIP and root.is_file():
         return {part_name(root): root}
     if root.parts[:1] in (("s3:",), ("gs:",)):
-        raise UnmaskError(f"{key}: only the workflow reads a bucket; copy a part of {root} to here")
+        raise UnmaskError(
+            f"{key}: only the workflow reads buckets; copy a part of {root} to disk"
+        )
     if not root.is_dir():
         raise UnmaskError(
             f"{key}: no folder {root}; set it to the folder that holds the parts "
@@ -93,7 +95,7 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     unpacked = set(parts)
     for archive in sorted(path for path in root.glob(f"*{_ZIP}") if path.is_file()):
         if archive.stem in unpacked:
-            logger.warning("%s: a folder of its name is there and used instead", archive)
+            logger.warning("%s: the folder of the same name is used instead", archive)
         elif _metadata_bytes(archive) is None:
             logger.warning("%s: no %s, so it is not used", archive, METADATA)
         else:
@@ -110,7 +112,7 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
 
 
 def part_name(part: Path) -> str:
-    """Return the name a part goes by: its folder's as it was given, links not followed."""
+    """Return the name of a part: that of its folder, without following links."""
     path = Path(os.path.abspath(part))  # noqa: PTH100 (resolve() follows links)
     return path.stem if path.suffix == _ZIP and not path.is_dir() else path.name
 
@@ -128,14 +130,14 @@ class VideoFile:
     name: str
 
     def size(self) -> int | None:
-        """Return the bytes of the video; None where the part has no such regular file.
+        """Return the size of the video in bytes; None where the part has no such regular file.
 
         Raises:
             UnmaskError: the archive cannot be read.
         """
         if self.part.is_dir():
             path = self.part / self.name
-            # A pipe or a device would block whoever opens it.
+            # Opening a pipe or a device would block.
             return path.stat().st_size if path.is_file() else None
         member = _archive(self.part, os.getpid()).members.get(self.name)
         return None if member is None else member.file_size
@@ -143,8 +145,8 @@ class VideoFile:
     def fingerprint(self) -> str:
         """Return a digest of the size and of the first, middle and last 64 kB, 32 hex digits.
 
-        Equal files have equal ones, and two videos that differ hardly ever do: an encoder writes
-        its tables at one end and its pictures in the middle. Reading 470 GB would take hours.
+        Different videos hardly ever have the same, because the tables are at one end and pictures
+        in the middle. Reading all 470 GB of DFDC would take hours.
 
         Raises:
             UnmaskError: the archive or this member of it is damaged.
@@ -157,16 +159,16 @@ class VideoFile:
 
     @contextmanager
     def opened(self) -> Iterator[str | BinaryIO]:
-        """Yield what `av.open` takes: a URL of the file, or the bytes of the archive's member.
+        """Yield the URL of the file, or the bytes of the archive's member, for `av.open`.
 
         Raises:
             UnmaskError: the archive or this member of it is damaged.
         """
         if self.part.is_dir():
-            # Without the protocol, FFmpeg takes what stands before a colon in a name for one.
+            # Without a protocol, FFmpeg takes the part of a name before a colon as one.
             yield f"file:{self.part / self.name}"
             return
-        # A demuxer seeks, which a deflated member cannot.
+        # Demuxers seek, which a compressed member does not support.
         yield io.BytesIO(_read_member(self.part, self.name))
 
 
@@ -178,7 +180,7 @@ class _Archive:
 
 @lru_cache(maxsize=2)
 def _archive(path: Path, process: int) -> _Archive:
-    """Open an archive and find its part: once a process, as a fork shares the file's position."""
+    """Open an archive once per process, because a fork shares the file's position."""
     try:
         file = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
@@ -187,7 +189,7 @@ def _archive(path: Path, process: int) -> _Archive:
     paths = [PurePosixPath(info.filename) for info in infos]
     folders = {path.parent for path in paths if path.name == METADATA}
     if len(folders) > 1:
-        raise UnmaskError(f"{path}: holds {len(folders)} {METADATA}; zip each part by itself")
+        raise UnmaskError(f"{path}: has {len(folders)} {METADATA}; zip each part separately")
     inside = zip(paths, infos, strict=True)
     return _Archive(file, {path.name: info for path, info in inside if path.parent in folders})
 
@@ -204,10 +206,10 @@ def _digest_of(file: BinaryIO) -> str:
 def _read_member(part: Path, name: str) -> bytes:
     archive = _archive(part, os.getpid())
     if name not in archive.members:
-        raise UnmaskError(f"{part}: holds no {name}")
+        raise UnmaskError(f"{part}: has no {name}")
     try:
-        return archive.file.read(archive.members[name])  # checks the CRC, too
-    except _DAMAGES as error:
+        return archive.file.read(archive.members[name])  # checks the CRC as well
+    except _ZIP_ERRORS as error:
         raise UnmaskError(f"{part}: {name} is damaged in the archive ({error})") from None
 
 
@@ -226,8 +228,8 @@ def video_files(parts: Iterable[Path], rows: Iterable[Mapping[str, Any]]) -> lis
     for row in rows:
         if row["part"] not in places:
             raise UnmaskError(
-                f"{row['part']}: a part of this name is in the probe table and not among --parts "
-                f"({', '.join(places)}); name it as well"
+                f"{row['part']}: this part is in the probe table but not among --parts "
+                f"({', '.join(places)}); add it"
             )
         files.append(VideoFile(places[row["part"]], row["video"]))
     return files
@@ -243,11 +245,11 @@ def video_names(part: Path) -> list[str]:
 def read_metadata(part: Path) -> list[Entry]:
     """Read a part's `metadata.json`: `{name: {"label", "split", "original"}}`.
 
-    Collections that know how a fake was made may say so as `"method"`. An entry that is not as DFDC
-    writes it is kept, with a status that says why.
+    An entry may also have a `"method"`, which says how a fake was made. An invalid entry is kept,
+    with a status.
 
     Raises:
-        UnmaskError: the file cannot be read, is no JSON, or is no JSON object.
+        UnmaskError: the file cannot be read, or is not a JSON object.
     """
     path = part / METADATA
     try:
@@ -259,16 +261,16 @@ def read_metadata(part: Path) -> list[Entry]:
             f"{path}: cannot be read ({error.strerror}); copy the part again"
         ) from None
     except UnicodeDecodeError:
-        raise UnmaskError(f"{path}: is no UTF-8 text; copy the part again") from None
+        raise UnmaskError(f"{path}: is not UTF-8; copy the part again") from None
     except json.JSONDecodeError as error:
         raise UnmaskError(
-            f"{path}: is no valid JSON at line {error.lineno}, column {error.colno} "
+            f"{path}: invalid JSON at line {error.lineno}, column {error.colno} "
             f"({error.msg}); copy the part again or move it out of data_root"
         ) from None
     if not isinstance(content, dict):
-        raise UnmaskError(f"{path}: holds a JSON {type(content).__name__}, not an object of videos")
+        raise UnmaskError(f"{path}: is a JSON {type(content).__name__}, not an object of videos")
     if not content:
-        logger.warning("%s: names no video", path)
+        logger.warning("%s: has no video", path)
     return [_entry(name, value) for name, value in sorted(content.items())]
 
 
@@ -277,7 +279,7 @@ def _unique_names(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         named = ", ".join(repeated)
-        logger.warning("%s: %s: named more than once, the last entry counts", path, named)
+        logger.warning("%s: %s: several entries, the last one counts", path, named)
     return dict(pairs)
 
 
@@ -287,13 +289,13 @@ def _entry(name: str, value: Any) -> Entry:
         detail = "the name is not a plain file name"
         return Entry(name, None, None, name, Status.UNSAFE_NAME, detail)
     if not isinstance(value, Mapping):
-        return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is no JSON object")
+        return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is not a JSON object")
     label, original = value.get("label"), value.get("original")
     method = str(value["method"]) if value.get("method") else None
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
-    # A REAL has no original, whatever the tool that wrote the file puts there: null, "", NaN.
+    # A REAL has no original, whatever the file has instead: null, "", NaN.
     if label == Label.REAL:
         return Entry(name, Label.REAL, None, name)
     if original in (None, ""):
@@ -305,7 +307,7 @@ def _entry(name: str, value: Any) -> Entry:
 
 
 def is_safe_name(name: str) -> bool:
-    """Tell whether `name` is one plain path component that can be opened inside a folder."""
+    """Return whether a name is a single path component, which cannot leave its folder."""
     return (
         name not in ("", ".", "..")
         and "\\" not in name
@@ -317,12 +319,12 @@ def is_safe_name(name: str) -> bool:
 
 
 def _printable(name: str) -> str:
-    """Return a name without lone surrogates, which JSON may hold and no file system does."""
+    """Return a name without lone surrogates, which are valid in JSON but not in file names."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def chunk_of(family: str, chunks: int) -> int:
-    """Return the chunk of a family: stable over machines and over added videos."""
+    """Return the chunk of a family, which is independent of the machine and of other families."""
     digest = hashlib.blake2b(family.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % chunks
 
@@ -330,23 +332,23 @@ def chunk_of(family: str, chunks: int) -> int:
 def shards_of(
     parts: Mapping[str, T], several: int | Literal["auto"], chunks: int
 ) -> dict[str, list[T]]:
-    """Return shards by name, each with its parts, in the order of their names.
+    """Return the parts of each shard, by name of the shard.
 
-    The name of a shard of several parts holds its first part's, the number of the others, and a
-    digest of all names: other parts, another file.
+    The name of a shard of several parts has the name of the first, the number of the others, and a
+    digest of all names, so that different parts never have the same file.
 
     Args:
-        parts: by name; for "auto" their paths.
-        several: how many of them are one shard; "auto": small ones, until they have about a hundred
-            videos, unless parts are cut in pieces.
-        chunks: pieces that a part is worked on in.
+        parts: by name; their paths if `several` is "auto".
+        several: parts per shard; "auto" joins small ones, up to about a hundred videos, unless
+            parts are divided into chunks.
+        chunks: number of chunks that each part is divided into.
 
     Raises:
-        UnmaskError: "auto", and an archive cannot be read.
+        UnmaskError: `several` is "auto", and an archive cannot be read.
     """
     names = sorted(parts)
     if several == "auto" and chunks == 1:
-        groups = _small_together({name: Path(str(parts[name])) for name in names})
+        groups = _join_small({name: Path(str(parts[name])) for name in names})
     else:
         step = 1 if several == "auto" else several
         groups = [names[start : start + step] for start in range(0, len(names), step)]
@@ -362,12 +364,12 @@ def shards_of(
     return shards
 
 
-def _small_together(parts: Mapping[str, Path]) -> list[list[str]]:
-    """Return the names of parts in groups: neighbours share one as long as there is room in it."""
+def _join_small(parts: Mapping[str, Path]) -> list[list[str]]:
+    """Return the names of parts in groups of neighbours that are small together."""
     groups: list[list[str]] = []
     room = 0
     for name, part in parts.items():
-        # A part without, or with an empty one, fails alone.
+        # A part without metadata.json, or with an empty one, fails alone.
         size = _metadata_bytes(part) or _SHARED_BYTES
         if not groups or size > room:
             groups.append([])
@@ -378,7 +380,7 @@ def _small_together(parts: Mapping[str, Path]) -> list[list[str]]:
 
 
 def _metadata_bytes(part: Path) -> int | None:
-    """Return the size of a part's `metadata.json`, by which it is small or not; None without one.
+    """Return the size of a part's `metadata.json`, None without one.
 
     Raises:
         UnmaskError: the archive cannot be read.
@@ -386,15 +388,14 @@ def _metadata_bytes(part: Path) -> int | None:
     if part.is_dir():
         return VideoFile(part, METADATA).size()
     state = part.stat()
-    return _packed_metadata_bytes(part, state.st_mtime_ns, state.st_size)
+    return _zipped_metadata_bytes(part, state.st_mtime_ns, state.st_size)
 
 
-# Fifty archives, asked for twice when the workflow starts: as parts, and as shards.
-@lru_cache(maxsize=1024)
-def _packed_metadata_bytes(archive: Path, changed: int, size: int) -> int | None:
+@lru_cache(maxsize=1024)  # called twice for each archive when the workflow starts
+def _zipped_metadata_bytes(archive: Path, changed: int, size: int) -> int | None:
     return VideoFile(archive, METADATA).size()
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
-    """Return what one shard has of a part: its families that hash to `chunk`."""
+    """Return the entries of one chunk of a part."""
     return [entry for entry in read_metadata(part) if chunk_of(entry.family, chunks) == chunk]

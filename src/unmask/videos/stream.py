@@ -32,7 +32,7 @@ from unmask.errors import UnmaskError
 from unmask.files import naming_full_disk
 from unmask.progress import track
 from unmask.tables import PROBE, read_rows
-from unmask.videos.frames import YUV420, Frame, SampledVideo, decode_video, plane_shapes
+from unmask.videos.frames import YUV420, Frame, SampledVideo, plane_shapes, sample_video
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Label, Status
@@ -151,8 +151,8 @@ def write_frames(buffer: Path, name: str, video: VideoFile, config: FramesConfig
             _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
             frames.append(_properties(frame))
 
-        status, detail = decode_video(video.opened(), config, write)
-        return Written(sink.tell(), status, detail, frames)
+        sampled = sample_video(video.opened(), config, write)
+        return Written(sink.tell(), sampled.status, sampled.detail, frames)
 
 
 def _properties(frame: Frame) -> dict[str, Any]:
