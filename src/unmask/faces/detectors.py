@@ -32,7 +32,6 @@ from unmask.faces.weights import (
     WeightsFile,
     find_weights,
     import_package,
-    packaged_weights,
 )
 
 DLIB = "pip install dlib-bin"
@@ -381,27 +380,21 @@ def create_detector(config: FacesConfig) -> Detector:
     Raises:
         UnmaskError: weights are absent or not the right ones, or a package is not installed.
     """
-    weights = DETECTORS[config.detector].weights
-    if weights is not None:
-        path = find_weights(weights, config.weights, "faces.weights")
-    elif config.weights is None:
-        path = None
-    else:
+    if config.weights is not None and DETECTORS[config.detector].weights is None:
         raise UnmaskError(f"faces.weights: {config.detector} has no weights file; set it to null")
-    first = _create(config.detector, config.min_score, path, "faces.detector")
+    first = _create(config.detector, config, "faces.weights", "faces.detector")
     if not config.voters:
         return first
-    voters = []
-    for name in config.voters:
-        weights = DETECTORS[name].weights
-        path = packaged_weights(weights, "faces.voters") if weights else None
-        voters.append(_create(name, config.min_score, path, "faces.voters"))
+    voters = [_create(name, config, "faces.voters", "faces.voters") for name in config.voters]
     return Vote(first, voters, config.votes)
 
 
-def _create(name: str, min_score: float, weights: Path | None, key: str) -> Detector:
+def _create(name: str, config: FacesConfig, weights_key: str, key: str) -> Detector:
+    weights = DETECTORS[name].weights
+    configured = config.weights if name == config.detector else None
+    path = None if weights is None else find_weights(weights, weights_key, configured)
     try:
-        return DETECTORS[name](min_score, weights)
+        return DETECTORS[name](config.min_score, path)
     except UnmaskError as error:
         raise UnmaskError(f"{key}: {error}") from None
 

