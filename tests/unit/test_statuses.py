@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -128,3 +129,9 @@ def test_what_the_crop_stage_does_not_expect_fails_the_video_alone(
     cropping.crop_shard(*stream_and_probe, faces_config, *outputs)
     rows = read_rows(outputs[2], CROPPED)
     assert {(row["status"], row["detail"]) for row in rows} == {("failed", "ZeroDivisionError")}
+
+
+def test_the_readme_explains_every_status(repository: Path) -> None:
+    table = (repository / "README.md").read_text().partition("| status | meaning |")[2]
+    rows = table.partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", rows, re.MULTILINE)) == set(Status)

@@ -69,12 +69,14 @@ class CroppedVideo:
         crops: by track and frame.
         status: `ok` where there is a crop.
         detail: the reason of another status, or what is damaged in a video that has crops.
+        frames: number of sampled frames.
     """
 
     search: Search | None
     crops: list[Crop]
     status: Status
     detail: str
+    frames: int = 0
 
 
 def crop_video(
@@ -104,7 +106,7 @@ def crop_video(
     status, detail = sampled.status, sampled.detail
     if status == Status.OK and not crops:
         status, detail = Status.NO_FACE, f"no face in {len(sampled.frames)} frames"
-    return CroppedVideo(search, crops, status, detail)
+    return CroppedVideo(search, crops, status, detail, len(sampled.frames))
 
 
 def _crop_side(track: Track, config: FacesConfig) -> int:

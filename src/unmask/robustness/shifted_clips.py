@@ -11,7 +11,6 @@ import io
 import logging
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +23,7 @@ import pandas as pd
 from unmask.config import Config
 from unmask.errors import UnmaskError, reason
 from unmask.faces.cropping import index_row
-from unmask.faces.crops import Crop, crop_video
+from unmask.faces.crops import CroppedVideo, crop_video
 from unmask.faces.detectors import cached_detector
 from unmask.faces.shards import write_shard
 from unmask.progress import track
@@ -117,25 +116,6 @@ def choose_families(videos: pd.DataFrame, count: int) -> pd.DataFrame:
     return chosen
 
 
-@dataclass(frozen=True)
-class ShiftedClip:
-    """The faces of one video under one shift.
-
-    Attributes:
-        shift: its name.
-        status: `ok` where there is a crop.
-        detail: the reason of another status.
-        frames: number of sampled frames.
-        crops: of the faces.
-    """
-
-    shift: str
-    status: Status
-    detail: str = ""
-    frames: int = 0
-    crops: Sequence[Crop] = ()
-
-
 def shift_shard(
     parts: Sequence[Path],
     probe: Path,
@@ -173,11 +153,11 @@ def shift_shard(
     with write_shard(shard) as writer:
         for name, result in zip(names, results, strict=True):
             clips = _without_faces(result) if isinstance(result, Lost) else result
-            for clip in clips:
-                part, member = name["part"], f"{name['video']}_{clip.shift}"
+            for shift, clip in clips.items():
+                key = {"shift": shift, **name}
+                part, member = name["part"], f"{name['video']}_{shift}"
                 if clip.detail:
                     logger.warning("%s/%s: %s", part, member, clip.detail)
-                key = {"shift": clip.shift, **name}
                 faces += [key | index_row(crop, writer, part, member) for crop in clip.crops]
                 outcome = {"status": clip.status, "detail": clip.detail, "frames": clip.frames}
                 outcomes.append(key | outcome | {"crops": len(clip.crops)})
@@ -186,38 +166,33 @@ def shift_shard(
     logger.info("%d crops of %d videos, %d shifts each", len(faces), len(names), len(SHIFTS))
 
 
-def _without_faces(lost: Lost) -> list[ShiftedClip]:
-    return [ShiftedClip(name, lost.status, lost.detail) for name in SHIFTS]
+def _without_faces(lost: Lost) -> dict[str, CroppedVideo]:
+    return dict.fromkeys(SHIFTS, CroppedVideo(None, [], lost.status, lost.detail))
 
 
-def shift_video(video: VideoFile, config: Config) -> list[ShiftedClip]:
-    """Shift the beginning of one video in every way, and crop its faces.
+def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
+    """Shift the beginning of one video in every way; return the faces under each shift.
 
     This runs in a worker process.
 
     Args:
         video: the video.
         config: see `shift_shard`.
-
-    Returns:
-        One clip per shift, in the order of `SHIFTS`.
     """
     cv2.setNumThreads(1)
     try:
         with video.opened() as source:
-            shifted = encode_shifts(source, video.name, config.evaluation.shift_seconds)
+            clips = encode_shifts(source, video.name, config.evaluation.shift_seconds)
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError) as error:
         return _without_faces(Lost(Status.DECODE_ERROR, reason(error)))
     detector = cached_detector(config.faces)
-    clips = []
-    for name in SHIFTS:
-        sampled = sample_video(nullcontext(io.BytesIO(shifted[name])), config.frames)
-        cropped = crop_video(sampled, detector, config.faces)
-        status, detail, frames = cropped.status, cropped.detail, len(sampled.frames)
-        clips.append(ShiftedClip(name, status, detail, frames, cropped.crops))
-    return clips
+    cropped = {}
+    for shift, clip in clips.items():
+        sampled = sample_video(nullcontext(io.BytesIO(clip)), config.frames)
+        cropped[shift] = crop_video(sampled, detector, config.faces)
+    return cropped
 
 
 def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str, bytes]:

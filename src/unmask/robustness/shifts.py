@@ -1,12 +1,12 @@
-"""Shifts: what happens to videos between a camera and a test set, as frozen functions of pictures.
+"""Shifts: frozen transformations of videos, as they occur between a camera and a test set.
 
-DFDC's training videos are as the cameras left them; most of its test videos were made smaller,
-slower, noisier, or written over (Dolhansky et al., "The DeepFake Detection Challenge Dataset",
-2020), and so is what people upload. Each shift here is one such change, alone.
+DFDC's training videos are as the cameras recorded them. Most of its test videos were scaled down,
+slowed down, overlaid or made noisier (Dolhansky et al., "The DeepFake Detection Challenge Dataset",
+2020), like what people upload. Each shift is one such change alone.
 
-What is drawn depends on the shift and on the video's name, and nothing else, so that all
-experiments are asked the same, in all runs. A test holds the digest of every shift: figures of two
-versions of one compare with nothing, so a changed shift needs another name.
+The parameters depend only on the shift and the name of the video, so all experiments and runs are
+tested on the same clips. A test has the digest of every shift: results of two versions of a shift
+cannot be compared, so a changed shift needs a new name.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Picture = NDArray[np.uint8]
 Change = Callable[[Picture, int], Picture]
 
 CLEAN = "clean"
-# What is not about compression is encoded again so well (56 dB) that nothing else is measured.
+# For shifts other than compression: encoding again at 56 dB adds no effect of its own.
 NEAR_LOSSLESS_CRF = 6
 _SEED = "unmask 1"
-# Sizes are of a picture this high; others have them in proportion.
+# Sizes are given for a picture of this height and scaled for others.
 _HEIGHT = 720
-# The field of noise is larger than the picture by so much: each frame shows another place of it.
+# How much larger the noise field is than the picture: each frame takes another part of it.
 _NOISE_MARGIN = 32
 _LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _TEXTS, _SHAPES = 3, 8
@@ -36,13 +36,13 @@ _TEXTS, _SHAPES = 3, 8
 
 @dataclass(frozen=True)
 class Shift:
-    """What is done to one clip, its parameters drawn.
+    """A shift of one clip, with its parameters.
 
     Attributes:
-        change: takes a picture, BGR uint8 (h, w, 3), and the index of its frame; returns what it
-            becomes, of the same size for all frames of a clip.
-        rate: frames per second that are kept at most; None keeps all.
-        crf: x264's constant rate factor when the clip is encoded again.
+        change: a function of a picture, BGR uint8 (h, w, 3), and the index of its frame; the
+            results have the same size for all frames of a clip.
+        rate: frames per second to keep at most; None keeps all.
+        crf: x264's constant rate factor with which the clip is encoded.
     """
 
     change: Change
@@ -58,9 +58,9 @@ def draw_shift(name: str, video: str, height: int, width: int) -> Shift:
 
     Args:
         name: one of `SHIFTS`.
-        video: the video's name, which is the seed.
-        height: of its pictures, pixels.
-        width: the same.
+        video: name of the video, the seed.
+        height: of its pictures in pixels.
+        width: of its pictures in pixels.
     """
     digest = hashlib.blake2b(f"{_SEED}/{name}/{video}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
@@ -72,17 +72,17 @@ def _unchanged(picture: Picture, index: int) -> Picture:
 
 
 def _clean(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Nothing: the reference, encoded again as all others are."""
+    """No change: the reference, encoded again like all others."""
     return Shift(_unchanged)
 
 
 def _slow(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """15 frames per second; slower ones stay as they are."""
+    """At most 15 frames per second."""
     return Shift(_unchanged, rate=15)
 
 
 def _small(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """A quarter of the pixels: half as high and half as wide."""
+    """Half the height and width."""
     size = max(1, width // 2), max(1, height // 2)
     return Shift(lambda picture, index: _resized(picture, size))
 
@@ -92,7 +92,7 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def _compressed(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Encoded with a CRF from 23, x264's default, to 40, which is badly blocked."""
+    """Encoded with a CRF from 23, x264's default, to 40, with visible blocks."""
     return Shift(_unchanged, crf=int(rng.integers(23, 41)))
 
 
@@ -103,7 +103,7 @@ def _noisy(rng: np.random.Generator, height: int, width: int) -> Shift:
     field = np.rint(sigma * rng.standard_normal(shape, np.float32)).astype(np.int16)
 
     def add(picture: Picture, index: int) -> Picture:
-        # Steps without a divisor in common with the margin come back only after 32 frames.
+        # Steps that are coprime to the margin repeat only after 32 frames.
         y, x = 13 * index % _NOISE_MARGIN, 29 * index % _NOISE_MARGIN
         there = field[y : y + height, x : x + width]
         return np.asarray(cv2.add(picture, there, dtype=cv2.CV_8U), np.uint8)
@@ -128,12 +128,12 @@ def _relit(rng: np.random.Generator, height: int, width: int) -> Shift:
 
 
 def _mirrored(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Left and right exchanged."""
+    """Mirrored horizontally."""
     return Shift(lambda picture, index: np.asarray(cv2.flip(picture, 1), np.uint8))
 
 
 def _grey(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """No colour."""
+    """Converted to grey."""
 
     def grey(picture: Picture, index: int) -> Picture:
         luma = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
@@ -143,15 +143,15 @@ def _grey(rng: np.random.Generator, height: int, width: int) -> Shift:
 
 
 @dataclass(frozen=True)
-class _Drifter:
-    """Something that moves over the picture and comes in again on the other side.
+class _Overlay:
+    """An overlay that moves across the picture and wraps around at its edges.
 
     Attributes:
         start: x y in pixels.
-        speed: pixels per frame, x y.
+        speed: x y in pixels per frame.
         size: in pixels.
         color: blue, green, red.
-        kind: which shape.
+        kind: of shape: circle, rectangle or triangle.
     """
 
     start: tuple[float, float]
@@ -165,10 +165,10 @@ class _Drifter:
         return int(x % width), int(y % height)
 
 
-def _draw_drifter(rng: np.random.Generator, height: int, width: int) -> _Drifter:
+def _draw_overlay(rng: np.random.Generator, height: int, width: int) -> _Overlay:
     start, speed = rng.uniform(0, [width, height]), rng.uniform(-1, 1, 2) * height / 180
     blue, green, red = (int(level) for level in rng.integers(0, 256, 3))
-    return _Drifter(
+    return _Overlay(
         start=(float(start[0]), float(start[1])),
         speed=(float(speed[0]), float(speed[1])),
         size=float(rng.uniform(0.06, 0.14) * height),
@@ -178,16 +178,16 @@ def _draw_drifter(rng: np.random.Generator, height: int, width: int) -> _Drifter
 
 
 def _written_over(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Three words that move."""
+    """Three moving words."""
     words = [
-        ("".join(rng.choice(_LETTERS, rng.integers(6, 13))), _draw_drifter(rng, height, width))
+        ("".join(rng.choice(_LETTERS, rng.integers(6, 13))), _draw_overlay(rng, height, width))
         for _ in range(_TEXTS)
     ]
 
     def write(picture: Picture, index: int) -> Picture:
         written = picture.copy()
         for word, place in words:
-            scale = place.size / 25  # the font is some 22 pixels high
+            scale = place.size / 25  # the font is about 22 pixels high
             thickness = max(1, round(2.5 * scale))
             at = place.at(index, height, width)
             cv2.putText(written, word, at, cv2.FONT_HERSHEY_SIMPLEX, scale, place.color, thickness)
@@ -197,8 +197,8 @@ def _written_over(rng: np.random.Generator, height: int, width: int) -> Shift:
 
 
 def _covered(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Eight filled circles, rectangles and triangles that move."""
-    shapes = [_draw_drifter(rng, height, width) for _ in range(_SHAPES)]
+    """Eight moving circles, rectangles and triangles, filled."""
+    shapes = [_draw_overlay(rng, height, width) for _ in range(_SHAPES)]
 
     def cover(picture: Picture, index: int) -> Picture:
         covered = picture.copy()
