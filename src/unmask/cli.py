@@ -21,7 +21,8 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import App, CycloptsError
 from cyclopts import Parameter as Option
 
-from unmask.config import Config, Section, load_settings, merged, read_config
+from unmask.config import Config, Section, merged
+from unmask.config_files import load_settings, read_config
 from unmask.errors import UnmaskError
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging
@@ -35,7 +36,7 @@ FOR_PEOPLE = {
     "experiments": "training.experiments:describe_experiments",
     "summary": "explore.summary:print_summary",
     "grade": "kaggle.grade:grade_submission",
-    "schema": "config:describe_keys",
+    "schema": "config_docs:write_config_documents",
 }
 FOR_RULES = {
     "probe": "videos.probe:probe_shard",

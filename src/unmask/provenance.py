@@ -22,7 +22,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # How a job runs, not what it computes. `config` says which settings there may be; their values are
 # parameters of rules. Of `tables`, only the columns of the tables that a module imports count.
 _IGNORED = {
-    *("errors", "config", "tables", "files", "progress", "orphans"),
+    *("errors", "config", "config_files", "tables", "files", "progress", "orphans"),
     *("provenance", "training.live_tracking"),
 }
 

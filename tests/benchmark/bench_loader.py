@@ -28,7 +28,8 @@ import torch
 from skimage import data
 from torch.utils.data import DataLoader
 
-from unmask.config import REPOSITORY, Augment, TrainingConfig, resolve_augment
+from unmask.config import REPOSITORY, Augment, TrainingConfig
+from unmask.config_files import resolve_augment
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
 from unmask.training.backbones import ModelInput

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from unmask.config import Augment, resolve_augment
+from unmask.config import Augment
+from unmask.config_files import resolve_augment
 from unmask.errors import UnmaskError
 from unmask.training.augmentation import create_augmentation, create_transforms
 from unmask.training.backbones import ModelInput

@@ -1,6 +1,5 @@
 """The command line: options follow signatures; a user's mistake is one line, a bug a traceback."""
 
-import json
 import os
 import re
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from unmask.cli import FOR_PEOPLE, FOR_RULES, create_app, import_function
-from unmask.config import config_schema, config_table
 from unmask.tables import PROBE, read_table
 
 MakePart = Callable[..., Path]
@@ -115,11 +113,6 @@ def test_a_misspelt_command_or_option_is_named(arguments: tuple[str, ...], named
     assert (done.returncode, done.stdout) == (2, "")
     assert named in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_schema_and_the_table_are_printed() -> None:
-    assert json.loads(run("schema").stdout) == config_schema()
-    assert run("schema", "--table").stdout.strip() == config_table()
 
 
 def test_a_summary_of_nothing_names_the_missing_file(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A configuration is understood or refused with the key's name; its documents are complete."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from unmask.config import (
-    Config,
-    config_keys,
-    config_schema,
-    config_table,
-    load_config,
-    resolve_augment,
-)
+from unmask.config import Config
+from unmask.config_docs import config_table, config_yaml, write_config_documents
+from unmask.config_files import known_keys, load_config, resolve_augment
 from unmask.errors import UnmaskError
 
 
@@ -234,25 +231,26 @@ def test_a_recipe_that_is_wrong_is_told_with_its_file(
     assert "\n" not in str(caught.value)
 
 
-def test_the_manual_states_every_key_with_its_default(repository: Path) -> None:
-    text = (repository / "config/config.yaml").read_text()
-    manual = yaml.safe_load(text)
-    stated = {key for key, _ in flatten(manual)}
-    assert stated == {key for key, _ in config_keys()}
-    assert dict(flatten(manual)) == {
+def test_the_generated_documents_are_those_of_the_models(repository: Path, tmp_path: Path) -> None:
+    documents = ("config/config.yaml", "config/README.md", "workflow/schemas/config.schema.json")
+    for name in documents:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(repository / name, tmp_path / name)
+    write_config_documents(tmp_path)
+    for name in documents:
+        assert (tmp_path / name).read_text() == (repository / name).read_text(), "run `make schema`"
+
+
+def test_the_generated_configuration_file_states_every_key_with_its_default() -> None:
+    stated = dict(flatten(yaml.safe_load(config_yaml())))
+    assert set(stated) == set(known_keys())
+    assert stated == {
         **dict(flatten(Config().model_dump(mode="json", exclude={"experiments"}))),
         "experiments": {"baseline": {}},
     }
 
 
-def test_the_schema_file_is_the_one_of_the_models(repository: Path) -> None:
-    path = repository / "workflow/schemas/config.schema.json"
-    assert json.loads(path.read_text()) == config_schema(), "run `make schema`"
-
-
-def test_the_readme_has_the_table_of_every_key(repository: Path) -> None:
-    table = config_table()
-    assert table in (repository / "config/README.md").read_text(), "run `make schema`"
-    for key, properties in config_keys():
-        assert f"| `{key}` |" in table
-        assert properties["description"] in table
+def test_every_key_is_described_in_the_table() -> None:
+    described = dict(re.findall(r"^\| `(.+?)` \|.*\| (.+) \|$", config_table(), re.MULTILINE))
+    assert set(described) == set(known_keys())
+    assert all(len(text) > 10 for text in described.values())

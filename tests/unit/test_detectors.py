@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from unmask.config import DetectorName, FacesConfig, load_config
+from unmask.config import DetectorName, FacesConfig
+from unmask.config_files import load_config
 from unmask.errors import UnmaskError
 from unmask.faces.boxes import iou
 from unmask.faces.detectors import DETECTORS, Detections, Detector, Vote, create_detector

@@ -7,7 +7,8 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from unmask.config import Config, load_config
+from unmask.config import Config
+from unmask.config_files import load_config
 from unmask.errors import UnmaskError
 from unmask.training.experiments import check_experiments, describe_experiments
 

@@ -20,7 +20,7 @@ import sys
 
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
-from unmask.config import load_config, locate
+from unmask.config_files import load_config, locate
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url

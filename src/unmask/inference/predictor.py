@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import nn
 
-from unmask.config import Config, load_settings
+from unmask.config import Config
+from unmask.config_files import load_settings
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop
 from unmask.faces.images import decode_jpeg

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import albumentations as A
 import numpy as np
 
-from unmask.config import Augment, resolve_augment
+from unmask.config import Augment
+from unmask.config_files import resolve_augment
 from unmask.errors import UnmaskError
 from unmask.importing import import_object
 from unmask.training import transforms
