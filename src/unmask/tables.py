@@ -1,10 +1,8 @@
-"""The tables between stages: their columns, the status vocabulary, and how they are written.
+"""The tables between stages: their columns, and how they are read and written.
 
-Every stage reads and writes Parquet through `read_table` and `write_table`, so a column is declared
-once, here, and a file that lacks one says so instead of failing later. This module and
-`unmask.config` are the ground floor: they import nothing of the project but its error. pandas and
-pyarrow are imported when a table is read or written, because the Kaggle bundle uses the status
-vocabulary without having pyarrow.
+All are Parquet files. A column is declared once, here, and a file that lacks one is an error that
+names it. pandas and pyarrow are imported when a table is read or written: importing pandas takes a
+second, and the Kaggle bundle runs without pyarrow.
 """
 
 from __future__ import annotations
@@ -27,25 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of one kind of table.
+    """The columns of one kind of table."""
 
-    Attributes:
-        name: what messages call it.
-        columns: column name to Arrow type name, in file order.
-        key: the columns that identify a row; rows are sorted by them and must be unique in them.
-    """
-
-    name: str
-    columns: dict[str, str]
-    key: tuple[str, ...]
+    name: str  # for error messages
+    columns: dict[str, str]  # column name to Arrow type name, in the order of the file
+    key: tuple[str, ...] = ("part", "video")  # rows are sorted by it and unique in it
 
 
 _VIDEO = {"part": "string", "video": "string"}
 
 PROBE = Table(
-    name="probe",
-    # The container columns carry the names used by the challenge's introductory notebooks.
-    columns=_VIDEO
+    "probe",
+    # The columns of the container have the names of the challenge's introductory notebooks.
+    _VIDEO
     | {
         "label": "string",
         "original": "string",
@@ -76,12 +68,11 @@ PROBE = Table(
         "audio_duration": "double",
         "audio_start_time": "double",
     },
-    key=("part", "video"),
 )
 
 AUDIO = Table(
-    name="audio",
-    columns=_VIDEO
+    "audio",
+    _VIDEO
     | {
         "detail": "string",
         "key": "string",
@@ -89,12 +80,11 @@ AUDIO = Table(
         "channels": "int32",
         "duration": "double",
     },
-    key=("part", "video"),
 )
 
 CROPPED = Table(
-    name="cropped videos",
-    columns=_VIDEO
+    "cropped videos",
+    _VIDEO
     | {
         "status": "string",
         "detail": "string",
@@ -106,12 +96,11 @@ CROPPED = Table(
         "reused": "bool",
         "phash": "string",
     },
-    key=("part", "video"),
 )
 
 FACES = Table(
-    name="face index",
-    columns=_VIDEO
+    "face index",
+    _VIDEO
     | {
         "track": "int32",
         "frame": "int32",
@@ -140,35 +129,33 @@ FACES = Table(
 _SHIFTED = {"shift": "string"}
 
 SHIFT_SAMPLE = Table(
-    name="sample of shifted videos",
-    columns=_VIDEO | {"label": "string", "family": "string", "fold": "int32"},
-    key=("part", "video"),
+    "sample of shifted videos",
+    _VIDEO | {"label": "string", "family": "string", "fold": "int32"},
 )
 
 SHIFTED_VIDEOS = Table(
-    name="shifted videos",
-    columns=_SHIFTED
+    "shifted videos",
+    _SHIFTED
     | _VIDEO
     | {"status": "string", "detail": "string", "frames": "int32", "crops": "int32"},
     key=("shift", "part", "video"),
 )
 
 SHIFTED_FACES = Table(
-    name="index of shifted faces",
-    columns=_SHIFTED | FACES.columns,
+    "index of shifted faces",
+    _SHIFTED | FACES.columns,
     key=("shift", *FACES.key),
 )
 
 VIDEOS = Table(
-    name="ledger",
-    columns=PROBE.columns
+    "ledger",
+    PROBE.columns
     | {name: kind for name, kind in CROPPED.columns.items() if name not in PROBE.columns},
-    key=("part", "video"),
 )
 
 IDENTITIES = Table(
-    name="identities",
-    columns=_VIDEO
+    "identities",
+    _VIDEO
     | {
         "track": "int32",
         "detail": "string",
@@ -180,8 +167,8 @@ IDENTITIES = Table(
 )
 
 NOISE = Table(
-    name="label noise",
-    columns=_VIDEO
+    "label noise",
+    _VIDEO
     | {
         "track": "int32",
         "original": "string",
@@ -194,23 +181,22 @@ NOISE = Table(
 )
 
 SPLITS = Table(
-    name="splits",
-    columns=_VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},
-    key=("part", "video"),
+    "splits",
+    _VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},
 )
 
 _PAIRED = _VIDEO | {"track": "int32", "label": "string", "group": "string", "fold": "int32"}
 
 LEAKS = Table(
-    name="leaks",
-    columns={"pair": "int32", "kind": "string", "similarity": "double", "distance": "int32"}
+    "leaks",
+    {"pair": "int32", "kind": "string", "similarity": "double", "distance": "int32"}
     | {f"{name}_{side}": kind for side in ("a", "b") for name, kind in _PAIRED.items()},
     key=("pair",),
 )
 
 SCORES = Table(
-    name="scores",
-    columns=_VIDEO
+    "scores",
+    _VIDEO
     | {
         "track": "int32",
         "frame": "int32",
@@ -226,14 +212,14 @@ SCORES = Table(
 )
 
 SHIFT_SCORES = Table(
-    name="scores of shifted faces",
-    columns=_SHIFTED | SCORES.columns,
+    "scores of shifted faces",
+    _SHIFTED | SCORES.columns,
     key=("shift", *SCORES.key),
 )
 
 PREDICTIONS = Table(
-    name="video predictions",
-    columns=_VIDEO
+    "video predictions",
+    _VIDEO
     | {
         "label": "string",
         "family": "string",
@@ -249,8 +235,8 @@ PREDICTIONS = Table(
 )
 
 OUT_OF_FOLD = Table(
-    name="out-of-fold predictions",
-    columns=_VIDEO
+    "out-of-fold predictions",
+    _VIDEO
     | {
         "label": "string",
         "status": "string",
@@ -261,7 +247,6 @@ OUT_OF_FOLD = Table(
         "logit": "double",
         "probability": "double",
     },
-    key=("part", "video"),
 )
 
 
@@ -275,15 +260,15 @@ def _arrow_schema(table: Table) -> pa.Schema:
 
 
 def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
-    """Write `rows` as Parquet, sorted by the table's key, byte-equal for equal rows.
+    """Write rows as Parquet, sorted by the table's key; equal rows give equal bytes.
 
     Args:
-        rows: a frame that holds at least the table's columns; others are left out.
+        rows: has at least the table's columns; others are ignored.
         table: the columns to write.
         path: the file; replaced atomically.
 
     Raises:
-        ValueError: a column is missing, or two rows share a key: a bug in the stage that calls.
+        ValueError: a column is missing, or two rows have the same key: a bug of the caller.
     """
     import pyarrow as pa
 
@@ -299,15 +284,15 @@ def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> None:
-    """Write rows as `write_table` does, without the second that importing pandas takes.
+    """Write rows like `write_table`, but without importing pandas.
 
     Args:
-        rows: column name to value; what a row does not name is null.
-        table: the columns to write; others are left out.
+        rows: column name to value; missing columns are null, others are ignored.
+        table: the columns to write.
         path: the file; replaced atomically.
 
     Raises:
-        ValueError: two rows share a key: a bug in the stage that calls.
+        ValueError: two rows have the same key: a bug of the caller.
     """
     import pyarrow as pa
     from pyarrow.json import ParseOptions, ReadOptions, read_json
@@ -320,20 +305,15 @@ def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> N
     if not ordered:
         _write_arrow(pa.Table.from_batches([], schema), path)
         return
-    # Arrow imports pandas to convert a list, in case it is a series; text it takes as it is.
+    # To convert a list, Arrow imports pandas, in case it is a Series; it parses JSON without.
     lines = ({name: row.get(name) for name in table.columns} for row in ordered)
-    text = "\n".join(json.dumps(line, default=_as_python) for line in lines)
+    text = "\n".join(json.dumps(line, default=lambda value: value.tolist()) for line in lines)
     arrow = read_json(
         BytesIO(text.encode()),
         read_options=ReadOptions(use_threads=False, block_size=len(text)),
         parse_options=ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
     )
     _write_arrow(arrow, path)
-
-
-def _as_python(value: Any) -> Any:
-    """Return NumPy's values and arrays as Python's."""
-    return value.tolist()
 
 
 def _write_arrow(arrow: pa.Table, path: Path) -> None:
@@ -347,14 +327,14 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
     """Read a table that `write_table` or `write_rows` wrote.
 
     Raises:
-        UnmaskError: the file lacks a column that this version of the code needs, or is no Parquet.
+        UnmaskError: the file is no Parquet file, or lacks a column.
     """
     frame: pd.DataFrame = _read_arrow(path, table).to_pandas()
     return frame
 
 
 def read_rows(path: Path, table: Table) -> list[dict[str, Any]]:
-    """Read a table as `read_table` does, as a list of rows."""
+    """Read a table like `read_table`, as a list of rows and without importing pandas."""
     rows: list[dict[str, Any]] = _read_arrow(path, table).to_pylist()
     return rows
 
@@ -364,7 +344,7 @@ def _read_arrow(path: Path, table: Table, columns: Sequence[str] | None = None) 
     import pyarrow.parquet as pq
 
     try:
-        # Not read_table, which imports the machinery for whole folders of files.
+        # pyarrow's read_table would import the machinery for folders of files.
         with pq.ParquetFile(path) as file:
             missing = [name for name in table.columns if name not in file.schema_arrow.names]
             if missing:
@@ -388,13 +368,13 @@ def read_tables(
 ) -> pd.DataFrame:
     """Read several tables of one kind as one, in the order of `paths`.
 
-    All of DFDC has millions of faces: what needs some columns or some rows asks for no more.
+    DFDC has millions of faces, so read only the columns and rows that are needed.
 
     Args:
         paths: the files.
         table: their kind.
-        columns: those to keep; None keeps all.
-        matching: keep only the rows that agree with one of these in all of their columns.
+        columns: the columns to read; None for all.
+        matching: keep only the rows that are equal to one of these in all of their columns.
 
     Raises:
         UnmaskError: as `read_table`.
