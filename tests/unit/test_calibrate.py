@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn import metrics as sklearn_metrics
 
-from unmask.evaluation.metrics import constant_log_loss
 from unmask.inference.calibrate import (
     CALIBRATIONS,
     Calibration,
@@ -35,17 +34,6 @@ def test_good_scores_stay_as_they_are() -> None:
     calibration = fit_platt(logits, labels)
     assert calibration.slope == pytest.approx(1, abs=0.15)
     assert calibration.intercept == pytest.approx(0, abs=0.3)
-    raw = log_loss(labels, expit(logits))
-    assert log_loss(labels, calibration.probability(logits)) == pytest.approx(raw, abs=0.01)
-
-
-def test_overconfident_scores_improve() -> None:
-    logits, labels = draw_scores(0.2)
-    calibration = fit_platt(logits, labels)
-    assert calibration.slope == pytest.approx(0.2, abs=0.07)
-    answered = log_loss(labels, calibration.probability(logits))
-    assert answered < log_loss(labels, expit(logits)) - 0.1
-    assert answered < constant_log_loss(labels)
 
 
 def test_shifted_scores_are_moved_back() -> None:
@@ -53,7 +41,6 @@ def test_shifted_scores_are_moved_back() -> None:
     shifted, plain = fit_platt(logits + 4, labels), fit_platt(logits, labels)
     moved_back = log_loss(labels, shifted.probability(logits + 4))
     assert moved_back == pytest.approx(log_loss(labels, plain.probability(logits)), abs=0.02)
-    assert moved_back < log_loss(labels, expit(logits + 4)) - 0.5
 
 
 def test_a_few_separable_videos_give_no_certainty() -> None:
@@ -64,44 +51,41 @@ def test_a_few_separable_videos_give_no_certainty() -> None:
     assert (probabilities[2:] < 0.9).all()
 
 
-def test_a_dozen_videos_never_make_a_model_much_more_confident() -> None:
+def test_a_dozen_videos_hardly_move_the_slope() -> None:
     """Plain Platt scaling gives these twelve a slope above 5."""
     labels = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1.0])
     logits = np.array([1.2, 1.3, 1.4, 1.6, 1.7, 1.8, 1.8, 1.9, 2.0, 2.1, 2.2, 2.4])
     assert 0.5 < fit_platt(logits, labels).slope < 1.5
 
 
-def test_scores_that_say_the_contrary_answer_the_prior() -> None:
+def test_uninformative_scores_and_a_single_label_give_the_prior() -> None:
     logits, labels = draw_scores(1.0)
-    calibration = fit_platt(-logits, labels)
-    assert calibration.slope == 0
-    np.testing.assert_allclose(calibration.probability(logits), calibration.prior)
-    assert calibration.prior == pytest.approx(labels.mean(), abs=0.01)
+    reversed_ = fit_platt(-logits, labels)
+    assert reversed_.slope == 0
+    np.testing.assert_allclose(reversed_.probability(logits), reversed_.prior)
+    assert reversed_.prior == pytest.approx(labels.mean(), abs=0.01)
+    single = fit_platt(np.array([1.0, 2, 3]), np.ones(3))
+    np.testing.assert_allclose(single.probability(np.array([-5.0, 5])), 4 / 5)
 
 
-def test_a_single_label_answers_a_prior_that_is_not_certain() -> None:
-    calibration = fit_platt(np.array([1.0, 2, 3]), np.ones(3))
-    np.testing.assert_allclose(calibration.probability(np.array([-5.0, 5])), 4 / 5)
-
-
-def test_a_video_without_a_face_answers_the_prior() -> None:
+def test_a_video_without_a_face_gets_the_prior() -> None:
     calibration = Calibration(slope=2.0, intercept=1.0, prior=0.8)
-    answers = calibration.probability(np.array([np.nan, 0.0]))
-    np.testing.assert_allclose(answers, [0.8, expit(1)])
+    found = calibration.probability(np.array([np.nan, 0.0]))
+    np.testing.assert_allclose(found, [0.8, expit(1)])
     np.testing.assert_allclose(calibration.probability(np.array([np.nan]), 0.5), 0.5)
 
 
 @given(probability=st.floats(0.001, 0.999), old=st.floats(0.05, 0.95), new=st.floats(0.05, 0.95))
 def test_another_prior_reweights_both_labels(probability: float, old: float, new: float) -> None:
-    """Saerens et al. 2002, equation 4: each label's share is scaled by its ratio of priors."""
+    """Saerens et al. 2002, equation 4: the share of each label is scaled by its ratio of priors."""
     calibration = Calibration(slope=1.0, intercept=0.0, prior=old)
     fake, real = probability * new / old, (1 - probability) * (1 - new) / (1 - old)
-    answer = calibration.probability(np.array([logit(probability)]), new)
-    assert answer[0] == pytest.approx(fake / (fake + real))
+    (found,) = calibration.probability(np.array([logit(probability)]), new)
+    assert found == pytest.approx(fake / (fake + real))
 
 
 @pytest.mark.parametrize("how", sorted(CALIBRATIONS))
-def test_each_calibration_leaves_perfect_scores_as_good_as_they_are(how: str) -> None:
+def test_no_calibration_makes_perfect_scores_worse(how: str) -> None:
     logits, labels = draw_scores(1.0, 20_000)
     fitted = CALIBRATIONS[how](logits[:10_000], labels[:10_000])
     held_out, truth = logits[10_000:], labels[10_000:]
@@ -110,42 +94,40 @@ def test_each_calibration_leaves_perfect_scores_as_good_as_they_are(how: str) ->
 
 
 @pytest.mark.parametrize("how", ["temperature", "platt", "isotonic"])
-def test_each_calibration_mends_overconfident_scores(how: str) -> None:
+def test_each_calibration_improves_overconfident_scores(how: str) -> None:
     logits, labels = draw_scores(0.3, 4000)
     fitted = CALIBRATIONS[how](logits[:2000], labels[:2000])
     held_out, truth = logits[2000:], labels[2000:]
     assert log_loss(truth, fitted.probability(held_out)) < log_loss(truth, expit(held_out)) - 0.1
 
 
-def test_a_temperature_moves_no_answer_over_one_half() -> None:
+def test_a_temperature_has_no_intercept() -> None:
     logits, labels = draw_scores(0.3)
     fitted = fit_temperature(logits + 1, labels)
     assert fitted.intercept == 0
     assert 0 < fitted.slope < 1
 
 
-def test_isotonic_answers_never_fall_and_are_never_certain() -> None:
+def test_isotonic_probabilities_never_fall_and_are_never_certain() -> None:
     logits, labels = draw_scores(1.0, 50)
     fitted = fit_isotonic(logits, labels)
-    answers = fitted.probability(np.linspace(-20, 20, 101))
-    assert (np.diff(answers) >= 0).all()
-    assert answers.min() >= 1 / 52 - 1e-9
-    assert answers.max() <= 51 / 52 + 1e-9
+    found = fitted.probability(np.linspace(-20, 20, 101))
+    assert (np.diff(found) >= 0).all()
+    assert found.min() >= 1 / 52 - 1e-9
+    assert found.max() <= 51 / 52 + 1e-9
 
 
 @pytest.mark.parametrize(("count", "wrong"), [(400, 20), (400, 60), (2000, 300)])
-def test_certain_answers_of_which_a_share_is_wrong_are_clipped_there(
-    count: int, wrong: int
-) -> None:
+def test_certain_predictions_are_clipped_at_their_error_rate(count: int, wrong: int) -> None:
     """The clip of least log loss is the error rate; half an error is added at each end."""
     labels = np.repeat([0.0, 1.0], count // 2)
-    answers = np.where(labels == 1, 9.0, -9.0)
-    answers[: wrong // 2] *= -1
-    answers[-wrong // 2 :] *= -1
-    assert best_clip(answers, labels) == pytest.approx((wrong + 1) / (count + 1), rel=0.06)
+    log_odds = np.where(labels == 1, 9.0, -9.0)
+    log_odds[: wrong // 2] *= -1
+    log_odds[-wrong // 2 :] *= -1
+    assert best_clip(log_odds, labels) == pytest.approx((wrong + 1) / (count + 1), rel=0.06)
 
 
-def test_calibrated_answers_are_hardly_clipped() -> None:
+def test_calibrated_predictions_are_hardly_clipped() -> None:
     logits, labels = draw_scores(1.0, 4000)
     clip = best_clip(logits, labels)
     limit = logit(1 - clip) if clip else np.inf
@@ -153,7 +135,7 @@ def test_calibrated_answers_are_hardly_clipped() -> None:
     assert clipped < log_loss(labels, expit(logits)) + 0.001
 
 
-def test_answers_are_kept_within_the_clip() -> None:
+def test_probabilities_are_kept_within_the_clip() -> None:
     calibration = Calibration(1.0, 0.0, prior=0.5, clip=0.1)
-    answers = calibration.probability(np.array([-9.0, 0.0, 9.0, np.nan]))
-    np.testing.assert_allclose(answers, [0.1, 0.5, 0.9, 0.5])
+    found = calibration.probability(np.array([-9.0, 0.0, 9.0, np.nan]))
+    np.testing.assert_allclose(found, [0.1, 0.5, 0.9, 0.5])

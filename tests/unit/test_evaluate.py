@@ -182,8 +182,6 @@ def test_metrics_count_the_faceless_video_and_have_intervals(evaluated: Path) ->
     assert (test.count, test.without_face, test.groups) == (3 * FAMILIES + 1, 1, FAMILIES + 1)
     for measured in (test, metrics.val, metrics.tracks, metrics.faces):
         low, high = measured.intervals["log_loss"]
-        assert low is not None
-        assert high is not None
         assert low < measured.log_loss < high
     assert test.log_loss < test.constant_log_loss
     assert metrics.faces.count == FACES_EACH * metrics.tracks.count == 3 * FAMILIES * FACES_EACH
@@ -216,8 +214,6 @@ def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
     assert worst is not None
     assert worst.excess == max(one.excess for one in groups.values() if one.count >= 10)
     low, high = worst.excess_interval
-    assert low is not None
-    assert high is not None
     assert low < worst.excess < high
     assert worst.name in (evaluated / PAGE).read_text()
 
@@ -255,7 +251,7 @@ def test_experiments_are_compared_in_pairs(data: Data, evaluated: Path) -> None:
     (difference,) = details.differences
     losses = table["test_log_loss"]
     assert difference.log_loss == pytest.approx(losses[1] - losses[0])
-    assert difference.log_loss_interval[0] > 0  # type: ignore[operator]
+    assert difference.log_loss_interval[0] > 0
     assert details.ensemble is not None
     assert details.ensemble.bytes == 10 * 3 * len(details.ensemble.weights)
     assert "Paired differences" in output.page.read_text()

@@ -1,4 +1,4 @@
-"""Metrics are the challenge's and scikit-learn's, and intervals cover as often as they say."""
+"""Metrics equal the challenge's and scikit-learn's, and intervals have their coverage."""
 
 import math
 from pathlib import Path
@@ -37,17 +37,17 @@ def log_loss(labels: NDArray[np.float64], probabilities: NDArray[np.float64]) ->
 def test_metrics_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     labels = (rng.random(50) < 0.7).astype(float)
-    answers = 0.3 * labels + rng.random(50) * 0.6
-    found = binary_metrics(labels, answers)
-    right = np.where(labels == 1, answers, 1 - answers)
-    fpr, tpr, _ = sklearn_metrics.roc_curve(labels, answers, drop_intermediate=False)
+    predicted = 0.3 * labels + rng.random(50) * 0.6
+    found = binary_metrics(labels, predicted)
+    right = np.where(labels == 1, predicted, 1 - predicted)
+    fpr, tpr, _ = sklearn_metrics.roc_curve(labels, predicted, drop_intermediate=False)
     expected = {
         "log_loss": -np.log(right).mean(),
         "constant_log_loss": constant_log_loss(labels),
-        "roc_auc": sklearn_metrics.roc_auc_score(labels, answers),
-        "average_precision": sklearn_metrics.average_precision_score(labels, answers),
-        "accuracy": np.mean((answers > 0.5) == labels),
-        "brier": np.mean((answers - labels) ** 2),
+        "roc_auc": sklearn_metrics.roc_auc_score(labels, predicted),
+        "average_precision": sklearn_metrics.average_precision_score(labels, predicted),
+        "accuracy": np.mean((predicted > 0.5) == labels),
+        "brier": np.mean((predicted - labels) ** 2),
         "tpr_at_fpr_0_1": tpr[fpr <= 0.001].max(),
         "tpr_at_fpr_5": tpr[fpr <= 0.05].max(),
         "count": 50,
@@ -56,7 +56,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
 
 
-def test_a_certain_wrong_answer_costs_much_but_not_everything() -> None:
+def test_a_certain_and_wrong_prediction_has_a_finite_loss() -> None:
     found = binary_metrics(np.array([0.0, 1]), np.array([1.0, 1]))
     assert found.log_loss == pytest.approx(-math.log(1e-15) / 2, rel=1e-3)
 
@@ -69,7 +69,7 @@ def test_certain_predictions_can_be_drawn(tmp_path: Path) -> None:
 
 
 @given(fakes=st.integers(0, 50), reals=st.integers(0, 50), constant=st.floats(0.001, 0.999))
-def test_no_constant_beats_the_best_constant(fakes: int, reals: int, constant: float) -> None:
+def test_no_constant_beats_the_constant_baseline(fakes: int, reals: int, constant: float) -> None:
     assume(fakes + reals)
     labels = np.repeat([1.0, 0.0], [fakes, reals])
     best = constant_log_loss(labels)
@@ -78,46 +78,42 @@ def test_no_constant_beats_the_best_constant(fakes: int, reals: int, constant: f
     assert best == pytest.approx(log_loss(labels, np.full(len(labels), rate)), abs=1e-9)
 
 
-def test_the_best_constant_of_even_labels_is_log_two() -> None:
-    assert constant_log_loss(np.array([0.0, 1, 1, 0])) == pytest.approx(math.log(2))
-
-
-def test_the_error_rate_is_equal_where_misses_are_as_many_as_alarms() -> None:
-    # Thresholds between answers miss and alarm (1, 0), (1/2, 0), (1/2, 1/2), (0, 1/2), (0, 1).
+def test_the_equal_error_rate_is_where_false_negatives_and_positives_are_equally_frequent() -> None:
+    # (FNR, FPR) of the thresholds: (1, 0), (1/2, 0), (1/2, 1/2), (0, 1/2), (0, 1).
     found = binary_metrics(np.array([0, 1, 0, 1.0]), np.array([0.1, 0.4, 0.6, 0.9]))
     assert found.eer == pytest.approx(0.5)
     apart = binary_metrics(np.array([0, 0, 1, 1.0]), np.array([0.1, 0.2, 0.8, 0.9]))
     assert apart.eer == pytest.approx(0)
 
 
-def test_a_false_alarm_weighs_like_a_hundred_fakes() -> None:
-    """Of 10 FAKE the surest 5 stand above one REAL, the other 5 below."""
+def test_a_false_positive_weighs_as_much_as_a_hundred_true_ones() -> None:
+    """Of 10 FAKE, 5 are predicted above one REAL and 5 below."""
     labels = np.array([1.0] * 5 + [0] + [1] * 5 + [0] * 9)
     found = binary_metrics(labels, np.linspace(0.99, 0.01, 20))
     assert found.log_weighted_precision_50 == pytest.approx(0)
     assert found.log_weighted_precision_90 == pytest.approx(math.log(9 / (9 + 100)))
 
 
-def test_the_calibration_error_is_the_gap_of_each_bin() -> None:
+def test_the_expected_calibration_error_is_the_gap_of_each_bin() -> None:
     labels = np.array([1.0, 0, 1, 1, 1])
-    answers = np.array([0.2, 0.2, 0.9, 0.9, 0.9])
+    predicted = np.array([0.2, 0.2, 0.9, 0.9, 0.9])
     expected = (2 * abs(0.2 - 0.5) + 3 * abs(0.9 - 1)) / 5
-    assert binary_metrics(labels, answers).ece == pytest.approx(expected)
+    assert binary_metrics(labels, predicted).ece == pytest.approx(expected)
 
 
-def test_the_log_loss_is_what_its_parts_say() -> None:
+def test_the_log_loss_is_the_sum_of_its_parts() -> None:
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 2, 5000)
     labels = (rng.random(5000) < expit(logits)).astype(float)
     for slope, costs in ((1.0, (0, 0.01)), (4.0, (0.3, 2))):
-        answers = expit(slope * logits)
-        resolution, calibration_error = decompose_log_loss(labels, answers)
+        predicted = expit(slope * logits)
+        resolution, calibration_error = decompose_log_loss(labels, predicted)
         total = constant_log_loss(labels) - resolution + calibration_error
-        assert log_loss(labels, answers) == pytest.approx(total)
+        assert log_loss(labels, predicted) == pytest.approx(total)
         assert costs[0] <= calibration_error <= costs[1]
 
 
-def test_one_label_leaves_blank_what_needs_both() -> None:
+def test_with_one_label_metrics_that_need_both_are_none() -> None:
     found = binary_metrics(np.ones(3), np.array([0.5, 0.6, 0.7]))
     assert found.roc_auc is None
     assert found.eer is None
@@ -138,40 +134,34 @@ def draw_families(
     return np.array(labels), expit(np.array(logits)), np.array(groups, dtype=object)
 
 
-@pytest.mark.parametrize("families", [40, 100])
-@pytest.mark.parametrize("metric", ["log_loss", "roc_auc"])
-def test_intervals_cover_the_truth_as_often_as_they_say(families: int, metric: str) -> None:
-    rng = np.random.default_rng(3)
+@pytest.mark.parametrize(
+    ("families", "metric"), [(40, "log_loss"), (100, "log_loss"), (40, "roc_auc")]
+)
+def test_intervals_cover_the_truth_in_95_percent_of_trials(families: int, metric: str) -> None:
+    rng, trials = np.random.default_rng(3), 400
     truth = binary_metrics(*draw_families(rng, 40_000)[:2]).values()[metric]
-    assert truth is not None
     covered = 0
-    for trial in range(TRIALS):
-        labels, answers, groups = draw_families(rng, families)
-        low, high = metric_intervals(labels, answers, resampling(groups, 500, trial))[metric]
-        assert low is not None
-        assert high is not None
+    for trial in range(trials):
+        labels, probabilities, groups = draw_families(rng, families)
+        resampled = resampling(groups, 500, trial)
+        low, high = metric_intervals(labels, probabilities, resampled)[metric]
         covered += low <= truth <= high
-    assert 0.93 <= covered / TRIALS <= 0.97
-
-
-TRIALS = 600
+    assert 0.92 <= covered / trials <= 0.98
 
 
 def test_intervals_of_single_videos_would_be_too_narrow() -> None:
-    labels, answers, groups = draw_families(np.random.default_rng(4), 60)
+    labels, predicted, groups = draw_families(np.random.default_rng(4), 60)
     alone = np.arange(len(labels)).astype(object)
 
     def width(names: NDArray[np.object_]) -> float:
-        low, high = metric_intervals(labels, answers, resampling(names, 1000))["log_loss"]
-        assert low is not None
-        assert high is not None
+        low, high = metric_intervals(labels, predicted, resampling(names, 1000))["log_loss"]
         return high - low
 
     assert width(groups) > 1.3 * width(alone)
 
 
-def test_resamples_with_many_answers_agree_with_exact_ones() -> None:
-    """Beyond 4096 different answers, neighbours are put together."""
+def test_merging_levels_hardly_changes_a_resample() -> None:
+    """More than 4096 distinct probabilities are merged with their neighbours."""
     rng = np.random.default_rng(5)
     logits = rng.normal(0, 2, 6000)
     labels = (rng.random(6000) < expit(logits)).astype(float)
@@ -189,18 +179,14 @@ def test_resamples_with_many_answers_agree_with_exact_ones() -> None:
 
 @pytest.mark.parametrize("families", [2, 4, 12, 19, 20])
 def test_intervals_of_few_groups_stay_within_reason(families: int) -> None:
-    labels, answers, groups = draw_families(np.random.default_rng(8), families)
+    labels, predicted, groups = draw_families(np.random.default_rng(8), families)
     resampled = resampling(groups, 500)
-    losses = row_losses(labels, answers)["log_loss"]
+    losses = row_losses(labels, predicted)["log_loss"]
     low, high = mean_interval(losses, resampled)
-    assert low is not None
-    assert high is not None
     assert 0 < low < losses.mean() < high
     if families > 2:
         assert high < 6 * losses.mean()
     lower, higher = mean_interval(losses - losses.mean(), resampled)
-    assert lower is not None
-    assert higher is not None
     assert lower < 0 < higher
 
 
@@ -236,14 +222,10 @@ def test_paired_differences_are_sharper_than_the_difference_of_intervals() -> No
     expected = log_loss(labels, worse["probability"]) - log_loss(labels, better["probability"])
     assert found.log_loss == pytest.approx(expected)
     low, high = found.log_loss_interval
-    assert low is not None
-    assert high is not None
     assert 0 < low < found.log_loss < high
     alone = metric_intervals(
         labels, worse["probability"].to_numpy(), resampling(worse["group"].to_numpy(), 1000)
     )["log_loss"]
-    assert alone[0] is not None
-    assert alone[1] is not None
     assert high - low < alone[1] - alone[0]
 
 

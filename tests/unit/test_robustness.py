@@ -1,4 +1,4 @@
-"""What a model makes of shifted clips and of other data is measured, and no video is lost."""
+"""Metrics on shifted clips and on external sets count every video."""
 
 import os
 from pathlib import Path
