@@ -59,6 +59,7 @@ def imported_modules(module: str) -> set[str]:
     return seen
 
 
+@cache
 def _module_of(imported: str) -> str:
     """Return the module of this package that an imported name is or comes from, "" if of none."""
     package, _, name = imported.partition(".")
@@ -66,6 +67,7 @@ def _module_of(imported: str) -> str:
     return next((one for one in candidates if one and _path(one).is_file()), "")
 
 
+@cache
 def _columns(module: str) -> str:
     """Return the tables that a module imports, columns and all."""
     names = [one.removeprefix("unmask.tables.") for one in _parsed(_path(module))[1]]
