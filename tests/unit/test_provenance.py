@@ -10,7 +10,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 
 import unmask
-from unmask.provenance import git_state, imported_modules, source_digest
+from unmask.provenance import imported_modules, source_digest
 
 STAGES = [
     "videos.probe",
@@ -176,9 +176,3 @@ def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
 
 def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, str]]) -> None:
     assert digests() == {stage: source_digest(stage) for stage in STAGES}
-
-
-def test_the_commit_is_known_in_a_checkout_alone() -> None:
-    state = git_state()
-    assert set(state) == {"git_commit", "git_dirty"}
-    assert state["git_commit"] == "not a git checkout" or len(state["git_commit"]) == 40

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from pytorch_lightning.loggers import Logger
 
-from unmask.provenance import git_state
 from unmask.training.run_record import LoggedMetrics, RunDescription
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,19 @@ os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
 _RUN_ID = "unmask.run_id"
 # A server that failed is left alone for this long.
 _PAUSE_S = 300.0
+
+
+def git_state() -> dict[str, str]:
+    """Return the commit of the code and whether it has uncommitted changes, where git knows."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": str(bool(git("status", "-s")))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": "not a git checkout", "git_dirty": "unknown"}
 
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
