@@ -12,7 +12,7 @@ _SETTINGS = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={}:glibc.malloc.
 _DECODING, _NETWORK = _SETTINGS.format(2**25, 2**30), _SETTINGS.format(2**30, 2**36)
 _MEMORY = {
     **dict.fromkeys(("extract-frames", "crop-faces", "plan"), _DECODING),
-    **dict.fromkeys(("train", "score", "score-shifts", "score-set"), _NETWORK),
+    **dict.fromkeys(("train", "score"), _NETWORK),
 }
 # PyTorch's threads wait for each other asleep, not spinning: beside other work, of the loader or of
 # another user, a step of training is eight times as fast (docs/benchmarks.md). OpenMP reads this

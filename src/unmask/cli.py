@@ -64,9 +64,7 @@ FOR_RULES = {
     "compare": "evaluation.compare:compare",
     "sample-shifts": "robustness.shifted_clips:sample_shifts",
     "shift-faces": "robustness.shifted_clips:shift_shard",
-    "score-shifts": "inference.score:score_shifts",
     "evaluate-shifts": "robustness.evaluate:evaluate_shifts",
-    "score-set": "inference.score:score_set",
     "evaluate-sets": "evaluation.external_sets:evaluate_sets",
     "export": "kaggle.bundle:export_bundle",
 }

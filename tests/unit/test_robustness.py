@@ -19,7 +19,7 @@ from unmask.evaluation.results import ExperimentShifts
 from unmask.faces.cropping import crop_shard
 from unmask.files import read_json, write_json
 from unmask.inference.calibrate import Calibration
-from unmask.inference.score import score_set, score_shifts
+from unmask.inference.score import score_model
 from unmask.inference.scoring_head import ScoringHead
 from unmask.robustness.evaluate import evaluate_shifts
 from unmask.robustness.shifted_clips import sample_shifts, shift_shard
@@ -146,15 +146,12 @@ def shifts(trained: Path) -> Path:
     hidden = (index["shift"] == "noise") & (index["video"] == "real3.mp4")
     assert hidden.any()
     write_table(index[~hidden], SHIFTED_FACES, files[1])
-    score_shifts(
-        trained / f"train/tiny/{MODEL}/model.safetensors",
-        trained / f"train/tiny/{MODEL}/run.json",
-        folder / "faces",
-        [files[1]],
-        splits,
-        1,
-        16,
+    model = trained / f"train/tiny/{MODEL}"
+    score_model(
+        *(model / "model.safetensors", model / "run.json", folder / "faces", [files[1]], 1, 16),
         folder / "scores.parquet",
+        splits=splits,
+        shifted=True,
     )
     return folder
 
@@ -254,15 +251,11 @@ def sets(trained: Path) -> pd.DataFrame:
         if name == "both":
             (part / "fake.mp4").write_bytes((trained / "part/fake1.mp4").read_bytes())
         work_part(part, out)
-        score_set(
-            trained / f"train/tiny/{MODEL}/model.safetensors",
-            trained / f"train/tiny/{MODEL}/run.json",
-            out / "faces",
-            [out / "faces/part-00.parquet"],
-            out / "videos.parquet",
-            1,
-            16,
+        model, indices = trained / f"train/tiny/{MODEL}", [out / "faces/part-00.parquet"]
+        score_model(
+            *(model / "model.safetensors", model / "run.json", out / "faces", indices, 1, 16),
             out / f"scores/tiny/{MODEL}.parquet",
+            ledger=out / "videos.parquet",
         )
     evaluate_sets(
         list(parts),

@@ -49,7 +49,7 @@ rule score_set:
         code=source_digest("inference.score"),
     shell:
         r"""
-        python -m unmask score-set --log {log:q} --model {input.model:q} --run {input.run:q} \
+        python -m unmask score --log {log:q} --model {input.model:q} --run {input.run:q} \
             --ledger {input.ledger:q} --shards results/faces/sets/{wildcards.set:q} \
             --indices {input.indices:q} --threads {threads:q} --batch-size {resources.batch_size} \
             --output {output:q}

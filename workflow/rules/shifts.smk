@@ -93,8 +93,8 @@ rule score_shifts:
         code=source_digest("inference.score"),
     shell:
         r"""
-        python -m unmask score-shifts --log {log:q} --model {input.model:q} --run {input.run:q} \
-            --splits {input.splits:q} --shards results/shifts/faces --indices {input.indices:q} \
+        python -m unmask score --log {log:q} --model {input.model:q} --run {input.run:q} \
+            --shifted --splits {input.splits:q} --shards results/shifts/faces --indices {input.indices:q} \
             --threads {threads:q} --batch-size {resources.batch_size} --output {output:q}
         """
 

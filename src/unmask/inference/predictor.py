@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from unmask.files import read_json
 from unmask.inference.aggregate import FaceLogits
 from unmask.inference.records import FileRecord, Manifest
 from unmask.inference.scoring_head import ScoringHead
-from unmask.training.backbones import ModelInput
+from unmask.training.backbones import ModelInput, one_line
 from unmask.training.model_file import load_model
 
 logger = logging.getLogger(__name__)
@@ -143,44 +142,19 @@ def check_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
 
 
 def choose_device() -> torch.device:
-    """Return the GPU if the installed PyTorch has code for it, else the CPU."""
+    """Return the GPU if it can run this PyTorch, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    capability, codes = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
-    if runs_on(capability, codes):
-        return torch.device("cuda")
-    logger.warning(
-        "%s is sm_%d%d, but PyTorch %s only has code for %s: predicting on the CPU; choose another "
-        "GPU (on Kaggle a T4) or a PyTorch that supports it",
-        *(torch.cuda.get_device_name(), *capability, torch.__version__, ", ".join(codes)),
-    )
-    return torch.device("cpu")
-
-
-def runs_on(capability: tuple[int, int], codes: Sequence[str]) -> bool:
-    """Return whether code that was built for some architectures runs on a GPU.
-
-    Args:
-        capability: of the GPU, for example (6, 0) for a P100.
-        codes: `torch.cuda.get_arch_list()`. `sm_75` is machine code for GPUs of the same major and
-            the same or a higher minor version; `sm_90a` for exactly that GPU; `compute_70` is
-            compiled at run time for any GPU that is not older.
-    """
-    for code in codes:
-        kind, _, number = code.partition("_")
-        digits = re.fullmatch(r"(\d+)(\d)([af]?)", number)
-        if digits is None:
-            continue
-        built = (int(digits[1]), int(digits[2]))
-        if digits[3]:
-            fits = built == capability
-        elif kind == "compute":
-            fits = built <= capability
-        else:
-            fits = built[0] == capability[0] and built[1] <= capability[1]
-        if fits:
-            return True
-    return False
+    try:
+        torch.ones(1, device="cuda").add(1).item()
+    except RuntimeError as error:  # for example a P100, whose code recent builds lack
+        logger.warning(
+            "the GPU cannot be used (%s): predicting on the CPU; choose another GPU (on Kaggle a "
+            "T4) or a PyTorch that supports it",
+            one_line(error),
+        )
+        return torch.device("cpu")
+    return torch.device("cuda")
 
 
 def predict_videos(

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from unmask.files import write_json
@@ -25,7 +24,6 @@ from unmask.tables import (
     SHIFTED_FACES,
     SPLITS,
     VIDEOS,
-    Table,
     read_table,
     read_tables,
     write_table,
@@ -47,108 +45,47 @@ def score_model(
     run: Path,
     shards: Path,
     indices: Sequence[Path],
-    splits: Path,
     threads: int,
     batch_size: int,
     output: Path,
-    speed: Path,
+    splits: Path | None = None,
+    ledger: Path | None = None,
+    shifted: bool = False,
+    speed: Path | None = None,
 ) -> None:
-    """Score the validation and test faces of one model.
-
-    Args:
-        model: `model.safetensors` of the training job.
-        run: its `run.json`, for experiment, fold, seed and prior shift.
-        shards: folder of face shards.
-        indices: face indices of all shards.
-        splits: the split table.
-        threads: CPU threads.
-        batch_size: crops per forward pass.
-        output: one row per crop, see `unmask.tables.SCORES`.
-        speed: JSON file for a `ScoringSpeed`.
-    """
-    faces = read_tables(indices, FACES, _COLUMNS)
-    measured = _score(
-        model, run, shards, _held_out(faces, run, splits), threads, batch_size, output
-    )
-    write_json(measured, speed)
-
-
-def score_shifts(
-    model: Path,
-    run: Path,
-    shards: Path,
-    indices: Sequence[Path],
-    splits: Path,
-    threads: int,
-    batch_size: int,
-    output: Path,
-) -> None:
-    """Score the shifted validation and test faces of one model, all shifts in one pass.
+    """Score the faces of videos that a model was not trained on.
 
     Args:
         model: `model.safetensors` of the training job.
         run: its `run.json`.
-        shards: folder of the shards of shifted faces.
+        shards: folder of the face shards.
         indices: their indices.
-        splits: the split table.
         threads: CPU threads.
         batch_size: crops per forward pass.
-        output: one row per crop, see `unmask.tables.SHIFT_SCORES`.
+        output: one row per face, see `unmask.tables.SCORES` and `SHIFT_SCORES`.
+        splits: the split table, to score the validation and test videos of the model's fold.
+        ledger: ledger of an external set, to score all its videos instead, as test videos.
+        shifted: the faces are those of shifted videos.
+        speed: JSON to write: `ScoringSpeed`.
     """
-    faces = _held_out(read_tables(indices, SHIFTED_FACES, ("shift", *_COLUMNS)), run, splits)
-    _score(model, run, shards, faces, threads, batch_size, output, SHIFT_SCORES)
-
-
-def score_set(
-    model: Path,
-    run: Path,
-    shards: Path,
-    indices: Sequence[Path],
-    ledger: Path,
-    threads: int,
-    batch_size: int,
-    output: Path,
-) -> None:
-    """Score all faces of an external set with one model.
-
-    Args:
-        model: `model.safetensors` of the training job.
-        run: its `run.json`.
-        shards: folder of the set's face shards.
-        indices: their indices.
-        ledger: the set's own ledger.
-        threads: CPU threads.
-        batch_size: crops per forward pass.
-        output: one row per crop, see `unmask.tables.SCORES`; all have the role `test`.
-    """
-    videos = with_file(read_table(ledger, VIDEOS)).assign(role=str(Role.TEST))
-    faces = labelled_faces(read_tables(indices, FACES, _COLUMNS), videos)
-    _score(model, run, shards, faces, threads, batch_size, output)
-
-
-def _held_out(index: pd.DataFrame, run: Path, splits: Path) -> pd.DataFrame:
-    """Return the faces of the videos that a model was not trained on, with label and role."""
-    job = RunRecord.read(run)
-    roles = with_roles(read_table(splits, SPLITS), job.fold, job.folds)
-    return labelled_faces(index, roles[roles["role"] != Role.TRAIN])
-
-
-def _score(
-    model: Path,
-    run: Path,
-    shards: Path,
-    faces: pd.DataFrame,
-    threads: int,
-    batch_size: int,
-    output: Path,
-    table: Table = SCORES,
-) -> ScoringSpeed:
-    """Write the logit of each face, moved to the prior of the model's data; return the speed."""
     torch.set_num_threads(threads)
     job = RunRecord.read(run)
+    if splits is not None:
+        roles = with_roles(read_table(splits, SPLITS), job.fold, job.folds)
+        videos = roles[roles["role"] != Role.TRAIN]
+    elif ledger is not None:
+        videos = with_file(read_table(ledger, VIDEOS)).assign(role=str(Role.TEST))
+    else:
+        raise ValueError("neither splits nor ledger")
+    if shifted:
+        index, table = read_tables(indices, SHIFTED_FACES, ("shift", *_COLUMNS)), SHIFT_SCORES
+    else:
+        index, table = read_tables(indices, FACES, _COLUMNS), SCORES
+    faces = labelled_faces(index, videos)
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network, model_input = load_model(model)
-    size = half_bytes(network)
+    cost = half_bytes(network)
     network.to(device)
     mean, std = model_input.statistics(device)
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
@@ -166,6 +103,7 @@ def _score(
         seed=job.seed,
     )
     write_table(scored, table, output)
-    speed = ScoringSpeed(job.experiment, job.model, size, seconds / max(1, len(faces)))
-    logger.info("%d crops scored, %.4f s each by the network", len(faces), speed.seconds_per_crop)
-    return speed
+    per_crop = seconds / max(1, len(faces))
+    if speed is not None:
+        write_json(ScoringSpeed(job.experiment, job.model, cost, per_crop), speed)
+    logger.info("%d crops scored, %.4f s each by the network", len(faces), per_crop)
