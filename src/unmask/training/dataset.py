@@ -1,9 +1,8 @@
 """Crops as tensors: the dataset and its loaders.
 
-The sampler hands out (epoch, row, partner), and a sample is a function of these and of the seed:
-the number of workers, which worker takes it and in which order cannot change it. Pictures stay
-bytes until they are on the model's device (`ModelInput.normalize`): a quarter of the memory and of
-the traffic between processes.
+The sampler yields (epoch, row, partner). A sample is a function of these and of the seed, whatever
+the number of workers. Pictures stay bytes until they are on the model's device
+(`ModelInput.normalize`), which takes a quarter of the memory and of the traffic between processes.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Batch(TypedDict):
     Keys:
         image: uint8 (n, 3, size, size), RGB, not normalised; in memory, channels come last.
         label: float32 (n,), 1 for FAKE; between where the target is soft.
-        row: int64 (n,), row in the dataset's face index; of a blended crop, that it was made from.
+        row: int64 (n,), row in the dataset's face index; of a blended crop, that of its source.
     """
 
     image: Tensor
@@ -77,12 +76,12 @@ class Batch(TypedDict):
 
 
 class Sample(NamedTuple):
-    """One or two crops that come together.
+    """One crop, or a pair.
 
     Attributes:
         pictures: RGB uint8 (size, size, 3) each.
         targets: probability of FAKE of each.
-        rows: row of each.
+        rows: row of each in the face index.
     """
 
     pictures: Sequence[Picture]
@@ -93,7 +92,7 @@ class Sample(NamedTuple):
 class FaceDataset(Dataset[Sample]):
     """Face crops with their labels, read from shards by offset.
 
-    All columns are arrays: Python objects would be copied into each worker, page by page, as their
+    Columns are arrays. Python objects would be copied into each worker page by page, as their
     reference counts change, and memory would grow with every epoch.
     """
 
@@ -105,14 +104,14 @@ class FaceDataset(Dataset[Sample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> None:
-        """Take the rows to read.
+        """Keep the columns that samples are read with.
 
         Args:
             faces: rows of the face index with `SCORE_COLUMNS`, to augment with `TRAIN_COLUMNS`,
                 sorted as its files are; with a `label`, or a `target` from `treat_label_noise`.
             folder: the folder of shards.
             model_input: size and normalisation.
-            augmentation: applied to each crop; None leaves crops as they are.
+            augmentation: of crops; None only resizes them.
             seed: of the augmentation.
         """
         target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
@@ -128,7 +127,7 @@ class FaceDataset(Dataset[Sample]):
         self._augmentation = augmentation
         self._seed = seed
         if augmentation is not None:
-            # Boxes as shares of the crop's side; landmarks are in its pixels.
+            # Boxes in units of the crop's side; landmarks are in pixels of the crop.
             corner = faces[["crop_x0", "crop_y0"] * 2].to_numpy(np.float32)
             side = faces[["crop_side"]].to_numpy(np.float32)
             self._times = faces["time"].to_numpy()
@@ -200,12 +199,12 @@ class FaceDataset(Dataset[Sample]):
         return decode_jpeg(data, f"{self._keys[row].as_py()} of {shard}")
 
     def face(self, row: int, side: int) -> Face:
-        """Return where the face is in a crop of `side` pixels."""
+        """Return the position of the face in a crop of `side` pixels."""
         more = None if self._landmarks_68 is None else self._landmarks_68[row]
         return Face(self._boxes[row] * side, self._landmarks[row], more)
 
     def _around(self, row: int, reach: int) -> NDArray[np.int64]:
-        """Return a row and those before and after it of the same track, its ends repeated."""
+        """Return a row and its neighbours in the track; at the ends of a track the last repeats."""
         if not reach:
             return np.array([row])
         rows = np.clip(np.arange(row - reach, row + reach + 1), 0, len(self) - 1)
@@ -213,14 +212,14 @@ class FaceDataset(Dataset[Sample]):
         return np.clip(rows, same[0], same[-1])
 
     def _are_aligned(self, row: int, other: int) -> bool:
-        """Tell whether two crops are of one square at one moment, so that they can be mixed."""
+        """Return whether two crops show the same square at the same moment and can be mixed."""
         apart = abs(self._times[row] - self._times[other])
         same_square = (self._squares[row] == self._squares[other]).all()
         return bool(same_square and apart < _SAME_TIME_S)
 
 
 def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
-    """Return a column of flat lists of landmarks as float32 (n, points, 2), NaN for none."""
+    """Return a column of flat lists of landmarks as float32 (n, points, 2), NaN where missing."""
     missing = column.isna().to_numpy()
     if missing.all():
         return None
@@ -230,7 +229,7 @@ def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples together; the crops of each stay neighbours."""
+    """Return samples as one batch, in which the crops of a pair are neighbours."""
     pictures = np.stack([picture for sample in samples for picture in sample.pictures])
     targets = [target for sample in samples for target in sample.targets]
     rows = [int(row) for sample in samples for row in sample.rows]
@@ -251,10 +250,7 @@ def create_train_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Create the loader of training batches.
-
-    Its `sampler` is an `EpochSampler`, which can go on in the middle of an epoch and knows which
-    share of FAKE it shows.
+    """Create the loader of training batches, whose `sampler` is an `EpochSampler`.
 
     Args:
         faces: see `FaceDataset`; with `family` where batches are paired.
@@ -262,12 +258,13 @@ def create_train_loader(
         model_input: size of the pictures.
         config: the experiment.
         seed: of order and augmentation.
-        workers: processes that prepare batches; 0 for none but the own.
-        rank: number of this process of training.
-        world_size: number of processes of training.
+        workers: processes that prepare batches; with 0 the training process does it.
+        rank: number of this training process.
+        world_size: number of training processes.
 
     Raises:
-        UnmaskError: there is nothing to show, or the processes cannot share a step evenly.
+        UnmaskError: an augmentation is wrong, epochs are empty, or the processes cannot share a
+            step evenly.
     """
     augmentation = create_augmentation(config.augment, model_input)
     dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
@@ -279,14 +276,15 @@ def create_train_loader(
 
 
 def _originals(faces: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the rows of originals as `pair_faces` does, and log how many fakes have none."""
     originals = pair_faces(faces)
     fake = (faces["label"] == Label.FAKE).to_numpy()
-    alone = faces[fake & (originals < 0)]
-    videos = alone[["part", "video"]].drop_duplicates()
+    unpaired = faces[fake & (originals < 0)]
+    videos = unpaired[["part", "video"]].drop_duplicates()
     logger.info(
-        "%d of %d FAKE crops have no crop of their original beside them and are not shown "
+        "%d of %d FAKE crops are left out: their original has no crop of the same face and moment "
         "(%d videos)",
-        len(alone),
+        len(unpaired),
         fake.sum(),
         len(videos),
     )
@@ -302,9 +300,9 @@ def create_score_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader[Batch]:
-    """Create a loader that gives every row once, in order, without augmentation.
+    """Create a loader of every row once, in order, without augmentation.
 
-    Of several devices each has every so-manieth row, and none has one to fill up.
+    Each of `world_size` processes loads every `world_size`-th row; no row is padded or repeated.
     """
     dataset = FaceDataset(faces, folder, model_input)
     rows = [SampleId(0, row) for row in range(rank, len(dataset), world_size)]
@@ -317,7 +315,8 @@ def _create_loader(
     batch_size: int,
     workers: int,
 ) -> DataLoader[Batch]:
-    # Here too: a forked worker that ends OpenCV's threads would wait for those of its parent.
+    # In the parent too: a forked worker would wait forever for OpenCV threads that only the parent
+    # has.
     _use_one_thread()
     return DataLoader(
         dataset,  # type: ignore[arg-type]
@@ -325,57 +324,58 @@ def _create_loader(
         sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=partial(_start_worker, _told_at_the_end_of(os.getpid())),
+        worker_init_fn=partial(_start_worker, _exiting_flag(os.getpid())),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        # Its own, so that what is random in training does not depend on how often a loader starts.
+        # Its own generator: the one of training must not depend on how often a loader starts.
         generator=torch.Generator(),
     )
 
 
 def _use_one_thread() -> None:
-    """Keep OpenCV in a process from starting a thread for every core of the machine."""
+    """Keep OpenCV from starting a thread for every core in each process."""
     cv2.setNumThreads(1)
 
 
 @cache
-def _told_at_the_end_of(process: int) -> ctypes.c_bool:
-    """Return what workers see become true before multiprocessing ends those that are left.
+def _exiting_flag(process: int) -> ctypes.c_bool:
+    """Return a flag shared with workers, set when this process exits, before it terminates them.
 
     Args:
-        process: the own one; a fork of it tells its workers itself.
+        process: PID of this process; a fork needs a flag of its own.
     """
-    ending = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
-    multiprocessing.util.Finalize(None, setattr, (ending, "value", True), exitpriority=0)
-    return ending
+    exiting = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
+    multiprocessing.util.Finalize(None, setattr, (exiting, "value", True), exitpriority=0)
+    return exiting
 
 
-def _start_worker(ending: ctypes.c_bool, worker: int) -> None:
-    """Prepare a worker: one thread, and no end by SIGTERM before its parent wants it.
+def _start_worker(exiting: ctypes.c_bool, worker: int) -> None:
+    """Prepare a worker: it uses one thread, and ignores SIGTERM until its parent exits.
 
-    A cluster that takes a node away tells all processes of a job, and the parent needs its workers
-    to finish the step that it then writes down. A worker whose parent is gone ends by itself.
+    A cluster that takes a node away sends SIGTERM to all processes of a job, and the parent needs
+    its workers to finish the step after which it writes a checkpoint. A worker that loses its
+    parent exits by itself.
     """
     _use_one_thread()
 
-    def end(number: int, frame: FrameType | None) -> None:
-        if ending.value:
+    def exit_with_parent(number: int, frame: FrameType | None) -> None:
+        if exiting.value:
             os._exit(0)
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, exit_with_parent)
 
 
 def loader_workers(threads: int) -> int:
-    """Return how many of a job's threads decode and augment crops; none where it has but one.
+    """Return how many of a job's threads decode and augment crops; 0 if it has one thread.
 
-    Half of them, or all but one where the network has a GPU to itself: an H100 takes 3,000 crops a
-    second, and a core prepares a few hundred.
+    It is half of them, or all but one if the network runs on a GPU: an H100 takes 3,000 crops a
+    second, of which a core prepares a few hundred.
     """
     return threads - 1 if torch.cuda.is_available() else threads // 2
 
 
 def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Join the face index with label, group, fold (and role where present) of each video."""
+    """Join the face index with label, family, group, fold and role of each video, if present."""
     columns = [c for c in ("label", "family", "group", "fold", "role") if c in splits]
     return index.merge(splits[["part", "video", *columns]], on=["part", "video"], how="inner")
 
@@ -386,17 +386,17 @@ def treat_label_noise(
     policy: Literal["drop", "soft", "keep"],
     soft_target: float,
 ) -> pd.DataFrame:
-    """Return training faces without, or with other targets for, what looks like its original.
+    """Return training faces without those that look like their original, or with other targets.
 
-    Only for training: select and report figures hold all faces, with the labels of their videos.
+    This is for training alone: validation and test use all faces, with the labels of their videos.
 
     Args:
         faces: face index with a `label` column.
-        noise: what the label audit says of FAKE tracks, see `unmask.tables.NOISE`; a track that it
-            does not name is taken for what its label says.
+        noise: verdicts of the label audit on FAKE tracks, see `unmask.tables.NOISE`; a track
+            without a verdict keeps its label.
         policy: `drop` leaves unswapped and uncertain faces out. `soft` gives an unswapped face the
-            target 0, since it is a REAL one, and an uncertain face `soft_target`. `keep` keeps.
-        soft_target: the probability of FAKE of an uncertain face.
+            target 0, since it is REAL, and an uncertain face `soft_target`. `keep` changes nothing.
+        soft_target: probability of FAKE of an uncertain face.
 
     Returns:
         The faces with a `target` column, 1 for FAKE.

@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExperimentSize:
-    """What the models of one experiment are.
+    """Size of the models of one experiment.
 
     Attributes:
         name: of the experiment.
-        backbone: timm name.
-        recipe: the file it is made from, or None.
-        parameters: of one model.
-        trained: those of them that training changes.
+        backbone: as configured.
+        recipe: its recipe file, or None.
+        parameters: number of parameters of one model.
+        trained: number of those that training changes.
         megabytes: of one model in a bundle, stored as float16.
-        folds: that are trained.
-        seeds: that each fold is trained with.
-        budget: share of `kaggle.max_bytes` that all models together take.
+        folds: number of folds that are trained.
+        seeds: number of seeds that each fold is trained with.
+        budget: share of `kaggle.max_bytes` that all models take together.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ExperimentSize:
 
 
 def measure_experiment(name: str, config: Config, network: nn.Module) -> ExperimentSize:
-    """Count the weights of an experiment's network, as a bundle would hold them."""
+    """Measure the models of an experiment from their network."""
     half = half_bytes(network)
     models = config.models(name)
     folds, seeds = (len({model[position] for model in models}) for position in (0, 1))
@@ -66,10 +66,10 @@ def measure_experiment(name: str, config: Config, network: nn.Module) -> Experim
 
 
 def describe_experiments(config: Config) -> str:
-    """Return a table of all experiments, with a line below for those too large to ship.
+    """Return a table of all experiments, and a line for each that is too large to ship.
 
     Raises:
-        UnmaskError: timm has no such model, or the model lacks what an experiment asks for.
+        UnmaskError: a model cannot be created, or lacks what its experiment asks for.
     """
     networks = {name: create_architecture(config.experiment(name)) for name in config.experiments}
     sizes = [measure_experiment(name, config, network) for name, network in networks.items()]
@@ -98,10 +98,10 @@ def describe_experiments(config: Config) -> str:
 def check_experiments(config: Config, output: Path) -> None:
     """Create each experiment's augmentation and model, weights and all, and describe the model.
 
-    Weights that timm's hub has are fetched here, once, into its cache.
+    Weights from timm's hub are downloaded into its cache here, once.
 
     Args:
-        config: sections training, experiments and kaggle are used.
+        config: the sections training, experiments and kaggle.
         output: CSV, one row per experiment, see `ExperimentSize`.
 
     Raises:
@@ -126,7 +126,7 @@ def check_experiments(config: Config, output: Path) -> None:
 
 def _too_large(sizes: list[ExperimentSize]) -> list[str]:
     return [
-        f"{size.name}: too large to be shipped; train fewer folds or seeds, or a smaller backbone"
+        f"{size.name}: too large to ship; train fewer folds or seeds, or a smaller backbone"
         for size in sizes
         if size.budget > 1
     ]

@@ -1,4 +1,4 @@
-"""Where the face is in a crop: what cutout and self-blending draw their masks from."""
+"""The position of a face in its crop, and masks of it for cutout and self-blending."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
 
-# Jaw and brows where only five landmarks are known, in units of the distance between the eyes (x)
-# and of that from the eyes to the mouth (y), from the middle between the eyes. Medians of dlib's 68
-# landmarks in 81 faces of 61 real videos, made symmetric; the hull of the points overlaps that of
-# dlib's with an IoU of 0.87 in the middle, 0.70 at the 5th percentile.
+# Jaw and brows for faces with five landmarks, relative to the middle between the eyes, in units of
+# the distance between the eyes (x) and of that from the eyes to the mouth (y). Medians of dlib's 68
+# landmarks in 81 faces of 61 real videos, made symmetric. The hull of these points and that of
+# dlib's have a median IoU of 0.87, and 0.70 at the 5th percentile.
 _RIGHT_HALF = np.array(
     [
         [-1.081, 0.096],
@@ -33,7 +33,7 @@ _RIGHT_HALF = np.array(
 )
 _CHIN = np.array([[0.0, 1.777]], np.float32)
 _OUTLINE = np.concatenate([_RIGHT_HALF, _CHIN, _RIGHT_HALF * np.array([-1, 1], np.float32)])
-# How far above the eyes a forehead ends, in units of the distance from the eyes to the mouth.
+# Height of the forehead above the eyes, in units of the distance from the eyes to the mouth.
 _FOREHEAD = 0.8
 # Of the 68: right eye, left eye, tip of the nose, right and left corner of the mouth.
 _EYES_68 = (slice(36, 42), slice(42, 48))
@@ -42,26 +42,21 @@ _FIVE_OF_68 = (30, 48, 54)
 
 @dataclass(frozen=True)
 class Face:
-    """Where a face is in its crop; x y in pixels of the crop.
+    """Position of a face in its crop; x and y in pixels of the crop.
 
     Attributes:
         box: float32 (4,), x0 y0 x1 y1.
         landmarks: float32 (5, 2), right eye, left eye, nose, right and left corner of the mouth as
-            the person has them; NaN where the detector has none.
-        landmarks_68: float32 (68, 2) in iBUG's order; None where not stored.
+            the person has them; NaN if the detector finds none.
+        landmarks_68: float32 (68, 2) in iBUG's order; None if not stored.
     """
 
     box: Points
     landmarks: Points
     landmarks_68: Points | None = None
 
-    def scaled(self, factor: float) -> Face:
-        """Return the face in a crop that is `factor` times as large."""
-        more = None if self.landmarks_68 is None else self.landmarks_68 * np.float32(factor)
-        return Face(self.box * np.float32(factor), self.landmarks * np.float32(factor), more)
-
     def five(self) -> Points | None:
-        """Return the five landmarks, from the 68 where the detector has none; None without."""
+        """Return the five landmarks, else those among the 68, else None."""
         if np.isfinite(self.landmarks).all():
             return self.landmarks
         if self.landmarks_68 is None:
@@ -73,7 +68,7 @@ class Face:
         """Return the convex hull of the face, float32 (n, 2).
 
         Args:
-            forehead: reach above the brows, as the 81 landmarks that SBI uses do.
+            forehead: reach above the brows, like the 81 landmarks that SBI uses.
         """
         five = self.five()
         if five is None:
@@ -90,7 +85,7 @@ class Face:
 
 
 def _ellipse(box: Points) -> Points:
-    """Return the outline of a face of which only the box is known."""
+    """Return the outline of a face without landmarks: an ellipse in its box."""
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return np.asarray((box[:2] + box[2:]) / 2 + circle * (box[2:] - box[:2]) / 2, np.float32)

@@ -1,4 +1,4 @@
-"""The fit of one model, as seven steps."""
+"""Training of one model, in seven steps."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
 
-# Lightning tells of hardware that is not there; what matters is told here.
+# Lightning lists hardware that it does not find.
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _LINE_EVERY_S = 5.0
 
-# Lightning warns of what is meant: the average of weights is in evaluation mode, checkpoints are
-# gone on from, and the sampler knows where.
+# Lightning warns of what is intended: averaged weights are in evaluation mode, and training resumes
+# from checkpoints within an epoch, where the sampler starts in its middle.
 for _message in (
     r"Found \d+ module\(s\) in eval mode",
     "Checkpoint directory .* exists and is not empty",
@@ -75,16 +75,16 @@ class FitJob:
 
     Attributes:
         experiment: its name.
-        fold: the fold that reports, and so takes no part in the fit.
+        fold: the fold of the test split.
         folds: number of folds of the split.
         seed: of initialisation, order and augmentation.
         shards: folder of face shards.
         indices: face indices of all shards.
         splits: the split table.
-        noise: the label audits of all shards; none where FAKE faces are kept as they are.
-        tracking_uri: of MLflow's server or database.
+        noise: the label audits of all shards; empty where FAKE faces are kept as they are.
+        tracking_uri: MLflow's server or database.
         tracking_experiment: name of MLflow's experiment.
-        threads: CPU threads; one prepares batches, or more of many.
+        threads: CPU threads, some of which prepare batches (`loader_workers`).
     """
 
     experiment: str
@@ -108,19 +108,17 @@ class FitJob:
 def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path) -> None:
     """Train one model; write `model.safetensors` and `run.json` into `output`.
 
-    The model is that of the epoch with the lowest val/log_loss on the select role. A job that was
-    killed goes on from its last checkpoint, in the same MLflow run, and ends with the same model as
-    one that was not.
+    The model has the weights of the epoch with the lowest val/log_loss. A job that was killed
+    resumes from its last checkpoint, in the same MLflow run, and ends with the same model as one
+    that was not.
 
     Raises:
-        UnmaskError: a role lacks a label, the weights cannot be had, MLflow does not answer,
-            another process trains this model, or the job was asked to stop.
+        UnmaskError: a split lacks a label, the weights cannot be loaded, another process trains
+            this model, or the job was asked to stop.
     """
     # 1. Seed
     torch.set_num_threads(max(1, job.threads // config.devices))
     pl.seed_everything(job.seed, workers=True, verbose=False)
-    # Deterministic mode would fill every new tensor with NaN, to find bugs: slow, and none here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     # 2. Data
     data = load_data(job, config, audits)
@@ -149,8 +147,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     train_loader = create_train_loader(
         data.train, job.shards, model_input, config, job.seed, workers, rank, world_size
     )
-    select_loader = create_score_loader(
-        data.select, job.shards, model_input, config.batch_size, workers, rank, world_size
+    val_loader = create_score_loader(
+        data.val, job.shards, model_input, config.batch_size, workers, rank, world_size
     )
     if position is not None:
         train_loader.sampler.start_at(position.epoch, position.batch)  # type: ignore[attr-defined]
@@ -178,7 +176,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         position.run_id if position is not None else secrets.token_hex(16),
         f"{job.experiment}-{job.model}",
         parameters,
-        {Role.TRAIN: data.train, Role.VAL: data.select},
+        {Role.TRAIN: data.train, Role.VAL: data.val},
         job.splits,
     )
     resume.run_id = description.run_id
@@ -190,7 +188,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
 
         # 7. Fit
         last = checkpoints / "last.ckpt" if position is not None else None
-        trainer.fit(model, train_loader, select_loader, ckpt_path=last, weights_only=True)
+        trainer.fit(model, train_loader, val_loader, ckpt_path=last, weights_only=True)
 
     if claimed is None:
         return
@@ -205,7 +203,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         folds=job.folds,
         seed=job.seed,
         prior_shift=shift,
-        # What the shifted logits assume.
+        # Of the shifted logits.
         assumed_prior=data.prior if 0 < data.prior < 1 else HALF,
         best_epoch=chosen["epoch"],
         val_log_loss=float(best.best_model_score or math.nan),
@@ -221,19 +219,19 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
 
 @dataclass(frozen=True)
 class FitData:
-    """The crops of one fit.
+    """The crops of one training.
 
     Attributes:
-        train: crops to train on, with a `target`.
-        select: crops that choose the epoch.
-        video_of_row: int64 (rows of select,), which video each crop is of.
-        prior: share of FAKE among the crops to train on.
-        dropped: crops that label noise left out.
-        softened: crops whose target label noise changed.
+        train: crops of the training split, with a `target`.
+        val: crops of the validation split.
+        video_of_row: int64 (rows of val,), number of the video that each crop is from.
+        prior: share of FAKE among the training crops.
+        dropped: training crops left out because of their label audit.
+        softened: training crops whose target the label audit changed.
     """
 
     train: pd.DataFrame
-    select: pd.DataFrame
+    val: pd.DataFrame
     video_of_row: NDArray[np.int64]
     prior: float
     dropped: int
@@ -241,10 +239,10 @@ class FitData:
 
 
 def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitData:
-    """Read the crops of the train and the select role.
+    """Read the crops of the training and the validation split.
 
     Raises:
-        UnmaskError: a role lacks a label; to train on, self-blended batches need REAL crops alone.
+        UnmaskError: a split lacks a label. Self-blended batches train on REAL crops alone.
     """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
 
@@ -254,12 +252,12 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
         return labelled_faces(read_tables(job.indices, FACES, columns, matching=key), videos)
 
     train = faces_of(Role.TRAIN, TRAIN_COLUMNS)
-    select = faces_of(Role.VAL, SCORE_COLUMNS)
+    val = faces_of(Role.VAL, SCORE_COLUMNS)
     labelled = len(train)
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
-    has_labels = {Role.VAL: select["label"].nunique() == len(Label)}
+    has_labels = {Role.VAL: val["label"].nunique() == len(Label)}
     if config.batches == "self_blended":
         has_labels[Role.TRAIN] = bool((train["label"] == Label.REAL).any())
     else:
@@ -267,13 +265,13 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     for role, has in has_labels.items():
         if not has:
             raise UnmaskError(
-                f"fold {job.fold}: the videos to {role} on have faces of one label only; "
+                f"fold {job.fold}: the faces of the {role} split have one label only; "
                 "add videos (results/videos.parquet says why some have no face)"
             )
     data = FitData(
         train=train,
-        select=select,
-        video_of_row=np.asarray(select.groupby(["part", "video"]).ngroup(), np.int64),
+        val=val,
+        video_of_row=np.asarray(val.groupby(["part", "video"]).ngroup(), np.int64),
         prior=float(train["target"].mean()),
         dropped=labelled - len(train),
         softened=int((train["target"] != (train["label"] == Label.FAKE)).sum()),
@@ -281,25 +279,25 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     logger.info(
         "label noise: %d crops left out, %d with another target", data.dropped, data.softened
     )
-    counts = (len(train), 100 * data.prior, len(select))
-    logger.info("%d crops to train on (%.0f %% FAKE), %d to select", *counts)
+    counts = (len(train), 100 * data.prior, len(val))
+    logger.info("%d training crops (%.0f %% FAKE), %d validation crops", *counts)
     return data
 
 
 def _shift_to_data(trained: float, prior: float) -> float:
-    """Return what moves logits to the share of FAKE of the crops to train on.
+    """Return what shifts logits from the prior they assume to that of the training crops.
 
-    Where these are of one label (self-blended batches train on REAL ones alone) they say nothing of
-    how common fakes are: logits stay at one half FAKE, and the calibration moves them.
+    Training crops of one label (self-blended batches) say nothing about how common fakes are: the
+    logits keep assuming one half FAKE, and calibration moves them.
     """
     return prior_shift(trained, prior) if 0 < prior < 1 else 0.0
 
 
 def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trainer:
-    """Create Lightning's trainer; a logger comes later, and on one device alone."""
+    """Create Lightning's trainer; the first device gets a logger later."""
     cuda = torch.cuda.is_available()
-    # Deterministic mode also fills every new tensor with NaN, to show who reads what nobody wrote:
-    # nearly half of a step on a CPU.
+    # Deterministic mode fills every new tensor with NaN, to expose reads of uninitialized memory;
+    # on a CPU that takes nearly half of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
         accelerator="auto",
@@ -312,13 +310,13 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
         gradient_clip_val=config.clip_norm or None,
         callbacks=callbacks,
         logger=False,
-        # Same bits for the same seed on a CPU; on a GPU that would cost a fifth of the speed.
+        # The same seed gives the same bits on a CPU; on a GPU that would cost a fifth of the speed.
         deterministic=None if cuda else "warn",
         benchmark=cuda,
         sync_batchnorm=cuda and config.devices * config.num_nodes > 1,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        # Logging every so many steps is done by Progress, every so many seconds.
+        # `Progress` logs, every few seconds.
         log_every_n_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -326,12 +324,12 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
 
 
 def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
-    """Return a digest of everything that a model follows from."""
+    """Return a digest of everything that a model depends on."""
     digest = hashlib.sha256()
     settings = config.model_dump_json(exclude={"folds", "seeds"})
     code = source_digest("training.fit", settings)
     digest.update(f"{settings}{job.experiment}\0{job.model}\0{code}".encode())
-    for faces in (data.train, data.select):
+    for faces in (data.train, data.val):
         digest.update(
             pd.util.hash_pandas_object(faces[["key", "shard", "offset"]]).to_numpy().tobytes()
         )

@@ -1,7 +1,7 @@
-"""The file of a trained model: safetensors that describe themselves.
+"""The file of a trained model: safetensors with a description in their metadata.
 
-The metadata holds the timm name and the preprocessing, so scoring and the Kaggle bundle need no
-configuration to load it. This module imports neither Lightning nor albumentations, which a Kaggle
+The metadata names the backbone and its preprocessing, so that scoring and the Kaggle bundle load it
+without a configuration. This module imports neither Lightning nor albumentations, which a Kaggle
 image may lack.
 """
 
@@ -25,14 +25,14 @@ from unmask.training.backbones import ModelInput, create_network, one_line
 _METADATA_KEY = "unmask"
 _SCALE = "::scale"
 _STEPS = 127
-# Statistics, biases and depthwise convolutions: rounding them changes answers as much as rounding
-# all other weights does.
+# Statistics, biases and depthwise convolutions: rounding them changes predictions as much as
+# rounding all other weights.
 _EXACT_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Shape of a tensor, and whether it counts batches (int64) rather than weighs (float32)."""
+    """Shape of a tensor, and whether it is a counter (int64) instead of weights (float32)."""
 
     shape: Sequence[int]
     counts: bool
@@ -43,7 +43,7 @@ class _Kind:
 
 
 def _exact(tensors: Mapping[str, _Kind]) -> set[str]:
-    """Return the smallest tensors that have 5 % of the weights together: they stay float32."""
+    """Return the names of the smallest tensors with 5 % of all weights, which stay float32."""
     weights = {name: kind.size for name, kind in tensors.items() if not kind.counts}
     left, names = _EXACT_SHARE * sum(weights.values()), set()
     for name, size in sorted(weights.items(), key=lambda pair: (pair[1], pair[0])):
@@ -73,12 +73,12 @@ def _bytes(tensors: Mapping[str, _Kind], precision: Precision) -> int:
 
 
 def half_bytes(network: nn.Module) -> int:
-    """Return the bytes of a network's weights as a bundle holds them, as float16."""
+    """Return the bytes of a network's weights in a bundle, as float16."""
     return _bytes(_kinds(network), "float16")
 
 
 def saved_bytes(path: Path, precision: Precision) -> int:
-    """Return the bytes of the tensors of a model that was saved as float32, in another precision.
+    """Return the bytes that a model saved as float32 takes in another precision.
 
     Raises:
         UnmaskError: the file cannot be read.
@@ -98,11 +98,11 @@ def saved_bytes(path: Path, precision: Precision) -> int:
 def save_model(
     model: nn.Module, model_input: ModelInput, path: Path, precision: Precision = "float32"
 ) -> None:
-    """Write the model as safetensors with its description in the metadata.
+    """Write a model as safetensors with its description in the metadata.
 
     Args:
         model: the trained network.
-        model_input: what it takes.
+        model_input: its input, and the name of its backbone.
         path: the file.
         precision: of all but the smallest tensors, which stay float32. `int8` has 255 steps,
             symmetric about 0, and a scale for each output channel (Krishnamoorthi, "Quantizing deep
@@ -133,7 +133,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelInput]:
     """Load a model that `save_model` wrote, as float32, in evaluation mode.
 
     Raises:
-        UnmaskError: the file is damaged, or no model of this project.
+        UnmaskError: the file is damaged, or not a model of this project.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -30,11 +30,11 @@ from unmask.training.sampler import sample_seed
 
 
 class DeepfakeClassifier(pl.LightningModule):
-    """A backbone with one logit, and the loss that it is trained with.
+    """A backbone with one logit, and how it is trained and validated.
 
-    Validation is per video: the mean logit of a video's crops, as the challenge asks for one
-    probability a video. Logits that assume another share of FAKE than the data has (balanced
-    batches, two-sided loss) are shifted to it before the log loss.
+    Validation is per video, by the mean logit of its crops, as the challenge asks for one
+    probability per video. Logits that assume another share of FAKE than the data has (balanced
+    batches, two-sided loss) are shifted to that share before the log loss.
     """
 
     _mean: Tensor
@@ -49,25 +49,25 @@ class DeepfakeClassifier(pl.LightningModule):
         video_of_row: NDArray[np.int64],
         seed: int = 0,
     ) -> None:
-        """Take the parts.
+        """Prepare the backbone, and the average of its weights if there is to be one.
 
         Args:
             backbone: maps float32 (n, 3, size, size) to (n, 1) logits.
             model_input: normalises the images.
             config: the experiment.
             prior_shift: added to a logit to move it from the training prior to the data's.
-            video_of_row: int64 (rows of the validation set,), which video each crop is of.
-            seed: of what is random within the network: dropout and drop path.
+            video_of_row: int64 (rows of the validation set,), number of each crop's video.
+            seed: of dropout and drop path.
         """
         super().__init__()
-        # Faster on CPUs too. Not later: DDP would sum gradients by the order that weights had.
+        # Faster, also on CPUs. DDP sums gradients in the layout that weights have when it starts.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self._input = model_input
-        # Buffers follow to the device once; made anew, each step would wait for their way to a GPU.
+        # As buffers they move to the device once; created in each step, a GPU would wait for them.
         mean, std = model_input.statistics()
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
-        # A submodule, so that checkpoints hold it and it follows to the device.
+        # A submodule, so that checkpoints contain it and it moves to the device.
         self.average = _average(backbone, config.ema) if config.ema else None
         self._config = config
         self._loss = find_loss(config.loss)
@@ -82,30 +82,30 @@ class DeepfakeClassifier(pl.LightningModule):
 
     @property
     def network(self) -> nn.Module:
-        """The network that is validated and kept: the average of the weights where there is one."""
+        """The network that is validated and kept: with averaged weights, if configured."""
         return self.backbone if self.average is None else self.average.module
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (n,) that the kept network gives images, uint8 (n, 3, size, size)."""
+        """Return the kept network's logits (n,) of images, uint8 (n, 3, size, size)."""
         return self._logits(self.network, image)
 
     def on_fit_start(self) -> None:
-        """Prepare the network for its device."""
+        """Compile the backbone, if configured."""
         if self._config.compile:
             self.backbone.compile()
 
     def on_train_start(self) -> None:
-        """Where only the head is trained, keep the statistics of batch norms."""
+        """Freeze the statistics of batch norms if only the head is trained."""
         if self._config.tune == "head":
             self.backbone.eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make what is random a function of seed, epoch and batch: a resumed job repeats it."""
+        """Seed dropout by seed, epoch and batch, so that a resumed job repeats it."""
         number = batch_idx * self.trainer.world_size + self.global_rank
         torch.manual_seed(sample_seed(self._seed, self.current_epoch, number))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch; its mean over devices is the loss of all their crops."""
+        """Return the loss of a batch; the mean over devices is the loss of all their crops."""
         target = batch["label"]
         weights = torch.full_like(target, 1 / len(target))
         if self._loss.prior is not None:
@@ -129,16 +129,16 @@ class DeepfakeClassifier(pl.LightningModule):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, with `sam` on the gradients of the sharpest weights near by; then average."""
+        """Step, with `sam` on gradients of the sharpest weights nearby; then update the average."""
         closure = optimizer_closure
         if self._config.sam and closure is not None:
             closure = sharpness_aware(self._alternating(closure), self._trained, self._config.sam)
         optimizer.step(closure=closure)
         if self.average is not None:
-            self.average.update(self.backbone, self.global_step + 1)  # this one is not counted yet
+            self.average.update(self.backbone, self.global_step + 1)  # not counted yet
 
     def _alternating(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Return a closure whose every second call knows that the weights are perturbed."""
+        """Return a closure that marks the weights as perturbed in every second call."""
 
         def evaluate() -> Any:
             try:
@@ -155,11 +155,11 @@ class DeepfakeClassifier(pl.LightningModule):
         self.log("train/loss", total / count.clamp_min(1))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the losses of an epoch that is not over."""
+        """Store the losses of an unfinished epoch."""
         checkpoint["losses"] = self._over_devices(self._losses.clone()).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the losses of all devices, on one of them."""
+        """Restore the losses of all devices on the first of them."""
         if self.trainer.is_global_zero:
             self._losses = checkpoint["losses"]
 
@@ -169,9 +169,9 @@ class DeepfakeClassifier(pl.LightningModule):
         self._validated.append((logits, batch["label"], batch["row"]))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the select role, over the crops of all devices, each counted once."""
+        """Log the metrics of the validation split, over the crops of all devices."""
         nothing = (torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
-        seen = self._validated or [nothing]  # a device may have had no crop
+        seen = self._validated or [nothing]  # a device may have no crop
         columns = [torch.cat(column).cpu() for column in zip(*seen, strict=True)]
         self._validated.clear()
         logits, labels, rows = self._gathered(columns)
@@ -185,7 +185,7 @@ class DeepfakeClassifier(pl.LightningModule):
         self.log("val/accuracy", accuracy)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer, and a schedule that is stepped with it."""
+        """Return the optimizer and its schedule, updated at each step."""
         optimizer: Optimizer = create_optimizer(self.backbone, self._config)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = {
@@ -201,14 +201,14 @@ class DeepfakeClassifier(pl.LightningModule):
         return logits
 
     def _over_devices(self, values: Tensor) -> Tensor:
-        """Return the sum over all devices, on the device."""
+        """Return the sum over all devices."""
         values = values.to(self.device)
         if self.trainer.world_size > 1:
             distributed.all_reduce(values)
         return values
 
     def _gathered(self, columns: list[Tensor]) -> list[Tensor]:
-        """Return the rows of all devices, which may have different numbers of them, by row."""
+        """Return the rows of all devices, sorted by their last column, the row number."""
         if self.trainer.world_size > 1:
             parts: list[list[Tensor]] = [[] for _ in range(self.trainer.world_size)]
             distributed.all_gather_object(parts, columns)
@@ -220,8 +220,8 @@ class DeepfakeClassifier(pl.LightningModule):
 def _average(backbone: nn.Module, decay: float) -> ModelEmaV3:
     """Return an exponential moving average of weights and statistics.
 
-    The decay after n steps is at most 1 - n^(-2/3): the first steps are soon forgotten, also where
-    there are few in all.
+    The decay after n steps is at most 1 - n^(-2/3), so that the first steps are soon forgotten even
+    in a short training.
     """
     average = ModelEmaV3(backbone, decay, use_warmup=True)
     average.requires_grad_(False)
@@ -240,6 +240,6 @@ def _log_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _auc(logits: Tensor, labels: Tensor) -> float:
-    """Return the area under the ROC curve; one half where a label is absent."""
+    """Return the area under the ROC curve; one half if a label is absent."""
     both = bool(labels.min() < labels.max())
     return float(roc_auc_score(labels.numpy(), logits.numpy())) if both else 0.5

@@ -1,4 +1,4 @@
-"""Optimisation: what is minimised, by which steps, and at which rate."""
+"""Optimisers, learning rates, and sharpness-aware minimisation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOMENTUM = 0.9
 
 
 def create_optimizer(network: nn.Module, config: TrainingConfig) -> Optimizer:
-    """Return AdamW or SGD over what has gradients; biases and norms do not decay."""
+    """Return AdamW or SGD over the weights with gradients; biases and norms do not decay."""
     exempt: Callable[[], Collection[str]] = getattr(network, "no_weight_decay", tuple)
     groups = param_groups_weight_decay(
         network, config.weight_decay, no_weight_decay_list=tuple(exempt())
@@ -30,7 +30,7 @@ def create_optimizer(network: nn.Module, config: TrainingConfig) -> Optimizer:
 
 
 def create_schedule(optimizer: Optimizer, config: TrainingConfig, steps: int) -> LambdaLR:
-    """Return a linear warm-up and a decay to zero, over so many steps of the optimizer."""
+    """Return a linear warm-up and a decay to zero over `steps` steps of the optimizer."""
     warmup = max(1, round(config.warmup * steps))
 
     def factor(step: int) -> float:
@@ -51,15 +51,15 @@ _DECAYS: dict[str, Callable[[float], float]] = {
 def sharpness_aware(
     closure: Callable[[], Any], parameters: Sequence[Tensor], radius: float
 ) -> Callable[[], Any]:
-    """Return a closure that leaves the gradients of sharpness-aware minimisation.
+    """Return a closure that computes the gradients of sharpness-aware minimisation.
 
-    The gradients are those at w + radius g / |g|, where g are the gradients at w (Foret et al.,
-    2021, equation 2); the weights are put back to the last bit. The scale of g cancels, so it works
-    under a gradient scaler. Statistics of batch norms move with the first pass alone.
+    They are the gradients at w + radius g / |g|, where g are the gradients at w (Foret et al.,
+    2021, equation 2); the weights are restored to the last bit. The scale of g cancels, so it works
+    under a gradient scaler.
 
     Args:
         closure: computes the loss of a batch and its gradients.
-        parameters: that the optimizer steps.
+        parameters: of the optimizer.
         radius: rho in the paper.
 
     Returns:
@@ -85,7 +85,7 @@ def sharpness_aware(
 
 @contextmanager
 def frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norms as they are."""
+    """Freeze the running statistics of batch norms."""
     norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

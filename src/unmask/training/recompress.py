@@ -1,4 +1,4 @@
-"""Encoding a few crops again, as a video that is uploaded and downloaded was."""
+"""Encoding a few crops as a video, as uploading it does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TUNES = ("film", "animation", "grain", "stillimage", "fastdecode", "zerolatency"
 
 
 def recode(pictures: Sequence[Picture], crf: int, tune: str) -> Picture:
-    """Encode pictures as one H.264 video with x264 and return the middle one, decoded.
+    """Encode pictures as one H.264 video and return the middle one as a decoder returns it.
 
     Args:
         pictures: RGB uint8 (h, w, 3) each, in order of time.
@@ -43,7 +43,7 @@ def recode(pictures: Sequence[Picture], crf: int, tune: str) -> Picture:
     for index, picture in enumerate([*pictures, None]):
         frame = None
         if picture is not None:
-            # Chroma of 4:2:0 needs an even size.
+            # 4:2:0 chroma needs an even size.
             even = np.pad(picture, odd, "edge") if max(odd)[1] else picture
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
             frame.pts = index

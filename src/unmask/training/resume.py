@@ -1,7 +1,7 @@
-"""What a killed job goes on from: a checkpoint, and where in the data it was written.
+"""Resuming a killed job: checkpoints, and the position in the data where they were written.
 
-Snakemake deletes the outputs of a failed job. So checkpoints are no output: they lie beside the
-outputs in a folder of their own, and are deleted when the job is done.
+Snakemake deletes the outputs of a failed job. Checkpoints are therefore not outputs: they are in a
+folder next to them, which is deleted when the job is done.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 _KEY = "unmask"
 _EVERY_S = 600.0
-# Devices agree on stopping at every so-manieth batch: asking each other makes them wait.
+# Devices wait for each other when they agree on stopping, so they do it every n-th batch.
 _AGREE_EVERY = 10
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a job is.
+    """Position of a job in its training.
 
     Attributes:
-        digest: of its settings and data; a checkpoint of another job is not gone on from.
-        run_id: MLflow run; empty on devices that do not track.
-        epoch: that it is in.
-        batch: batches of that epoch that are done.
+        digest: of its settings and data; a checkpoint with another digest is ignored.
+        run_id: of its MLflow run.
+        epoch: current epoch.
+        batch: number of batches of this epoch that are done.
     """
 
     digest: str
@@ -48,7 +48,7 @@ class Position:
 
 
 def find_checkpoint(path: Path, digest: str) -> Position | None:
-    """Return where a checkpoint was written, or None where there is none of this very job.
+    """Return the position of a checkpoint, or None if there is none of this job.
 
     Args:
         path: the checkpoint.
@@ -58,27 +58,28 @@ def find_checkpoint(path: Path, digest: str) -> Position | None:
         return None
     position = Position(**torch.load(path, map_location="cpu", weights_only=True)[_KEY])
     if position.digest != digest:
-        logger.info("%s is of other settings, data or code: starting anew", path)
+        logger.info("%s is of other settings, data or code: training starts again", path)
         return None
-    logger.info("going on from epoch %d, batch %d", position.epoch, position.batch)
+    logger.info("resuming from epoch %d, batch %d", position.epoch, position.batch)
     return position
 
 
 def claim(folder: Path) -> IO[str]:
-    """Take a folder of checkpoints for this process alone, until the returned file is closed.
+    """Lock a folder of checkpoints for this process, until the returned file is closed.
 
-    Two that train the same model, as when the scheduler still runs a job of a Snakemake that was
-    killed, would write the same checkpoints, and the first to be done would delete them.
+    Two processes may train the same model, for instance when a scheduler still runs a job of a
+    Snakemake that was killed. They would write the same checkpoints, and the first to finish would
+    delete them.
 
     Raises:
-        UnmaskError: another process has it.
+        UnmaskError: another process has the lock.
     """
     file = (folder / "lock").open("a", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         raise UnmaskError(
-            f"{folder}: another process trains this model; let it end or end it, and rerun"
+            f"{folder}: another process trains this model; wait for it or stop it, and rerun"
         ) from None
     except OSError as error:
         logger.warning("%s: cannot be locked (%s)", folder, error.strerror)
@@ -86,13 +87,13 @@ def claim(folder: Path) -> IO[str]:
 
 
 def discard(folder: Path, claimed: IO[str]) -> None:
-    """Delete a claimed folder of checkpoints and give up the claim.
+    """Delete a locked folder of checkpoints and release the lock.
 
-    The folder is renamed while it is still claimed: a job that starts now makes one of its own,
-    which is not deleted with this one. Closing comes first, since NFS keeps files that are open.
+    The folder is renamed while it is still locked: a job that starts now creates another, which is
+    not deleted with this one. The file is closed before, since NFS keeps files that are open.
     """
     finished = folder.with_name(f"{folder.name}.finished")
-    if finished.exists():  # of a job that was killed here
+    if finished.exists():  # left by a job that was killed right here
         shutil.rmtree(finished)
     folder.rename(finished)
     claimed.close()
@@ -103,10 +104,10 @@ class ResumeCheckpoint(Checkpoint):
     """Write a checkpoint every ten minutes, after each epoch, and when the job is asked to stop."""
 
     def __init__(self, path: Path, digest: str) -> None:
-        """Take where to write.
+        """Start the clock.
 
         Args:
-            path: the checkpoint; each one replaces the last.
+            path: the checkpoint; each replaces the one before.
             digest: of the job's settings and data.
         """
         self._path = path
@@ -118,9 +119,9 @@ class ResumeCheckpoint(Checkpoint):
         self.run_id = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for SIGTERM, which Slurm sends before it takes the node away.
+        """Handle SIGTERM, which Slurm sends before it takes the node away.
 
-        A job that was killed after its last epoch, stopped early, has nothing left to train.
+        A job that was killed after it had stopped early has nothing left to train.
         """
         self._previous = signal.signal(signal.SIGTERM, self._ask)
         stops = [one for one in trainer.early_stopping_callbacks if one is not None]
@@ -137,9 +138,9 @@ class ResumeCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Write where it is due, between two steps of the optimizer."""
+        """Write a checkpoint if one is due, between two steps of the optimizer."""
         done = batch_idx + 1
-        # The last batch is followed by validation, whose end is a better place to go on from.
+        # The last batch is followed by validation, after which a checkpoint is written anyway.
         if done % trainer.accumulate_grad_batches or done == trainer.num_training_batches:
             return
         if trainer.world_size > 1 and done % _AGREE_EVERY:
@@ -152,7 +153,7 @@ class ResumeCheckpoint(Checkpoint):
             self._stop()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write; validation and all other callbacks are done with the epoch."""
+        """Write a checkpoint after validation and all other callbacks."""
         self._write(trainer, trainer.current_epoch + 1, 0)
         if self._any_device(trainer, self._asked):
             self._stop()
@@ -173,17 +174,17 @@ class ResumeCheckpoint(Checkpoint):
     def _stop(self) -> None:
         raise UnmaskError(
             f"asked to stop (SIGTERM) in epoch {self._position.epoch} after batch "
-            f"{self._position.batch}; the same command goes on from there ({self._path})"
+            f"{self._position.batch}; the same command resumes there ({self._path})"
         )
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say in the checkpoint what it is of."""
+        """Add the position to the checkpoint."""
         checkpoint[_KEY] = asdict(self._position)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give SIGTERM back."""
+        """Restore the handler of SIGTERM."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None

@@ -1,13 +1,13 @@
-"""What an epoch shows, in which order, and which crops come together.
+"""What an epoch shows, in which order, and which crops are pairs.
 
-An epoch is a function of the seed and its number: processes, workers and interruptions change
-nothing in it.
+An epoch is a function of the seed and its number; processes, workers and interruptions do not
+change it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -24,24 +24,25 @@ logger = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
-# From here on a soft target counts as FAKE where classes are balanced.
+# Soft targets of at least this count as FAKE where classes are balanced.
 HALF = 0.5
-# Partners that are no row: a crop by itself, and one that is paired with itself, blended.
+# Partners that are not rows: of a crop without partner, and of one that is paired with itself,
+# blended.
 ALONE, BLENDED = -1, -2
-# A fake as long as its original is sampled at the same times. Of one that was cut, samples lie
-# beside the original's, within half of the 0.3 to 0.6 s from one to the next.
+# A fake as long as its original is sampled at the same times. If it was cut, its samples are at
+# most half of the sampling interval of 0.3 to 0.6 s away from those of the original.
 _NEAR_S = 0.5
-# Crops show the same face when their squares overlap so much.
+# Crops show the same face when their squares overlap this much.
 MIN_PAIR_IOU = 0.7
 
 
 class SampleId(NamedTuple):
-    """Which sample: rows of the face index as the epoch sees them.
+    """A sample of one epoch.
 
     Attributes:
-        epoch: its number.
-        row: the crop; of a pair, the REAL one.
-        partner: the row of its fake, or `ALONE`, or `BLENDED`.
+        epoch: number of the epoch.
+        row: row of the crop in the face index; of the REAL crop if it is a pair.
+        partner: row of its fake, or `ALONE`, or `BLENDED`.
     """
 
     epoch: int
@@ -54,8 +55,8 @@ class Crops(NamedTuple):
 
     Attributes:
         targets: float32 (n,), probability of FAKE.
-        real: bool (n,), whether the crop is of a REAL video.
-        originals: int64 (n,), the row of a fake's original, see `pair_faces`; -1 without.
+        real: bool (n,), whether the crop is from a REAL video.
+        originals: int64 (n,), row of the crop's original, see `pair_faces`; -1 if it has none.
     """
 
     targets: NDArray[np.float32]
@@ -64,17 +65,17 @@ class Crops(NamedTuple):
 
 
 def pair_faces(faces: pd.DataFrame) -> Rows:
-    """Find the crop of its original for each crop of a fake: same person, same place and moment.
+    """Find, for each crop of a fake, the original's crop of the same face, place and moment.
 
-    A fake of its original's length that took over its tracks has the same times and squares.
-    Otherwise the crop nearest in time is taken, of the track that overlaps most, where the IoU is
-    at least `MIN_PAIR_IOU`.
+    A fake with the length and the tracks of its original has the same times and squares. Otherwise
+    the crop nearest in time is taken, from the track that overlaps most, if the IoU is at least
+    `MIN_PAIR_IOU`.
 
     Args:
         faces: face index with `label` and `family`, the name of a fake's original.
 
     Returns:
-        int64 (n,), the row of the original; -1 for crops of REAL videos and fakes without one.
+        int64 (n,), row of the original; -1 for crops of REAL videos and for fakes without one.
     """
     columns = ["part", "family", "time", "track", "crop_x0", "crop_y0", "crop_side"]
     rows = faces[columns].assign(row=np.arange(len(faces))).sort_values("time", kind="stable")
@@ -83,10 +84,9 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
     originals = np.full(len(faces), -1, np.int64)
     best = np.full(len(faces), MIN_PAIR_IOU)
     for track in np.unique(reals["track"]):
-        of_track = reals[reals["track"] == track]
         pairs = pd.merge_asof(
             fakes,
-            of_track,
+            reals[reals["track"] == track],
             on="time",
             by=["part", "family"],
             direction="nearest",
@@ -104,57 +104,54 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
     return originals
 
 
-def _plain(crops: Crops, blended: float, rng: np.random.Generator) -> Rows:
-    return _with_partner(np.arange(len(crops.targets)), ALONE)
+def draw_epoch(
+    crops: Crops, batches: str, blended: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw what one epoch shows.
 
+    Args:
+        crops: what to draw from.
+        batches: kind of batches, see `TrainingConfig.batches`.
+        blended: share of pairs whose fake is the REAL crop blended with itself. Above 0, REAL crops
+            without a fake are shown too, always blended.
+        rng: a new one for each epoch.
 
-def _balanced(crops: Crops, blended: float, rng: np.random.Generator) -> Rows:
-    fake = crops.targets >= HALF
-    classes = [np.flatnonzero(fake == value) for value in (False, True)]
-    count = min(len(rows) for rows in classes)
-    drawn = [rng.choice(rows, count, replace=False) for rows in classes]
-    return _with_partner(np.concatenate(drawn), ALONE)
+    Returns:
+        int64 (n, 2), rows and partners in random order.
+    """
+    match batches:
+        case "plain":
+            units = _with_partner(np.arange(len(crops.targets)), ALONE)
+        case "balanced":
+            fake = crops.targets >= HALF
+            classes = [np.flatnonzero(fake == value) for value in (False, True)]
+            count = min(len(rows) for rows in classes)
+            drawn = [rng.choice(rows, count, replace=False) for rows in classes]
+            units = _with_partner(np.concatenate(drawn), ALONE)
+        case "self_blended":
+            units = _with_partner(np.flatnonzero(crops.real), BLENDED)
+        case _:
+            fakes = np.flatnonzero((crops.originals >= 0) & (crops.targets >= HALF))
+            fakes = rng.permutation(fakes)
+            reals, first = np.unique(crops.originals[fakes], return_index=True)
+            units = np.stack([reals, fakes[first]], axis=1)
+            if blended > 0:
+                units[rng.random(len(units)) < blended, 1] = BLENDED
+                unpaired = np.setdiff1d(np.flatnonzero(crops.real), reals)
+                units = np.concatenate([units, _with_partner(unpaired, BLENDED)])
+    return rng.permutation(units)
 
 
 def _with_partner(rows: Rows, partner: int) -> Rows:
     return np.stack([rows, np.full_like(rows, partner)], axis=1)
 
 
-def _paired(crops: Crops, blended: float, rng: np.random.Generator) -> Rows:
-    """Return REAL crops with one of their fakes, drawn anew each epoch.
-
-    Where some are to be blended, REAL crops without a fake are there as well, and always blended.
-    """
-    fakes = np.flatnonzero((crops.originals >= 0) & (crops.targets >= HALF))
-    fakes = rng.permutation(fakes)
-    reals, first = np.unique(crops.originals[fakes], return_index=True)
-    units = np.stack([reals, fakes[first]], axis=1)
-    if blended == 0:
-        return units
-    units[rng.random(len(units)) < blended, 1] = BLENDED
-    unpaired = np.setdiff1d(np.flatnonzero(crops.real), reals)
-    return np.concatenate([units, _with_partner(unpaired, BLENDED)])
-
-
-def _self_blended(crops: Crops, blended: float, rng: np.random.Generator) -> Rows:
-    return _with_partner(np.flatnonzero(crops.real), BLENDED)
-
-
-EPOCHS: dict[str, Callable[[Crops, float, np.random.Generator], Rows]] = {
-    "plain": _plain,
-    "balanced": _balanced,
-    "paired": _paired,
-    "self_blended": _self_blended,
-}
-
-
 class EpochSampler(Sampler[SampleId]):
     """The samples of each epoch for one process.
 
-    A step takes `batch_size` crops over all processes, whatever their number: they share each
-    step, so that they show together what one process would show, in the same steps. Crops that fill
-    no whole step at the end of an epoch are left out (another order brings others next time), but
-    an epoch of less than one step is one step.
+    All processes share the `batch_size` crops of a step, so together they show what one process
+    would show, in the same steps. The last crops of an epoch are left out if they do not fill a
+    step; an epoch smaller than a step is one step.
     """
 
     def __init__(
@@ -165,7 +162,7 @@ class EpochSampler(Sampler[SampleId]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Take what there is to show.
+        """Count what an epoch shows.
 
         Args:
             crops: what an epoch is drawn from.
@@ -175,7 +172,7 @@ class EpochSampler(Sampler[SampleId]):
             world_size: number of processes.
 
         Raises:
-            UnmaskError: there is nothing to show, or the processes cannot share a step evenly.
+            UnmaskError: epochs are empty, or the processes cannot share a step evenly.
         """
         self._crops = crops
         self._config = config
@@ -185,9 +182,9 @@ class EpochSampler(Sampler[SampleId]):
         self._count = len(self._units(0))
         if self._count == 0:
             raise UnmaskError(
-                f"training.batches: there is nothing to show in {config.batches} batches; "
-                "a fake needs its own original among the training videos, a class its crops; "
-                "data without originals takes balanced"
+                f"training.batches: {config.batches} batches would be empty; paired ones need "
+                "fakes with their original in the training split, balanced ones crops of both "
+                "labels; for fakes without originals set it to balanced"
             )
         paired = config.batches in ("paired", "self_blended")
         self._per_step = config.batch_size // (2 if paired else 1)
@@ -201,30 +198,30 @@ class EpochSampler(Sampler[SampleId]):
 
     @property
     def batch_size(self) -> int:
-        """How many samples of this process make one of its batches."""
+        """Number of samples in a batch of this process."""
         return self._per_step // self._world_size
 
     @property
     def steps(self) -> int:
-        """How many steps an epoch has, for every process."""
+        """Number of steps of an epoch, the same for every process."""
         return self._count // self._per_step
 
     @property
     def share_of_fake(self) -> float:
-        """The share of FAKE among what is shown, the prior that a model learns from it."""
+        """Share of FAKE in the batches, the prior that a model learns from them."""
         return float(self._crops.targets.mean()) if self._config.batches == "plain" else 0.5
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell which epoch comes next; Lightning calls it."""
+        """Set the next epoch; Lightning calls it."""
         if epoch != self._epoch:
             self._epoch, self._start = epoch, 0
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Go on in the middle of an epoch: leave out its first batches, which were seen already."""
+        """Start in the middle of an epoch, after its first `batch` batches."""
         self._epoch, self._start = epoch, batch
 
     def __len__(self) -> int:
-        """Return the samples of a whole epoch for this process."""
+        """Return the number of samples in a whole epoch of this process."""
         return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[SampleId]:
@@ -234,11 +231,11 @@ class EpochSampler(Sampler[SampleId]):
             yield SampleId(self._epoch, int(row), int(partner))
 
     def _units(self, epoch: int) -> Rows:
-        """Return rows and partners of a whole epoch in its order, int64 (n, 2)."""
+        """Return rows and partners of a whole epoch in order, int64 (n, 2)."""
         rng = np.random.default_rng((self._seed, epoch))
-        return rng.permutation(EPOCHS[self._config.batches](self._crops, self._config.blended, rng))
+        return draw_epoch(self._crops, self._config.batches, self._config.blended, rng)
 
 
 def sample_seed(seed: int, epoch: int, row: int) -> int:
-    """Return a 32-bit seed that is a function of its arguments, equal on every machine."""
+    """Return a 32-bit seed that depends on the arguments alone, equal on every machine."""
     return int(np.random.SeedSequence((seed, epoch, row)).generate_state(1)[0])

@@ -1,11 +1,11 @@
-"""Self-blended images: fakes made of REAL crops alone.
+"""Self-blended images: fakes made from REAL crops alone.
 
-Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a face is blended
-onto itself, slightly changed and slightly moved, so a model learns the seam, the other colours and
-the other sharpness of a swap, and not one generator's artefacts. Numbers are those of the paper's
-published code. Two things differ here: crops come as the workflow made them, so there is no crop
-around the landmarks first; and the code's shift of hue, saturation and value by 0.3 of 255 levels,
-which rounds to nothing, is left out.
+Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a face, slightly
+changed and moved, is blended onto itself, so that a model learns the seam, the colours and the
+sharpness of a swap instead of one generator's artefacts. All numbers are from the paper's published
+code. Two things differ: crops are used as they are stored, without cropping around the landmarks
+first, and the code's shift of hue, saturation and value by 0.3 of 255 levels, which rounds to
+nothing, is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _lose_resolution(scale: float) -> A.Downscale:
     return A.Downscale(scale_range=(scale, scale), interpolation_pair=pair, p=1)
 
 
-# What makes the inside of a face other than its outside.
+# Makes the inside of a face differ from its outside.
 _CHANGE = A.Compose(
     [
         A.RGBShift(r_shift_limit=20, g_shift_limit=20, b_shift_limit=20, p=0.3),
@@ -46,7 +46,7 @@ _CHANGE = A.Compose(
 # Share of blended faces whose mask ends at the brows.
 _WITHOUT_FOREHEAD = 0.25
 _RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
-# Displacement of the mask's pixels: amplitude, and smoothness in pixels.
+# Displacement of the mask's pixels: amplitude and smoothness, both in pixels.
 _ELASTIC_ALPHA, _ELASTIC_SIGMA = 50.0, 7.0
 # After a blur the inside of a mask is 1 up to rounding.
 _INSIDE = 1 - 1e-4
@@ -57,17 +57,17 @@ def self_blend(
 ) -> tuple[Picture, Picture, Mask]:
     """Blend a REAL crop with itself.
 
-    Half of the time the inside is changed, half of the time the outside; then the REAL one of the
-    pair is changed in the same way, so that the change as such tells nothing.
+    Half of the time the inside is changed, half of the time the outside. In the latter case the
+    REAL crop of the pair is changed too, so that the change by itself does not reveal the fake.
 
     Args:
         picture: RGB uint8 (h, w, 3).
-        face: where the face is in it.
-        seed: equal seeds get equal parameters.
+        face: its position in the crop.
+        seed: equal seeds draw equal parameters.
 
     Returns:
-        The REAL crop, the blended one, both uint8 (h, w, 3), and the mask, float32 (h, w) in
-        [0, 1], with `blended = mask * source + (1 - mask) * real`.
+        The REAL crop and the blended one, uint8 (h, w, 3), and the mask, float32 (h, w) in [0, 1],
+        with `blended = mask * source + (1 - mask) * real`.
     """
     rng = np.random.default_rng(seed)
     _CHANGE.set_random_state(rng, random.Random(int(rng.integers(2**32))))
@@ -97,7 +97,7 @@ def _move(source: Picture, mask: Mask, rng: np.random.Generator) -> tuple[Pictur
 def _deform(mask: Mask, rng: np.random.Generator) -> Mask:
     """Deform a mask elastically (Simard et al., 2003)."""
     height, width = mask.shape
-    # The field is smooth: a quarter of its pixels, at half the sigma, has the same displacements.
+    # The field is smooth: at half the size and half the sigma it has the same displacements.
     few = rng.uniform(-1, 1, (-(-height // 2), -(-width // 2), 2)).astype(np.float32)
     smooth = cv2.GaussianBlur(few, (0, 0), _ELASTIC_SIGMA / 2) * (_ELASTIC_ALPHA / 2)
     field = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -110,14 +110,12 @@ def _deform(mask: Mask, rng: np.random.Generator) -> Mask:
 def soften(mask: Mask, rng: np.random.Generator) -> Mask:
     """Erode a mask by a blur, then blur its edge, both at a random size.
 
-    The mask stays a float: rounded to 0 and 1, its first blur would erode nothing.
-
     Args:
         mask: float32 (h, w) in [0, 1].
         rng: of the sizes and kernels.
 
     Returns:
-        float32 (h, w), its largest value 1 where anything is left.
+        float32 (h, w) with a maximum of 1, unless nothing is left.
     """
     height, width = mask.shape
     resized = cv2.resize(mask, tuple(int(side) for side in rng.integers(192, 257, 2)))
@@ -130,6 +128,6 @@ def soften(mask: Mask, rng: np.random.Generator) -> Mask:
 
 
 def _to_one(mask: NDArray[np.generic]) -> Mask:
-    """Return a mask divided by its largest value; one of zeros as it is."""
+    """Return a mask divided by its maximum; zeros stay zeros."""
     values = np.asarray(mask, np.float32)
     return values / np.float32(max(float(values.max()), 1e-6))

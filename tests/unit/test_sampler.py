@@ -54,14 +54,14 @@ def test_a_balanced_epoch_shows_all_of_the_rarer_class_and_as_many_others(
 
 
 @given(fakes=labels, seed=st.integers(0, 99))
-def test_a_plain_epoch_shows_everything_once_but_what_fills_no_step(
+def test_a_plain_epoch_shows_everything_once_but_an_incomplete_step(
     fakes: list[bool], seed: int
 ) -> None:
     rows = [sample.row for sample in shown(crops_of(fakes), seed=seed, batches="plain")]
     assert len(set(rows)) == len(rows) == len(fakes) // 2 * 2
 
 
-def test_every_epoch_draws_anew() -> None:
+def test_every_epoch_draws_other_crops() -> None:
     crops = crops_of([False] * 10 + [True] * 200, {10 + fake: fake % 10 for fake in range(200)})
     for batches in ("balanced", "paired"):
         epochs = [set(shown(crops, epoch, batches=batches)) for epoch in range(3)]
@@ -78,12 +78,12 @@ def test_a_paired_epoch_shows_each_original_once_with_one_of_its_own_fakes() -> 
     assert all(originals[sample.partner] == sample.row for sample in samples)
 
 
-def test_a_self_blended_epoch_shows_each_real_crop_beside_itself() -> None:
+def test_a_self_blended_epoch_pairs_each_real_crop_with_itself() -> None:
     samples = shown(crops_of([True, False, True, False]), batches="self_blended")
     assert {(one.row, one.partner) for one in samples} == {(1, BLENDED), (3, BLENDED)}
 
 
-def test_some_pairs_are_blended_and_then_so_is_what_has_no_fake() -> None:
+def test_some_pairs_are_blended_and_all_real_crops_without_a_fake() -> None:
     fakes = [False] * 400 + [True] * 300
     crops = crops_of(fakes, {400 + row: row for row in range(300)})
     samples = shown(crops, batches="paired", blended=0.25)
@@ -117,7 +117,7 @@ def test_processes_share_every_step_of_one_process(
         assert together == set(expected[step * per_step : (step + 1) * per_step])
 
 
-def test_an_epoch_goes_on_where_it_was_left_and_the_next_begins_at_its_start() -> None:
+def test_an_epoch_resumes_in_the_middle_and_the_next_starts_at_its_beginning() -> None:
     crops = crops_of([False, True] * 20)
     config = TrainingConfig(batch_size=4, batches="balanced")
     for processes in (1, 2):
@@ -134,7 +134,7 @@ def test_an_epoch_goes_on_where_it_was_left_and_the_next_begins_at_its_start() -
         assert list(resumed) == list(whole)
 
 
-def test_an_epoch_of_less_than_a_step_is_one_step() -> None:
+def test_an_epoch_smaller_than_a_step_is_one_step() -> None:
     sampler = EpochSampler(
         crops_of([False, True] * 3), TrainingConfig(batch_size=32, batches="balanced"), 1
     )
@@ -144,10 +144,10 @@ def test_an_epoch_of_less_than_a_step_is_one_step() -> None:
 @pytest.mark.parametrize(
     ("crops", "batches", "processes", "message"),
     [
-        (crops_of([False, True]), "paired", 1, "nothing to show in paired batches"),
-        (crops_of([True, True]), "self_blended", 1, "nothing to show in self_blended"),
-        (crops_of([False, True] * 8), "plain", 3, "3 processes cannot share the 16 crops"),
-        (crops_of([False, True]), "plain", 4, "4 processes cannot share"),
+        (crops_of([False, True]), "paired", 1, "training.batches: paired"),
+        (crops_of([True, True]), "self_blended", 1, "training.batches: self_blended"),
+        (crops_of([False, True] * 8), "plain", 3, "training.batch_size: 3 processes"),
+        (crops_of([False, True]), "plain", 4, "training.batch_size: 4 processes"),
     ],
 )
 def test_an_epoch_that_cannot_be_is_refused(

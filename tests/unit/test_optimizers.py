@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.training.backbones import create_backbone
-from unmask.training.losses import Loss, class_weights, find_loss, prior_shift, smoothed
+from unmask.training.losses import Loss, class_weights, find_loss, prior_shift
 from unmask.training.optimizers import (
     create_optimizer,
     create_schedule,
@@ -90,12 +90,8 @@ def test_correcting_the_prior_lowers_the_loss_where_the_share_of_fake_is_another
     assert log_loss(labels, expit(corrected)) < log_loss(labels, expit(balanced)) - 0.02
 
 
-def test_smoothing_moves_targets_towards_a_half() -> None:
-    assert smoothed(torch.tensor([0.0, 0.5, 1.0]), 0.1).tolist() == pytest.approx([0.1, 0.5, 0.9])
-
-
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_the_rate_rises_evenly_and_falls_to_nothing(schedule: str) -> None:
+def test_the_rate_rises_linearly_and_falls_to_zero(schedule: str) -> None:
     config = CONFIG.model_copy(update={"schedule": schedule, "warmup": 0.2})
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     rates = []
@@ -121,7 +117,7 @@ def test_norms_and_biases_do_not_decay() -> None:
         assert decays[id(parameter)] == (0.01 if parameter.ndim > 1 else 0)
 
 
-def test_sam_steps_with_the_gradient_of_the_sharpest_weights_near_by() -> None:
+def test_sam_steps_with_the_gradient_of_the_sharpest_weights_nearby() -> None:
     """Foret et al. 2021, equation 2, on f(w) = sum(a w^2): the gradient is 2 a (w + e)."""
     scale, start, radius = torch.tensor([1.0, 3.0]), torch.tensor([2.0, -1.0]), 0.1
     weight = nn.Parameter(start.clone())
@@ -140,7 +136,7 @@ def test_sam_steps_with_the_gradient_of_the_sharpest_weights_near_by() -> None:
     torch.testing.assert_close(weight.grad, 2 * scale * perturbed)
 
 
-def test_statistics_of_batch_norms_can_stand_still() -> None:
+def test_statistics_of_batch_norms_can_be_frozen() -> None:
     norm = nn.BatchNorm1d(3)
     with frozen_statistics(norm):
         norm(torch.randn(8, 3) + 5)

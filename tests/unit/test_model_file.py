@@ -1,4 +1,4 @@
-"""A trained model's file is read back as it was, or as nearly as it was asked for."""
+"""A saved model is read back exactly, or to the precision that was asked for."""
 
 from pathlib import Path
 
