@@ -42,7 +42,7 @@ DetectorName = Literal["yunet", "centerface", "mtcnn", "haar", "dlib_hog"]
 class Section(BaseModel):
     """A group of keys; a key that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FramesConfig(Section):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from unmask import config
 from unmask.config import REPOSITORY, Config, Section
 
 _HEADER = """\
@@ -23,6 +26,28 @@ _HEADER = """\
 """
 _YAML_END = "\n..."  # which PyYAML writes after a scalar
 _BEGIN, _END = "<!-- config:begin -->", "<!-- config:end -->"
+
+
+def _describe_fields() -> None:
+    """Make the docstring below each field of `unmask.config` its description.
+
+    `use_attribute_docstrings` does the same whenever the module is imported, which takes pydantic
+    0.2 s at each start of Snakemake.
+    """
+    for section in ast.parse(inspect.getsource(config)).body:
+        if isinstance(section, ast.ClassDef):
+            fields = getattr(config, section.name).model_fields
+            if section.name == "ExperimentConfig":
+                for name in fields.keys() & config.TrainingConfig.model_fields:
+                    fields[name].description = config.TrainingConfig.model_fields[name].description
+            for field, text in pairwise(section.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    description = inspect.cleandoc(ast.literal_eval(text.value))
+                    fields[ast.unparse(field.target)].description = description
+            getattr(config, section.name).model_rebuild(force=True)
+
+
+_describe_fields()
 
 
 def write_config_documents(repository: Path = REPOSITORY) -> None:
