@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import pandas as pd
 
 from unmask.config import Config
 from unmask.evaluation import figures
-from unmask.evaluation.ensembles import KEY, Cost, build_ensemble
+from unmask.evaluation.ensembles import KEY, Cost, build_ensemble, sum_costs
 from unmask.evaluation.intervals import interval, mean_interval, resampled_metrics, resampling
 from unmask.evaluation.metrics import binary_metrics, row_losses
-from unmask.evaluation.predictions import is_fake, measure_with_intervals
-from unmask.evaluation.results import Comparison, Difference, EnsembleMetrics, ExperimentMetrics
+from unmask.evaluation.predictions import is_fake
+from unmask.evaluation.results import Comparison, Difference, ExperimentMetrics
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.records import ScoringSpeed
 from unmask.report.pages import write_page
@@ -72,11 +71,12 @@ def compare(
     tests = [(name, tables[name][tables[name]["role"] == Role.TEST]) for name in order]
     differences = [paired_difference(other, tests[0], resamples) for other in tests[1:]]
     speeds = [read_json(path, ScoringSpeed) for path in costs]
-    comparison = Comparison(
-        order=order,
-        differences=[one for one in differences if one is not None],
-        ensemble=_ensemble(tables, speeds, config),
-    )
+    budget = Cost(config.kaggle.max_bytes, config.kaggle.seconds_per_video)
+    of_experiments = sum_costs(speeds, config.frames.per_video)
+    ensemble = None
+    if len(order) > 1:
+        ensemble = build_ensemble(tables, of_experiments, budget, resamples)
+    comparison = Comparison(order, [one for one in differences if one is not None], ensemble)
     with atomic_path(output.table) as temporary:
         rows.to_csv(temporary, index=False)
     write_json(comparison, output.details)
@@ -134,31 +134,4 @@ def paired_difference(
         log_loss_interval=mean_interval(losses[0] - losses[1], resampled),
         roc_auc=None if areas[0] is None or areas[1] is None else areas[0] - areas[1],
         roc_auc_interval=interval(drawn[0] - drawn[1], resampled.groups),
-    )
-
-
-def _ensemble(
-    predictions: Mapping[str, pd.DataFrame], speeds: Sequence[ScoringSpeed], config: Config
-) -> EnsembleMetrics | None:
-    """Return the members, costs and test metrics of the ensemble; None if there is none."""
-    if len(predictions) < 2:
-        return None
-    costs = {
-        name: Cost(
-            sum(one.bytes for one in speeds if one.experiment == name),
-            config.frames.per_video
-            * sum(one.seconds_per_crop for one in speeds if one.experiment == name),
-        )
-        for name in predictions
-    }
-    budget = Cost(config.kaggle.max_bytes, config.kaggle.seconds_per_video)
-    ensemble = build_ensemble(predictions, costs, budget)
-    if ensemble is None:
-        return None
-    return EnsembleMetrics(
-        weights=ensemble.weights,
-        weights_of_folds=ensemble.weights_of_folds,
-        bytes=sum(costs[name].bytes for name in ensemble.weights),
-        seconds_per_video=sum(costs[name].seconds for name in ensemble.weights),
-        test=measure_with_intervals(ensemble.predictions, config.evaluation.resamples),
     )

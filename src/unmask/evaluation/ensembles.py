@@ -9,7 +9,7 @@ nor the calibrations behind them saw these videos.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from unmask.evaluation.predictions import is_fake
+from unmask.evaluation.predictions import is_fake, measure_with_intervals
+from unmask.evaluation.results import EnsembleMetrics
+from unmask.inference.records import ScoringSpeed
 from unmask.vocabulary import Role
 
 Floats = NDArray[np.float64]
@@ -30,15 +32,20 @@ _GAIN = 1e-4
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of an experiment's models on Kaggle.
+    """The cost of an experiment's models on Kaggle."""
 
-    Attributes:
-        bytes: of the weights of all of them, as float16.
-        seconds: of all networks for the crops of one video.
-    """
+    bytes: int  # of the weights of all models, as float16
+    seconds: float  # of all networks for the crops of one video
 
-    bytes: int
-    seconds: float
+
+def sum_costs(speeds: Sequence[ScoringSpeed], crops: int) -> dict[str, Cost]:
+    """Return the cost of each experiment, with a number of crops per video."""
+    costs: dict[str, Cost] = {}
+    for one in speeds:
+        known = costs.get(one.experiment, Cost(0, 0.0))
+        seconds = known.seconds + crops * one.seconds_per_crop
+        costs[one.experiment] = Cost(known.bytes + one.bytes, seconds)
+    return costs
 
 
 def choose_members(
@@ -85,32 +92,22 @@ def _fits(members: set[str], costs: Mapping[str, Cost], budget: Cost) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """An ensemble and its out-of-fold predictions.
-
-    Attributes:
-        weights: of each experiment, fitted on the validation videos of all folds: for shipping.
-        weights_of_folds: of each experiment, fitted on the validation videos of one fold.
-        predictions: rows of `unmask.tables.PREDICTIONS` of the test role, each fold with its own
-            weights. The weights of all folds have seen these videos, since the test videos of one
-            fold are the validation videos of another.
-    """
-
-    weights: dict[str, float]
-    weights_of_folds: dict[int, dict[str, float]]
-    predictions: pd.DataFrame
-
-
 def build_ensemble(
-    predictions: Mapping[str, pd.DataFrame], costs: Mapping[str, Cost], budget: Cost
-) -> Ensemble | None:
-    """Choose and weight the members of an ensemble; None without a common fold or a fitting member.
+    predictions: Mapping[str, pd.DataFrame],
+    costs: Mapping[str, Cost],
+    budget: Cost,
+    resamples: int,
+) -> EnsembleMetrics | None:
+    """Choose, weight and measure an ensemble; None without a common fold or a fitting member.
+
+    The test videos of a fold are predicted with weights from its own validation videos. The weights
+    of all folds have seen them, since they are validation videos of another fold.
 
     Args:
         predictions: experiment to rows of `unmask.tables.PREDICTIONS`.
         costs: of each experiment.
         budget: upper limit of the cost of all members together.
+        resamples: of whole groups, for intervals.
     """
     folds = set.intersection(*(set(rows["fold"]) for rows in predictions.values()))
     if not folds:
@@ -136,5 +133,11 @@ def build_ensemble(
     for one, of_fold in weights_of_folds.items():
         for name, weight in of_fold.items():
             averaged += np.where(fold == one, weight * log_odds[name], 0)
-    predicted = common.assign(log_odds=averaged, logit=averaged, probability=expit(averaged))
-    return Ensemble(weights, weights_of_folds, predicted[~val].reset_index(drop=True))
+    predicted = common.assign(logit=averaged, probability=expit(averaged))
+    return EnsembleMetrics(
+        weights=weights,
+        weights_of_folds=weights_of_folds,
+        bytes=sum(costs[name].bytes for name in weights),
+        seconds_per_video=sum(costs[name].seconds for name in weights),
+        test=measure_with_intervals(predicted[~val], resamples),
+    )
