@@ -47,7 +47,6 @@ from unmask.kaggle.submission import (
     parse_duration,
     predict,
     read_sample,
-    write_submission,
 )
 from unmask.tables import FACES, read_table
 from unmask.training.backbones import create_backbone
@@ -252,9 +251,10 @@ def test_a_repeated_name_is_predicted_once(
 
 
 def test_a_submission_is_read_back(tmp_path: Path) -> None:
-    written = {"b.mp4": 0.01, "a,1.mp4": 0.123456, "c.mp4": 0.99}
-    write_submission(written, tmp_path / "submission.csv")
-    assert probabilities(tmp_path / "submission.csv") == written
+    written = submission.Submission(["b.mp4", "a,1.mp4"], 0.5, 0.01, tmp_path / "submission.csv")
+    written.set("b.mp4", 0.001)
+    written.write()
+    assert probabilities(tmp_path / "submission.csv") == {"b.mp4": 0.01, "a,1.mp4": 0.5}
     lines = (tmp_path / "submission.csv").read_bytes().splitlines(keepends=True)
     assert lines[:2] == [b"filename,label\n", b"b.mp4,0.010000\n"]
 

@@ -21,15 +21,10 @@ _TIME_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Setting:
-    """How much is spent on a video.
+    """How much is spent on a video."""
 
-    Attributes:
-        frames: share of the frames that the configuration samples.
-        members: number of the ensemble's models, in descending order of weight.
-    """
-
-    frames: float
-    members: int
+    frames: float  # share of the frames that the configuration samples
+    members: int  # number of the ensemble's models, in descending order of weight
 
 
 def list_settings(frames: int | None, members: int) -> list[Setting]:
@@ -75,14 +70,14 @@ class Governor:
         deadline: float | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the clock.
+        """Start to measure.
 
         Args:
             videos: number of videos to predict.
             settings: returned by `list_settings`.
             workers: processes that prepare videos.
-            deadline: the time of `clock` at which all must be finished; None for no deadline.
-            clock: monotonic, in seconds.
+            deadline: in seconds of `clock`; None for no deadline.
+            clock: monotonic.
         """
         self._left = videos
         self._settings = settings
@@ -122,13 +117,7 @@ class Governor:
         return setting
 
     def record(self, setting: Setting, preparation_s: float, network_s: float) -> None:
-        """Record the cost of a finished video.
-
-        Args:
-            setting: used for it.
-            preparation_s: seconds of a worker.
-            network_s: seconds of the networks.
-        """
+        """Record the seconds that a finished video cost a worker and the networks."""
         self._left -= 1
         if len(self._measured) == _REMEMBERED:
             self._since = self._measured[0].at

@@ -17,7 +17,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,7 @@ from typing import Self
 import cv2
 import torch
 
-from unmask.config import FramesConfig
+from unmask.config import FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop
 from unmask.files import atomic_path
@@ -76,25 +76,13 @@ def read_sample(path: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def write_submission(probabilities: Mapping[str, float], path: Path) -> None:
-    """Write `filename,label` rows; the file is replaced atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["filename", "label"])
-        writer.writerows((name, f"{value:.6f}") for name, value in probabilities.items())
-
-
 class Submission:
     """The probabilities of all videos, written to disk every ten seconds."""
 
     def __init__(self, names: Iterable[str], prior: float, clip: float, path: Path) -> None:
         """Write a submission with the prior for each video.
 
-        Args:
-            names: of the videos.
-            prior: probability of a video that is not predicted.
-            clip: probabilities are kept within [clip, 1 - clip].
-            path: the file.
+        Probabilities are kept within [clip, 1 - clip].
         """
         self.probabilities = dict.fromkeys(names, prior)
         self.predicted = 0
@@ -102,8 +90,11 @@ class Submission:
         self.write()
 
     def write(self) -> None:
-        """Write the file now."""
-        write_submission(self.probabilities, self._path)
+        """Write `filename,label` rows; the file is replaced atomically."""
+        rows = [(name, f"{value:.6f}") for name, value in self.probabilities.items()]
+        with atomic_path(self._path) as path, path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("filename", "label"), *rows])
         self._written = time.monotonic()
 
     def set(self, name: str, probability: float | None, reason: str = "") -> None:
@@ -202,20 +193,16 @@ def predict(
     cv2.setNumThreads(1)
     manifest, config = read_bundle(folder)
     submission = Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
-    signals = _StopSignals(None if deadline_s is None else started + deadline_s)
+    deadline, limits = None, config.limits
+    if deadline_s is not None:
+        deadline = started + deadline_s
+        longest = max(1.0, deadline_s * _LONGEST_SHARE)
+        limits = limits.model_copy(update={"seconds": min(limits.seconds, longest)})
+    signals = _StopSignals(deadline)
     try:
         with signals:
-            bundle = load_members(folder, manifest, config, choose_device())
-            networks = _Networks(folder, bundle)
-            names = _find_videos(videos, submission)
-            per_video = config.frames.per_video if config.frames.rate is None else None
-            settings, workers = list_settings(per_video, len(bundle.members)), max(1, threads - 1)
-            deadline = None if deadline_s is None else started + deadline_s
-            governor = Governor(len(names), settings, workers, deadline)
-            limit_s = config.limits.seconds
-            if deadline_s is not None:
-                limit_s = min(limit_s, max(1.0, deadline_s * _LONGEST_SHARE))
-            _predict_all(networks, videos, names, submission, governor, workers, limit_s, signals)
+            networks = _Networks(folder, load_members(folder, manifest, config, choose_device()))
+            _predict_all(networks, videos, submission, limits, threads, deadline, signals)
     except _Stopped:
         pass
     except Exception:  # a library may have turned `_Stopped` into another exception
@@ -258,14 +245,18 @@ def _find_videos(videos: Path, submission: Submission) -> list[str]:
 def _predict_all(
     networks: _Networks,
     videos: Path,
-    names: Sequence[str],
     submission: Submission,
-    governor: Governor,
-    workers: int,
-    limit_s: float,
+    limits: LimitsConfig,
+    threads: int,
+    deadline: float | None,
     signals: _StopSignals,
 ) -> None:
-    config, on_gpu = networks.bundle.config, networks.bundle.device.type == "cuda"
+    bundle, config = networks.bundle, networks.bundle.config
+    names = _find_videos(videos, submission)
+    per_video = config.frames.per_video if config.frames.rate is None else None
+    workers = max(1, threads - 1)
+    all_settings = list_settings(per_video, len(bundle.members))
+    governor = Governor(len(names), all_settings, workers, deadline)
     settings: dict[str, Setting] = {}
 
     def tasks() -> Iterator[Task[Prepared]]:
@@ -277,13 +268,12 @@ def _predict_all(
             frames = fewer_frames(config.frames, setting.frames)
             yield Task(prepare_video, (videos, name, frames, config.faces))
 
-    limits = config.limits.model_copy(update={"seconds": limit_s})
     results = track(run_isolated(tasks(), limits, workers), "videos", len(names))
     prepared = (
-        (name, one if isinstance(one, Prepared) else Prepared([], one.detail, limit_s))
+        (name, one if isinstance(one, Prepared) else Prepared([], one.detail, limits.seconds))
         for name, one in zip(names, results, strict=False)
     )
-    for batch in _batches(prepared, _CROPS_PER_GPU_BATCH if on_gpu else 1):
+    for batch in _batches(prepared, _CROPS_PER_GPU_BATCH if bundle.device.type == "cuda" else 1):
         began = time.perf_counter()
         # The lowest number of a batch: settings of later videos are the more recent decisions.
         members = min(settings[name].members for name, _ in batch)
