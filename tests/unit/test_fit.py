@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,10 +178,12 @@ def stop_fit(
     return caught
 
 
-@pytest.fixture(autouse=True)
-def log_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_LINE_EVERY_S", 0.0)
+@pytest.fixture(scope="module", autouse=True)
+def log_every_batch() -> Iterator[None]:
     fitting.logger.setLevel(logging.INFO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "_LINE_EVERY_S", 0.0)
+        yield
 
 
 @pytest.mark.parametrize(

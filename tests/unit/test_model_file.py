@@ -31,35 +31,18 @@ def test_a_saved_model_gives_the_same_logits(tmp_path: Path) -> None:
     assert torch.equal(logits(model), logits(loaded))
 
 
-def test_a_model_saved_in_half_precision_gives_nearly_the_same(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    save_model(model, model_input, tmp_path / "model.safetensors")
-    save_model(model, model_input, tmp_path / "half.safetensors", precision="float16")
-    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "model")]
-    assert sizes[0] < 0.65 * sizes[1]
-    half, _ = load_model(tmp_path / "half.safetensors")
-    assert next(half.parameters()).dtype == torch.float32
-    torch.testing.assert_close(logits(half), logits(model), atol=0.02, rtol=0.02)
-
-
 def test_a_damaged_or_foreign_model_is_named(tmp_path: Path) -> None:
     model, model_input = create_backbone(TINY)
     whole, foreign = tmp_path / "whole.safetensors", tmp_path / "foreign.safetensors"
     save_model(model, model_input, whole)
     save_file(load_file(whole), foreign)
-    cut = tmp_path / "cut.safetensors"
+    cut, headless = tmp_path / "cut.safetensors", tmp_path / "headless.safetensors"
     cut.write_bytes(whole.read_bytes()[:-100])
-    for path in (cut, foreign, tmp_path / "absent.safetensors"):
+    model.classifier = nn.Identity()
+    save_model(model, model_input, headless)
+    for path in (cut, foreign, headless, tmp_path / "absent.safetensors"):
         with pytest.raises(UnmaskError, match=f"{path.name}: not a model of unmask"):
             load_model(path)
-
-
-def test_a_model_that_lacks_a_tensor_is_named(tmp_path: Path) -> None:
-    model, model_input = create_backbone(TINY)
-    model.classifier = nn.Identity()
-    save_model(model, model_input, tmp_path / "headless.safetensors")
-    with pytest.raises(UnmaskError, match=r"headless\.safetensors: not a model of unmask"):
-        load_model(tmp_path / "headless.safetensors")
 
 
 def test_weights_of_less_precision_are_read_back_the_smallest_as_they_are(tmp_path: Path) -> None:
@@ -68,7 +51,9 @@ def test_weights_of_less_precision_are_read_back_the_smallest_as_they_are(tmp_pa
     precisions: dict[Precision, float] = {"float16": 2**-11, "int8": 0.5 / 127}
     for precision, step in precisions.items():
         save_model(exact, model_input, tmp_path / precision, precision)
-        stored = load_model(tmp_path / precision)[0].state_dict()
+        loaded, _ = load_model(tmp_path / precision)
+        torch.testing.assert_close(logits(loaded), logits(exact), atol=0.05, rtol=0.05)
+        stored = loaded.state_dict()
         for name, weights in exact.state_dict().items():
             largest = weights.abs().amax(tuple(range(1, weights.ndim)), keepdim=True)
             most = step * 1.001 * largest if weights.ndim > 1 else 0.0
