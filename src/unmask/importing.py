@@ -12,7 +12,7 @@ def import_object(path: str, where: str) -> Any:
     """Return what `package.module:name` names.
 
     Args:
-        path: the import path; the module must be installed, or lie in the working directory.
+        path: the import path; the module must be installed, or be in the working directory.
         where: the configuration key, for errors.
 
     Raises:

@@ -1,8 +1,8 @@
-"""How fast crops become batches, for each augmentation: `make bench-loader`.
+"""Speed of the training loader for each augmentation: `make bench-loader`.
 
-Images per second of CPU time of one process, from the shard to the collated batch, so a busy
-machine slows it down less than the clock on the wall would say. Rounds of all rows of the table are
-interleaved and the fastest of each counts. The table goes to docs/benchmarks.md.
+Images per second of CPU time of one process, from the shard to the collated batch. CPU time depends
+less on the load of the machine than wall time. Rounds of all rows of the table are interleaved and
+the fastest of each counts. The table goes to docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EYES_NOSE_MOUTH = [[201, 107], [241, 102], [225, 130], [210, 150], [240, 146]]
 
 @dataclass
 class Row:
-    """A line of the table: what is done, and the seconds of CPU an image took at best."""
+    """A row of the table, and the CPU seconds per image of its fastest round."""
 
     name: str
     config: TrainingConfig
@@ -98,7 +98,7 @@ def take_turns(other: Path, rounds: int) -> None:
 
 
 def write_crops(folder: Path, tracks: int = TRACKS, stored: int = STORED) -> pd.DataFrame:
-    """Write a shard of crops of one portrait that sways; return its index, half of it FAKE."""
+    """Write a shard of shifted crops of one portrait; return its index, half of it FAKE."""
     portrait = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
     rng = np.random.default_rng(0)
     rows = []
@@ -166,11 +166,11 @@ def seconds_per_image(faces: pd.DataFrame, folder: Path, config: TrainingConfig)
 
 
 def memory(faces: pd.DataFrame, folder: Path) -> None:
-    """Print the memory that workers have for themselves, epoch by epoch."""
+    """Print the memory that workers do not share, epoch by epoch."""
     many = pd.concat([faces] * REPEATS, ignore_index=True)
     config = TrainingConfig(image_size=SIZE, batch_size=BATCH, batches="plain", augment="none")
     batches = loader(many, folder, config, WORKERS)
-    # Each epoch touches every row's columns, but a part of the pictures is enough.
+    # The columns of all rows are read in each epoch, but only a tenth of the pictures.
     print(f"| epoch of {len(many):,} rows | MB of {WORKERS} workers' own |")
     print("|---|---|")
     for epoch in range(EPOCHS):

@@ -1,9 +1,9 @@
-"""What the training loop costs beside bare steps of the same model: `make bench-train`.
+"""Speed of the training loop relative to bare steps of the same model: `make bench-train`.
 
 The loop is the workflow's own trainer, with shards, JPEGs, augmentation and logging. The bare steps
 are forward, loss, backward and optimizer on one random batch that is already on the device. Both
-take turns in one process, so that they see the same machine; the share is what counts, not seconds.
-The table goes to docs/benchmarks.md.
+take turns in one process, so that the load of the machine is the same; the ratio counts, not the
+seconds. The table goes to docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from unmask.training.optimizers import create_optimizer
 
 from bench_loader import PER_TRACK, write_crops
 
-# An epoch of more shows them again, so that a fast device's is soon written.
+# Longer epochs repeat them, so that crops for a fast device are written soon.
 MOST_CROPS = 2048
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Clock(pl.Callback):
-    """Measure the steps of an epoch but the first few."""
+    """Measure the steps of an epoch without the first few."""
 
     def __init__(self, skipped: int) -> None:
         self.skipped, self.seconds, self.steps = skipped, 0.0, 0
@@ -69,7 +69,7 @@ def bare_rate(network: nn.Module, config: TrainingConfig, steps: int, skipped: i
     network = network.to(DEVICE).train()
     size = (config.batch_size, 3, config.image_size, config.image_size)
     images, labels = torch.randn(size, device=DEVICE), torch.ones(size[0], device=DEVICE)
-    # As pictures lie when they come from a loader; faster on CPUs too.
+    # The layout of pictures from a loader; faster, also on CPUs.
     network, images = (
         network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         images.contiguous(memory_format=torch.channels_last),
@@ -93,18 +93,18 @@ def bare_rate(network: nn.Module, config: TrainingConfig, steps: int, skipped: i
 def loop_rate(
     faces: pd.DataFrame, folder: Path, config: TrainingConfig, threads: int, skipped: int
 ) -> tuple[float, float]:
-    """Return images/s of the training loop, and the share of the time that it waited for data."""
+    """Return images/s of the training loop, and the share of time spent waiting for data."""
     backbone, model_input = create_backbone(config)
     model = DeepfakeClassifier(backbone, model_input, config, 0.0, np.zeros(2, np.int64))
     workers = loader_workers(threads)
     train = create_train_loader(faces, folder, model_input, config, 1, workers)
-    select = create_score_loader(faces.head(2), folder, model_input, 2, 0)
+    val = create_score_loader(faces.head(2), folder, model_input, 2, 0)
     clock, progress = Clock(skipped), Progress(config.batch_size)
     # Lightning leaves its checkpoint in the working directory.
     with warnings.catch_warnings(), contextlib.chdir(folder):
         warnings.simplefilter("ignore")
         trainer = create_trainer(config, [clock, progress])
-        trainer.fit(model, train, select)
+        trainer.fit(model, train, val)
     waited = float(trainer.callback_metrics["train/waiting"])
     return clock.steps * config.batch_size / clock.seconds, waited
 

@@ -1,4 +1,4 @@
-"""Augmentations: seeded, alike on both of a pair, each doing what it is named after."""
+"""Augmentations are seeded, equal for both crops of a pair, and do what their names say."""
 
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def test_both_of_a_pair_get_the_same_parameters() -> None:
         ([{"HorizontalFlip": {}, "ToGray": {}}], "an entry must be a transform"),
         (
             [{"HorizontalFlip": {}}, {"LandmarkCutout": {}}],
-            "LandmarkCutout .* before HorizontalFlip",
+            "LandmarkCutout .*before HorizontalFlip",
         ),
         ("absent_module:list", "absent_module"),
         ("builtins:dict", "builtins:dict returns no list"),
@@ -246,7 +246,7 @@ def test_a_blended_crop_is_mask_times_source_and_the_rest_of_its_real_one(face: 
 
 
 def test_blending_changes_either_the_inside_or_both_outsides() -> None:
-    """Half of the time the REAL one of the pair is changed, or its change would tell them apart."""
+    """The REAL crop is changed half of the time, or the change would reveal the fake."""
     untouched = [np.array_equal(self_blend(PICTURE, FACE, seed)[0], PICTURE) for seed in range(60)]
     assert 0.3 < np.mean(untouched) < 0.7
 
@@ -257,7 +257,7 @@ def test_equal_seeds_blend_alike() -> None:
 
 
 def test_a_softened_mask_is_eroded() -> None:
-    """What the first blur touches is gone, so the seam lies inside the face, not around it."""
+    """The first blur erodes the mask, so the seam is inside the face, not around it."""
     mask = fill_hull(FACE.hull(), 192, 192)
     for seed in range(8):
         soft = soften(mask, np.random.default_rng(seed))

@@ -199,10 +199,10 @@ def test_pairs_are_neighbours_with_any_number_of_workers(
 def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shards: Path) -> None:
     fake = twins["label"] == "FAKE"
     later = twins.assign(time=twins["time"] + 0.1 * fake)
-    beside = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
+    moved = twins.assign(crop_x0=twins["crop_x0"] + 2 * fake)
     augment = [{"PairMixup": {"p": 1}}]
     config = TrainingConfig(batch_size=16, batches="paired", augment=augment)
-    for shown, mixed in ((twins, True), (later, False), (beside, False)):
+    for shown, mixed in ((twins, True), (later, False), (moved, False)):
         (batch,) = create_train_loader(shown, shards, INPUT, config, 1, workers=0)
         assert len(batch["label"]) == 16
         assert bool(((batch["label"] > 0) & (batch["label"] < 1)).all()) == mixed

@@ -1,8 +1,7 @@
-"""Augmentation of training crops: a list of transforms, composed by albumentations.
+"""Augmentation of training crops by a list of transforms, composed by albumentations.
 
-A list comes from the configuration (`training.augment`): a preset of `config/augmentations`, the
-list itself, or a function that returns one. Transforms are those of albumentations and of
-`unmask.training.transforms`, by the name of their class.
+`training.augment` gives the list: a preset, the list itself, or a function that returns one. It
+names classes of albumentations and of `unmask.training.transforms`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Augmented(NamedTuple):
 
     Attributes:
         pictures: RGB uint8 (size, size, 3) each, contiguous.
-        share: by which a pair was mixed, see `PairMixup`; None where it was not.
+        share: of a mixed pair, see `PairMixup`; else None.
     """
 
     pictures: list[Picture]
@@ -46,14 +45,14 @@ class Augmented(NamedTuple):
 
 
 class Augmentation:
-    """What is done to the crops of one experiment."""
+    """The transforms of one experiment."""
 
     def __init__(self, transforms: Sequence[Transform], model_input: ModelInput) -> None:
-        """Take the transforms.
+        """Compose the transforms.
 
         Args:
-            transforms: in their order.
-            model_input: the size that crops leave with.
+            transforms: in order.
+            model_input: gives the size of augmented crops.
         """
         self._model_input = model_input
         self._compose = A.Compose(
@@ -100,7 +99,7 @@ def create_augmentation(augment: Augment, model_input: ModelInput) -> Augmentati
 
 
 def create_transforms(augment: Augment) -> list[Transform]:
-    """Create the transforms that `training.augment` describes, presets in their place.
+    """Create the transforms that `training.augment` describes, including those of its presets.
 
     Raises:
         UnmaskError: there is no such preset or transform, or a parameter is wrong; the message
@@ -119,8 +118,7 @@ def create_transforms(augment: Augment) -> list[Transform]:
         needs_crop = any(isinstance(one, StoredCropTransform) for one in flatten(transform))
         if needs_crop and moves is not None:
             raise UnmaskError(
-                f"training.augment: {_name(transform)} needs the crop as it is stored; "
-                f"move it before {moves}"
+                f"training.augment: {_name(transform)} needs stored crops; move it before {moves}"
             )
         if any(isinstance(one, A.DualTransform | ResizeToInput) for one in flatten(transform)):
             moves = _name(transform)
@@ -128,7 +126,7 @@ def create_transforms(augment: Augment) -> list[Transform]:
 
 
 def flatten(transform: Transform) -> list[Transform]:
-    """Return a transform, or what a composition such as OneOf is made of."""
+    """Return the transforms of a composition such as OneOf, or the transform itself."""
     if isinstance(transform, A.BaseCompose):
         return [leaf for one in transform.transforms for leaf in flatten(one)]
     return [transform]
@@ -156,7 +154,7 @@ def _create(name: str, parameters: dict[str, Any], where: str) -> Transform:
         parameters["transforms"] = _create_all(parameters["transforms"], f"{where}: {name}")
     try:
         with warnings.catch_warnings():
-            # Of a parameter that it does not know albumentations only warns.
+            # albumentations only warns of an unknown parameter.
             warnings.simplefilter("error")
             return kind(**parameters)
     except (TypeError, ValueError, UserWarning) as error:

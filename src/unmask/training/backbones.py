@@ -27,21 +27,21 @@ from unmask.errors import UnmaskError
 from unmask.faces.images import resize_crop
 from unmask.importing import import_object
 
-# Where timm takes models from that are not in its registry.
+# Prefixes of models that timm loads from elsewhere than its registry.
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model takes.
+    """Input and preprocessing of a model.
 
     Attributes:
         backbone: name in timm's registry, or an import path; see `create_network`.
         size: side of the square input in pixels.
         mean: per RGB channel, of values in [0, 1].
-        std: likewise.
-        interpolation: how a crop is enlarged, "bicubic" or "bilinear", as the weights expect it;
-            see `resize_crop` for how it is shrunk.
+        std: per RGB channel, of values in [0, 1].
+        interpolation: for enlarging crops, "bicubic" or "bilinear", as the weights expect; see
+            `resize_crop` for shrinking.
     """
 
     backbone: str
@@ -66,7 +66,7 @@ class ModelInput:
         Args:
             images: pixels from 0 to 255.
             mean: see `statistics`; on the same device.
-            std: likewise.
+            std: see `statistics`; on the same device.
         """
         return (images.float() / 255 - mean) / std
 
@@ -123,10 +123,10 @@ def _is_import_path(name: str) -> bool:
 
 
 def _known_name(name: str) -> str:
-    """Return the name of a model in timm's registry, or a name of a model elsewhere as it is.
+    """Return the name in timm's registry, or the name itself for models from elsewhere.
 
-    `timm.create_model` takes old names (tf_efficientnet_b7_ns), and models of timm on the Hub by
-    their address; the registry has them all.
+    `timm.create_model` also takes old names (tf_efficientnet_b7_ns) and addresses of timm's models
+    on the Hub; these are in the registry under another name.
     """
     short = re.sub("^(hf[-_]hub:)?timm/", "", name)
     if ":" in short or (short != name and not timm.is_model(short)):
@@ -149,7 +149,7 @@ def _known_name(name: str) -> str:
 
 
 def _rebuildable_name(name: str, model: nn.Module, size: int) -> str:
-    """Return the name by which a saved model is created where there is no internet."""
+    """Return the name by which a saved model can be created without internet."""
     if not name.startswith(_SOURCES):
         return name
     architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
@@ -168,7 +168,7 @@ def _rebuildable_name(name: str, model: nn.Module, size: int) -> str:
 def _build(
     name: str, config: TrainingConfig, num_classes: int | None = 1, pretrained: bool = False
 ) -> Any:
-    """Create a model as configured; `num_classes` None leaves as many as its weights have."""
+    """Create a model as configured; `num_classes` None keeps the classes of its weights."""
     options: dict[str, Any] = {"drop_rate": config.drop_rate}
     if num_classes is not None:
         options["num_classes"] = num_classes
@@ -191,7 +191,7 @@ def create_network(name: str, size: int, pretrained: bool, options: Mapping[str,
     Args:
         name: of timm, or `package.module:function` of a function that takes the size and returns a
             module with one logit, float32 (n, 3, size, size) to (n, 1); `options` do not reach it.
-        size: side of the images in pixels; of timm's models only transformers need to know.
+        size: side of the images in pixels, which timm's transformers need to know.
         pretrained: whether to load timm's weights.
         options: of `timm.create_model`.
     """

@@ -162,7 +162,7 @@ class FaceDataset(Dataset[Sample]):
         return Sample(pictures, targets, rows)
 
     def _stored(self, rows: Sequence[int]) -> tuple[list[Picture], list[StoredCrop]]:
-        """Return crops as they are stored, and what transforms may ask of them."""
+        """Return stored crops, and what transforms may ask of them."""
 
         def neighbours(row: int, reach: int) -> list[Picture]:
             return [self.picture(near) for near in self._around(row, reach)]
@@ -175,7 +175,7 @@ class FaceDataset(Dataset[Sample]):
         ]
 
     def _blended(self, row: int, seed: int) -> tuple[list[Picture], list[StoredCrop]]:
-        """Return a REAL crop and itself blended, its neighbours likewise."""
+        """Return a REAL crop and its blended copy, and what transforms may ask of them."""
         picture = self.picture(row)
         face = self.face(row, len(picture))
 

@@ -86,17 +86,13 @@ def describe_experiments(config: Config) -> str:
         )
         for size in sizes
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-    lines.append(f"budget: share of kaggle.max_bytes ({config.kaggle.max_bytes:,}) of all models")
-    return "\n".join([*lines, *_too_large(sizes)])
+    table = pd.DataFrame(rows, columns=header).to_string(index=False)
+    budget = f"budget: share of kaggle.max_bytes ({config.kaggle.max_bytes:,}) of all models"
+    return "\n".join([table, budget, *_too_large(sizes)])
 
 
 def check_experiments(config: Config, output: Path) -> None:
-    """Create each experiment's augmentation and model, weights and all, and describe the model.
+    """Create each experiment's augmentation, loss and model with its weights; write a table.
 
     Weights from timm's hub are downloaded into its cache here, once.
 
@@ -105,7 +101,7 @@ def check_experiments(config: Config, output: Path) -> None:
         output: CSV, one row per experiment, see `ExperimentSize`.
 
     Raises:
-        UnmaskError: an augmentation, a loss or a model cannot be created, or weights cannot be had.
+        UnmaskError: an augmentation, a loss or a model cannot be created, or weights not loaded.
     """
     sizes = []
     for name in config.experiments:

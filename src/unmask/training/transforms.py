@@ -1,8 +1,8 @@
-"""Our own transforms, named in the same lists as those of albumentations.
+"""Transforms that albumentations lacks or is slow at, used in the same lists.
 
-They are here because albumentations has nothing like them or is much slower at it. A sample has one
-crop, or two that get the same parameters: those of albumentations' targets `image` and `partner`.
-Transforms that need more than pixels find the rest in `crops` (`StoredCrop`, one for each target).
+A sample has one crop (target `image`) or two (`image` and `partner`), which get the same
+parameters. Transforms that need more than pixels find it in `crops`, a `StoredCrop` for each
+target.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ TARGETS = ("image", "partner")
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """What transforms may ask of a crop, as long as nothing has moved its pixels.
+    """What transforms may ask of a crop as long as its pixels have not been moved.
 
     Attributes:
-        face: where the face is in it.
-        neighbours: returns so many crops of the same track before the crop, itself, and as many
-            after it, RGB uint8 (h, w, 3) each; at the ends of a track the last one is repeated.
+        face: position of the face.
+        neighbours: returns n crops of the track before this one, this one, and n after it, RGB
+            uint8 (h, w, 3) each; at the ends of the track the last crop repeats.
     """
 
     face: Face
@@ -48,7 +48,7 @@ class StoredCrop:
 
 
 class StoredCropTransform(A.ImageOnlyTransform):  # type: ignore[misc]
-    """A transform of a crop's pixels that also needs to know the crop, so it comes early in a list.
+    """A transform that needs the `StoredCrop`, so it must precede whatever moves pixels.
 
     Subclasses implement `apply_to_crop(picture, crop, **params)`.
     """
@@ -63,12 +63,12 @@ class StoredCropTransform(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class LandmarkCutout(StoredCropTransform):
-    """Eyes, mouth, nose or half of the face blackened, as DFDC's winner did.
+    """Blacken eyes, mouth, nose or half of the face, as DFDC's winner did.
 
     A part is a line between landmarks, as wide as half the distance of the eyes (eyes and nose) or
-    two thirds of the mouth's width: the winner dilated a line of two pixels by a quarter and a
-    third of these, which is the same up to its corners. How often each part is cut is his as well,
-    without the kind that needs a difference mask. Without landmarks it is always half of the face.
+    two thirds of the mouth's width. The winner dilated a line of two pixels by a quarter and a
+    third of these, which is the same up to the corners; the frequencies of the parts are the
+    winner's too. Without landmarks it is always half of the face.
     """
 
     _PARTS = {"eyes": 0.35, "mouth": 0.175, "nose": 0.0875, "half": 0.06}  # noqa: RUF012
@@ -125,9 +125,9 @@ def _pixel(point: Points) -> tuple[int, int]:
 
 
 class VideoCodec(StoredCropTransform):
-    """The crop encoded with its neighbours in time by x264 and decoded, as uploading a video does.
+    """Encode the crop and its neighbours in time with x264, and decode it, like an upload.
 
-    Neighbours are as far apart as the sampled frames. By far the slowest: 10 ms a crop and more.
+    Neighbours are as far apart as the sampled frames. By far the slowest transform: 5 to 10 ms.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
@@ -139,13 +139,13 @@ class VideoCodec(StoredCropTransform):
     def __init__(
         self, crf_range: tuple[int, int] = (17, 40), frames: int = 5, p: float = 0.5
     ) -> None:
-        """Take x264's constant rate factor, from and to, and how many crops to encode."""
+        """Take the range of x264's constant rate factor, and the number of crops to encode."""
         super().__init__(p=p)
         self.crf_range = crf_range
         self.frames = frames
 
     def get_params(self) -> dict[str, Any]:
-        """Draw the rate factor and what x264 is tuned for."""
+        """Draw the rate factor and x264's tuning."""
         return {
             "crf": self.py_random.randint(*self.crf_range),
             "tune": self.py_random.choice(TUNES),
@@ -154,7 +154,7 @@ class VideoCodec(StoredCropTransform):
     def apply_to_crop(
         self, picture: Picture, crop: StoredCrop, crf: int, tune: str, **params: Any
     ) -> Picture:
-        """Return the crop as a decoder gives it back."""
+        """Return the decoded crop."""
         reach = self.frames // 2
         pictures = crop.neighbours(reach)
         pictures[reach] = picture
@@ -162,11 +162,11 @@ class VideoCodec(StoredCropTransform):
 
 
 class PCANoise(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Colour along the principal components of the crop's own, after Krizhevsky et al., 2012.
+    """Add a colour along the principal components of the crop's colours (Krizhevsky et al., 2012).
 
     `std` is in units of each component's standard deviation. DFDC's winner took a tenth of the
-    variance of values in [0, 1], which is about one level of 255. albumentations' FancyPCA scales
-    the crop along its components instead of adding to it, and takes ten times as long.
+    variance of values in [0, 1], which is about one level of 255. The FancyPCA of albumentations
+    scales the crop along its components instead of adding to it, and takes ten times as long.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
@@ -175,12 +175,12 @@ class PCANoise(A.ImageOnlyTransform):  # type: ignore[misc]
         std: Annotated[float, Field(ge=0)]
 
     def __init__(self, std: float = 0.1, p: float = 0.5) -> None:
-        """Take the standard deviation of what is added."""
+        """Take the standard deviation of the added colour."""
         super().__init__(p=p)
         self.std = std
 
     def get_params(self) -> dict[str, Any]:
-        """Draw how much of each component is added."""
+        """Draw the weight of each component."""
         return {"weights": self.random_generator.normal(0, self.std, 3)}
 
     def apply(
@@ -190,15 +190,16 @@ class PCANoise(A.ImageOnlyTransform):  # type: ignore[misc]
         few = img[::4, ::4].reshape(-1, 3).astype(np.float64)
         values, vectors = np.linalg.eigh(np.cov(few, rowvar=False))
         color = vectors @ (weights * np.sqrt(np.maximum(values, 0)))
-        # OpenCV's stubs do not know that it takes a colour.
+        # OpenCV's stubs lack colours.
         return np.asarray(cv2.add(img, (*color.tolist(), 0.0)), np.uint8)  # type: ignore[call-overload]
 
 
 class ResizeToInput(A.ImageOnlyTransform):  # type: ignore[misc]
-    """The crop brought to the model's size: what follows has fewer pixels to change.
+    """Resize the crop to the model's input, so that later transforms have fewer pixels to change.
 
-    Each list ends with one. It interpolates as scoring does, or with one of `interpolations`, pairs
-    of names for shrinking and for enlarging: nearest, linear, cubic or area.
+    It interpolates like scoring, or as one of `interpolations`: pairs of names for shrinking and
+    for enlarging, each nearest, linear, cubic or area. Every list ends with one, added if
+    necessary.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
@@ -227,7 +228,7 @@ class ResizeToInput(A.ImageOnlyTransform):  # type: ignore[misc]
         model_input: ModelInput,
         **params: Any,
     ) -> Picture:
-        """Return the crop in the model's size."""
+        """Return the crop in the size of the model's input."""
         size = model_input.size
         if pair is None or len(img) == size:
             return model_input.resize(img)
@@ -236,11 +237,11 @@ class ResizeToInput(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class PairMixup(A.ImageOnlyTransform):  # type: ignore[misc]
-    """Both of a pair become mixtures of both, pixel by pixel, and their targets likewise.
+    """Replace both crops of a pair, and their targets, by mixtures of both.
 
     NTech-Lab, third in the challenge, takes `(1 - t) real + t fake` with the target t, drawn from
-    Beta(0.5, 0.5). Here the second of the pair is the mixture the other way round, so that half of
-    what is shown stays FAKE. Crops of another square or moment are not mixed.
+    Beta(0.5, 0.5). Here the second crop becomes the reverse mixture, so that FAKE keeps its share
+    of one half. Crops of different squares or moments are not mixed.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]
@@ -258,7 +259,7 @@ class PairMixup(A.ImageOnlyTransform):  # type: ignore[misc]
         return {"share": self.py_random.betavariate(self.alpha, self.alpha)}
 
     def apply_with_params(self, params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
-        """Mix the pair, and add the `share` by which its targets are to be mixed."""
+        """Mix the pair, and add its `share` to the result, for the targets."""
         if not data["is_aligned"]:
             return data
         real, fake, share = data["image"], data["partner"], params["share"]
