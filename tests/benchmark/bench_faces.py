@@ -1,16 +1,17 @@
-"""What videos to faces costs and gives, beside a plain decode of the same: `make bench-faces`.
+"""Cost and quality of the rules from videos to faces, next to plain decoding: `make bench-faces`.
 
-CPU time is counted over all processes of the three rules' commands. FFmpeg decodes a shard's files
-right before and after the rules work on that shard, so that both see the same machine; shares of
-one run are what counts, not seconds. The clips come in five small parts. Everything is measured
-twice: with the default settings, by which such parts share a shard, and with each a shard by itself
-(`parts_per_shard: 1`), where what a shard costs at all weighs more than it does with DFDC's parts,
-which are two hundred times larger. The tables go to docs/benchmarks.md.
+CPU time is summed over all processes of the three rules' commands. FFmpeg decodes the files of a
+shard right before and after the rules process it, so that both run on the same machine under the
+same load: the ratios of one run are what matters, not the seconds. The clips are in five small
+parts. Everything is measured twice: with the default settings, by which such parts share a shard,
+and with a shard for each part (`parts_per_shard: 1`), where the fixed cost of a shard weighs more
+than with DFDC's parts, which are two hundred times larger. The tables go to docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,8 +51,9 @@ ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 UNMASK = [sys.executable, "-m", "unmask"]
 Joined = Literal["auto"] | int
 RULES = ("probe", "extract_frames", "crop_faces")
-# On a machine that others use, one turn's share of wall time says little.
+# Repetitions of wall times, which vary on a machine that others use.
 WALL_TURNS = 3
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 DFDC_CLIPS = ("brtujopkby.mp4", "yhffcuhhjy.mp4")
 
 
@@ -65,47 +68,66 @@ class Usage:
         self.cpu[command] = self.cpu.get(command, 0.0) + seconds
 
 
-def cpu_of(process: subprocess.Popen[bytes]) -> float:
-    """Wait for a process and return the CPU seconds of it and of those it waited for."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{process.args!r} failed with {process.returncode}")
-    return usage.ru_utime + usage.ru_stime
+def cpu_of_jobs(*jobs: subprocess.Popen[bytes]) -> list[float]:
+    """Wait for jobs and all that they started; return the CPU seconds of each.
+
+    A server of worker processes outlives its job by a moment and is then a child of this process,
+    see `adopt_orphans`. It is counted with the first job.
+    """
+    seconds = dict.fromkeys([job.pid for job in jobs], 0.0)
+    with suppress(ChildProcessError):  # no child is left
+        while True:
+            pid, status, usage = os.wait4(-1, 0)
+            seconds[pid if pid in seconds else jobs[0].pid] += usage.ru_utime + usage.ru_stime
+            for job in jobs:
+                if job.pid == pid:
+                    job.returncode = os.waitstatus_to_exitcode(status)
+    for job in jobs:
+        if job.returncode:
+            raise SystemExit(f"{job.args!r} failed with {job.returncode}")
+    return list(seconds.values())
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose own parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def decode(path: Path) -> float:
     """Decode a file with one thread of FFmpeg; return its CPU seconds."""
     command = ["ffmpeg", "-nostdin", "-v", "error", "-threads", "1", "-i", path, "-f", "null", "-"]
-    return cpu_of(subprocess.Popen(command))
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
 
 
 def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
     """Run the commands of the three rules on a shard, as the workflow does.
 
-    But for a second process that opens or decodes files, which shares caches and memory with the
-    first: FFmpeg, too, decodes one file at a time here. The wall time is the workflow's own.
+    Unlike in the workflow, one process decodes, because two would share caches and memory, and
+    FFmpeg decodes one file at a time here as well. The wall time is measured with the workflow.
     """
     folder.mkdir(parents=True)
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
     watch = MemoryWatch()
     start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts]
     start += ["--chunk", "0", "--chunks", "1", "--output", probe]
-    usage.add("probe", cpu_of(watch.start(start)))
+    usage.add("probe", *cpu_of_jobs(watch.start(start)))
     os.mkfifo(stream)
     extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--parts", *parts]
     extract += ["--probe", probe, "--workers", "1", "--output", stream]
     crop = [*UNMASK, "crop-faces", "--log", folder / "crop.log", "--stream", stream]
     crop += ["--probe", probe, "--shard", folder / "faces.tar", "--index", folder / "faces.parquet"]
     crop += ["--videos", folder / "videos.parquet"]
-    extracting, cropping = watch.start(extract), watch.start(crop)
-    usage.add("extract_frames", cpu_of(extracting))
-    usage.add("crop_faces", cpu_of(cropping))
+    extracting, cropping = cpu_of_jobs(watch.start(extract), watch.start(crop))
+    usage.add("extract_frames", extracting)
+    usage.add("crop_faces", cropping)
     usage.megabytes = max(usage.megabytes, watch.stop())
 
 
 class MemoryWatch:
-    """Samples what jobs hold: the proportional memory of their processes and of memory files."""
+    """Samples the memory of jobs: the proportional set size of processes, and files in memory."""
 
     def __init__(self) -> None:
         self._jobs: list[psutil.Process] = []
@@ -138,7 +160,7 @@ def _job_megabytes(job: psutil.Process) -> float:
         for descriptor in Path(f"/proc/{job.pid}/fd").iterdir():
             if str(descriptor.readlink()).startswith("/memfd:frames"):
                 held += descriptor.stat().st_blocks * 512
-    except (psutil.Error, OSError):  # a process of the job ended while it was looked at
+    except (psutil.Error, OSError):  # a process of the job has just ended
         return 0.0
     return held / 1e6
 
@@ -146,8 +168,7 @@ def _job_megabytes(job: psutil.Process) -> float:
 def wall_of_workflow(root: Path, joined: Joined, folder: Path) -> tuple[float, float]:
     """Return the seconds that `snakemake --cores 2` takes, and those of the three rules in it.
 
-    The second is what Snakemake says, from when it has read the workflow to when it sees that the
-    last job has ended.
+    The latter are logged by Snakemake, from reading the workflow to the end of the last job.
     """
     shards = shards_of(find_parts(root), joined, 1)
     targets = [f"results/faces/{shard}.videos.parquet" for shard in shards]
@@ -164,7 +185,7 @@ def wall_of_workflow(root: Path, joined: Joined, folder: Path) -> tuple[float, f
 
 
 def planned(root: Path, joined: Joined, work: Path) -> str:
-    """Return what `unmask plan` says of CPU time and wall time, and what it advises."""
+    """Return the CPU time, wall time and advice of `unmask plan`."""
     own = work / "plan.yaml"
     own.write_text(f"parts_per_shard: {joined}\n")
     command = [*UNMASK, "plan", "--config", own, "--cores", "2"]
@@ -243,6 +264,7 @@ def main() -> None:
         raise SystemExit(f"bench-faces needs ffmpeg and real clips in {real} (UNMASK_REAL_DATA)")
     cv2.setNumThreads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as temporary:
         measure(real, Path(temporary))
 
