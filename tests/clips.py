@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 from skimage import data
@@ -144,4 +145,21 @@ def encode_video(
                 block.sample_rate, block.pts = 44100, index * 1024
                 container.mux(audio.encode(block))
             container.mux(audio.encode())
+    return path
+
+
+def write_sound(path: Path, cover: bool = False) -> Path:
+    """Write a file with an AAC track of silence and, if wanted, a cover picture."""
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=44100, layout="mono")
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width = picture.height = 32
+            picture.pix_fmt = "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame(32, 32, "yuvj420p")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 44100
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
     return path

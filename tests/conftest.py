@@ -12,7 +12,8 @@ from filelock import FileLock
 from hypothesis import settings
 
 from clips import encode_video
-from unmask.config import Config, FacesConfig
+from stages import crop_parts
+from unmask.config import Config, FacesConfig, FramesConfig
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -85,27 +86,14 @@ def worked_part(tmp_path_factory: pytest.TempPathFactory, faces_config: FacesCon
 
 
 def write_worked_part(root: Path, faces_config: FacesConfig) -> None:
-    from unmask.faces.cropping import crop_shard
-    from unmask.videos.probe import probe_shard
-    from unmask.videos.stream import write_stream
-
     entries = {"a.mp4": "REAL", "b.mp4": "REAL", "c.mp4": "a.mp4", "d.mp4": "b.mp4"}
     part = write_part(root / "part", entries | {"broken.mp4": "a.mp4", "nobody.mp4": "REAL"})
     for index, name in enumerate(entries):
         encode_video(part / name, at=(0.45 + 0.03 * index, 0.5))
     encode_video(part / "nobody.mp4", people=0)
     (part / "broken.mp4").write_bytes(b"not a video")
-    config = Config.model_validate({"frames": {"per_video": 4}})
-    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
-    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
-    crop_shard(
-        root / "frames.tar",
-        root / "probe.parquet",
-        faces_config,
-        root / "faces/part-00.tar",
-        root / "faces/part-00.parquet",
-        root / "cropped.parquet",
-    )
+    config = Config(frames=FramesConfig(per_video=4), faces=faces_config)
+    crop_parts([part], root, config, shard="faces/part-00.tar")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

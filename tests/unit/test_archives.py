@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from stages import crop_parts
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces.cropping import crop_shard
 from unmask.tables import PROBE, read_rows
 from unmask.videos.probe import probe_shard
 from unmask.videos.source import VideoFile, find_parts, part_name, read_metadata, video_names
-from unmask.videos.stream import write_stream
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -54,17 +53,7 @@ def archive(folder: Path, root: Path, inside: str = "", method: int = zipfile.ZI
 
 def preprocess(part: Path, root: Path, workers: int = 1) -> dict[str, bytes]:
     """Take a part through the first three stages; return every file they write."""
-    root.mkdir(parents=True)
-    probe_shard([part], 0, 1, CONFIG.limits, root / "probe.parquet")
-    write_stream([part], root / "probe.parquet", CONFIG, workers, root / "frames.tar")
-    crop_shard(
-        root / "frames.tar",
-        root / "probe.parquet",
-        CONFIG.faces,
-        root / "faces.tar",
-        root / "faces.parquet",
-        root / "cropped.parquet",
-    )
+    crop_parts([part], root, CONFIG, workers)
     return {path.name: path.read_bytes() for path in root.iterdir()}
 
 

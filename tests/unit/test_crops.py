@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages import crop_parts
 from unmask.audits.label_noise import audit_shard
 from unmask.config import AudioConfig, Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
@@ -19,7 +20,7 @@ from unmask.faces.cropping import crop_shard
 from unmask.faces.crops import Crop, crop_video
 from unmask.faces.detectors import create_detector
 from unmask.faces.images import decode_jpeg, encode_jpeg
-from unmask.faces.search import detect_faces, find_faces
+from unmask.faces.search import detect_faces
 from unmask.faces.shards import ShardReader
 from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
@@ -123,21 +124,6 @@ def test_two_people_are_two_tracks(
     assert {one.track for one in alone} == {0}
 
 
-def test_a_clip_without_a_face_has_no_crop(
-    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
-) -> None:
-    assert crop(make_video(tmp_path / "a.mp4", people=0), faces_config) == []
-    assert find_faces([], create_detector(faces_config), faces_config).tracks == []
-
-
-def test_a_face_too_small_is_not_a_face(
-    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
-) -> None:
-    clip = make_video(tmp_path / "a.mp4")
-    width = np.median([one.box[2] - one.box[0] for one in crop(clip, faces_config)])
-    assert crop(clip, faces_config.model_copy(update={"min_size": int(width) + 10})) == []
-
-
 def test_boxes_are_in_pixels_of_the_frame_whatever_the_detector_saw(
     make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
 ) -> None:
@@ -154,6 +140,8 @@ def test_boxes_are_in_pixels_of_the_frame_whatever_the_detector_saw(
         assert len(one) == 1
         np.testing.assert_allclose(one.boxes, found[0].boxes, atol=15)
         assert 200 < one.boxes[0, 0] < one.boxes[0, 2] < 440
+    wider = faces_config.model_copy(update={"min_size": 300})
+    assert len(detect_faces(frame, create_detector(faces_config), wider)) == 0
 
 
 def test_a_jpeg_keeps_the_full_resolution_of_colour() -> None:
@@ -168,29 +156,6 @@ def test_a_jpeg_keeps_the_full_resolution_of_colour() -> None:
 def test_a_damaged_crop_is_named(data: bytes) -> None:
     with pytest.raises(UnmaskError, match=r"crop clip_0_0003: not a readable JPEG"):
         decode_jpeg(data, "clip_0_0003")
-
-
-def test_weights_that_are_no_network_are_named(faces_config: FacesConfig, tmp_path: Path) -> None:
-    (tmp_path / "yunet.onnx").write_bytes(b"not a network")
-    weights = str(tmp_path / "yunet.onnx")
-    with pytest.raises(UnmaskError, match=r"yunet\.onnx: OpenCV .* cannot read it as YuNet"):
-        create_detector(faces_config.model_copy(update={"weights": weights}))
-
-
-def test_a_shard_cropped_twice_is_equal_to_the_byte(
-    worked_part: Path, faces_config: FacesConfig, tmp_path: Path
-) -> None:
-    crop_shard(
-        worked_part / "frames.tar",
-        worked_part / "probe.parquet",
-        faces_config,
-        tmp_path / "part-00.tar",
-        tmp_path / "part-00.parquet",
-        tmp_path / "cropped.parquet",
-    )
-    for again in sorted(tmp_path.iterdir()):
-        folder = worked_part if again.name.startswith("cropped") else worked_part / "faces"
-        assert again.read_bytes() == (folder / again.name).read_bytes(), again.name
 
 
 def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
@@ -293,15 +258,13 @@ TABLES = (
 
 
 def work(parts: list[Path], out: Path, config: FacesConfig) -> None:
-    probe, stream = out / "probe.parquet", out / "frames.tar"
-    out.mkdir()
-    probe_shard(parts, 0, 1, LimitsConfig(), probe)
-    write_stream(parts, probe, Config(frames=FramesConfig(per_video=4)), 2, stream)
-    outputs = [out / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
-    crop_shard(stream, probe, config, *outputs)
+    settings = Config(
+        frames=FramesConfig(per_video=4), faces=config, audio=AudioConfig(extract="wav")
+    )
+    crop_parts(parts, out, settings, workers=2)
+    probe = out / "probe.parquet"
     audit_shard(probe, out / "faces.parquet", out, out / "noise.parquet")
-    sound = Config(audio=AudioConfig(extract="wav"))
-    extract_audio(parts, probe, sound, out / "audio.tar", out / "audio.parquet")
+    extract_audio(parts, probe, settings, out / "audio.tar", out / "audio.parquet")
 
 
 def crops_of(out: Path, part: str) -> dict[str, bytes]:
@@ -327,16 +290,11 @@ def test_a_part_that_was_probed_and_is_not_given_is_named(
 def reused(
     make_part: Callable[..., Path], root: Path, entries: dict[str, str], config: FacesConfig
 ) -> dict[str, tuple[bool, int]]:
-    """Crop a part whose clips are there; return of each whether it reused tracks, and its looks."""
+    """Crop a part whose clips are there; return whether each reused tracks, and its detections."""
     part = make_part(root / "part", entries)
-    probe_shard([part], 0, 1, LimitsConfig(), root / "probe.parquet")
-    settings = Config(frames=FramesConfig(per_video=16))
-    write_stream([part], root / "probe.parquet", settings, 1, root / "frames.tar")
-    outputs = [root / leaf for leaf in ("faces.tar", "faces.parquet", "cropped.parquet")]
-    crop_shard(root / "frames.tar", root / "probe.parquet", config, *outputs)
-    rows = read_rows(outputs[2], CROPPED)
-    assert {row["crops"] for row in rows if row["status"] == Status.OK} == {16}
-    return {row["video"]: (row["reused"], row["detections"]) for row in rows}
+    rows = crop_parts([part], root, Config(frames=FramesConfig(per_video=16), faces=config))
+    assert {row["crops"] for row in rows.values() if row["status"] == Status.OK} == {16}
+    return {name: (row["reused"], row["detections"]) for name, row in rows.items()}
 
 
 def test_a_family_is_searched_once_and_each_family_for_itself(

@@ -269,12 +269,6 @@ def test_a_face_needs_as_many_votes_as_asked_for(votes: int, kept: list[Any]) ->
     assert found.scores[0] == np.float32(0.9)
 
 
-def test_two_faces_of_one_voter_are_one_vote() -> None:
-    shifted = (12.0, 12.0, 52.0, 62.0)
-    vote = Vote(Fixed([FACE]), [Fixed([FACE, shifted])], 3)
-    assert len(vote(without_face())) == 0
-
-
 def test_a_neighbour_s_face_is_no_vote() -> None:
     beside = (38.0, 10.0, 78.0, 60.0)  # overlaps by a third of its width
     assert len(Vote(Fixed([FACE]), [Fixed([beside])], 2)(without_face())) == 0
@@ -316,11 +310,6 @@ def test_a_vote_weeds_out_what_only_one_detector_sees() -> None:
 def test_a_vote_that_makes_no_sense_is_refused(faces: dict[str, Any], message: str) -> None:
     with pytest.raises(UnmaskError, match=f"^config: {message}"):
         load_config({"faces": faces})
-
-
-def test_a_vote_of_three_is_a_configuration() -> None:
-    faces = load_config({"faces": {"voters": ["haar", "mtcnn"], "votes": 3}}).faces
-    assert (faces.voters, faces.votes) == (("haar", "mtcnn"), 3)
 
 
 def test_every_detector_has_its_name_in_the_configuration() -> None:

@@ -24,21 +24,20 @@ from scipy.special import logit
 
 from clips import encode_video
 from conftest import write_part
+from stages import crop_parts
 from unmask.config import (
     AuditsConfig,
     Config,
     FacesConfig,
+    FramesConfig,
     TrainingConfig,
 )
 from unmask.errors import UnmaskError
-from unmask.faces.cropping import crop_shard
 from unmask.tables import FACES, SPLITS, write_table
 from unmask.training import fit as fitting
 from unmask.training.fit import FitJob, fit
 from unmask.training.resume import claim, discard
 from unmask.training.run_record import RunRecord
-from unmask.videos.probe import probe_shard
-from unmask.videos.stream import write_stream
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
@@ -73,17 +72,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
     for name in entries:
         change = redden if name.startswith("fake") else None
         encode_video(part / name, at=(0.45 + 0.03 * int(name[4]), 0.5), change=change)
-    config = Config.model_validate({"frames": {"per_video": 8}})
-    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
-    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
-    crop_shard(
-        root / "frames.tar",
-        root / "probe.parquet",
-        FacesConfig(size=64),
-        root / "faces/part-00.tar",
-        root / "faces/part-00.parquet",
-        root / "cropped.parquet",
-    )
+    config = Config(frames=FramesConfig(per_video=8), faces=FacesConfig(size=64))
+    crop_parts([part], root, config, shard="faces/part-00.tar")
     rows = [
         ("part", name, "REAL" if name.startswith("real") else "FAKE", f"real{name[4]}.mp4", name[4])
         for name in entries

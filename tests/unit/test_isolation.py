@@ -73,21 +73,16 @@ def run(functions: list[Callable[..., Any]], workers: int = 1) -> list[Any]:
     return list(run_isolated(tasks, QUICK, workers))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_results_come_in_the_order_of_the_calls(workers: int) -> None:
-    assert run([double] * 20, workers) == [2 * index for index in range(20)]
-    assert run([], workers) == []
-
-
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
 
 
-def test_a_slow_call_does_not_change_the_order() -> None:
-    seconds = [0.3, 0.0, 0.1, 0.0]
-    tasks = [Task(nap, (one,)) for one in seconds]
-    assert list(run_isolated(tasks, QUICK, workers=3)) == seconds
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_the_calls(workers: int) -> None:
+    seconds = [0.3, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
+    assert list(run_isolated([Task(nap, (one,)) for one in seconds], QUICK, workers)) == seconds
+    assert run([], workers) == []
 
 
 @pytest.mark.parametrize(
@@ -106,13 +101,6 @@ def test_a_lost_call_harms_none_before_or_after_it(
 ) -> None:
     found = run([double, double, function, double, double, double], workers=2)
     assert found == [0, 2, lost, 6, 8, 10]
-
-
-def test_many_lost_calls_are_lost_one_by_one() -> None:
-    found = run([crash, double, crash, crash, bloat, double], workers=2)
-    assert [one if isinstance(one, int) else one.status for one in found] == [
-        *(Status.CRASHED, 2, Status.CRASHED, Status.CRASHED, Status.TOO_LARGE, 10)
-    ]
 
 
 def test_memory_below_the_limit_may_be_used_by_every_call() -> None:

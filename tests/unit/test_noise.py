@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clips import encode_video
+from stages import crop_parts
 from unmask.audits.label_noise import (
     MIN_CHANGED_SHARE,
     aligned_pair,
@@ -20,12 +21,9 @@ from unmask.audits.label_noise import (
     with_verdicts,
 )
 from unmask.audits.label_noise_report import choose_pairs, report_labels
-from unmask.config import Config, FacesConfig
-from unmask.faces.cropping import crop_shard
+from unmask.config import Config, FramesConfig
 from unmask.faces.shards import ShardReader
 from unmask.tables import CROPPED, FACES, NOISE, PROBE, SPLITS, read_rows, read_table, write_table
-from unmask.videos.probe import probe_shard
-from unmask.videos.stream import write_stream
 from unmask.vocabulary import Verdict
 
 Picture = NDArray[np.uint8]
@@ -61,17 +59,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory, make_part: Callable[..., P
     encode_video(part / "copy.mp4", encoder={"crf": "30", "preset": "veryfast"})
     encode_video(part / "orphan.mp4")
     encode_video(part / "cut.mp4", size=(144, 120))
-    config = Config.model_validate({"frames": {"per_video": 8}})
-    probe_shard([part], 0, 1, config.limits, root / "probe.parquet")
-    write_stream([part], root / "probe.parquet", config, 1, root / "frames.tar")
-    crop_shard(
-        root / "frames.tar",
-        root / "probe.parquet",
-        FacesConfig(),
-        root / "faces/part-00.tar",
-        root / "faces/part-00.parquet",
-        root / "cropped.parquet",
-    )
+    config = Config(frames=FramesConfig(per_video=8))
+    crop_parts([part], root, config, shard="faces/part-00.tar")
     audit_shard(
         root / "probe.parquet",
         root / "faces/part-00.parquet",

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from stages import crop_parts
 from unmask.cli import main
 from unmask.config import Config
 from unmask.errors import UnmaskError
-from unmask.faces.cropping import crop_shard
 from unmask.plan import Plan, advise_joining, plan_faces, wall_seconds
-from unmask.videos.probe import probe_shard
-from unmask.videos.stream import write_stream
 
 MakeVideo = Callable[..., Path]
 MakePart = Callable[..., Path]
@@ -44,12 +42,8 @@ def test_the_disk_that_faces_take_is_predicted_from_half_of_the_videos(
 ) -> None:
     plan = plan_faces(config_of(root), cores=2, samples=4)
     assert (plan.videos, plan.sampled) == (8, 4)
-    config = config_of(root)
-    probe, stream = tmp_path / "probe.parquet", tmp_path / "frames.tar"
-    probe_shard([root / "part"], 0, 1, config.limits, probe)
-    write_stream([root / "part"], probe, config, 1, stream)
-    shard, index = tmp_path / "faces.tar", tmp_path / "faces.parquet"
-    crop_shard(stream, probe, config.faces, shard, index, tmp_path / "videos.parquet")
+    crop_parts([root / "part"], tmp_path, config_of(root))
+    shard, index, stream = (tmp_path / n for n in ("faces.tar", "faces.parquet", "frames.tar"))
     written = shard.stat().st_size + index.stat().st_size
     assert plan.final_gb * 1e9 == pytest.approx(written, rel=0.15)
     kept = plan_faces(config_of(root, frames={"per_video": 6, "keep": True}), 2, 4)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pandas as pd
 import pytest
 
+from clips import write_sound
 from ffprobe import assert_like_ffprobe
 from unmask.config import LimitsConfig
 from unmask.tables import PROBE, read_table
@@ -78,18 +77,6 @@ def test_a_clip_whose_first_pictures_are_cut_off_by_an_edit_list_can_be_read(
     clip = make_video(part / "a.mp4", frames=12, milliseconds=early, rotation=90)
     row = probe_clip(clip, make_part)
     assert (row["status"], row["video_rotation"]) == (Status.OK, 90)
-
-
-def write_sound(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        for index in range(8):
-            silence = np.zeros((1, 1024), np.float32)
-            block = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
-            block.sample_rate, block.pts = 44100, index * 1024
-            container.mux(stream.encode(block))
-        container.mux(stream.encode())
-    return path
 
 
 def test_every_broken_file_has_a_status_and_none_stops_the_others(

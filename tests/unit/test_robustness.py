@@ -12,11 +12,11 @@ from sklearn.metrics import log_loss
 
 from clips import encode_video
 from conftest import write_part
+from stages import crop_parts
 from unmask.config import AuditsConfig, Config
 from unmask.errors import UnmaskError
 from unmask.evaluation.external_sets import evaluate_sets
 from unmask.evaluation.results import ExperimentShifts
-from unmask.faces.cropping import crop_shard
 from unmask.files import read_json, write_json
 from unmask.inference.calibrate import Calibration
 from unmask.inference.score import score_model
@@ -36,9 +36,7 @@ from unmask.tables import (
 )
 from unmask.training.fit import FitJob, fit
 from unmask.videos.ledger import write_ledger
-from unmask.videos.probe import probe_shard
 from unmask.videos.source import find_parts
-from unmask.videos.stream import write_stream
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
@@ -77,16 +75,7 @@ def recolour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def work_part(part: Path, out: Path) -> None:
     """Write the first three stages' tables and the face shard of one part."""
-    probe_shard([part], 0, 1, CONFIG.limits, out / "probe.parquet")
-    write_stream([part], out / "probe.parquet", CONFIG, 1, out / "frames.tar")
-    crop_shard(
-        out / "frames.tar",
-        out / "probe.parquet",
-        CONFIG.faces,
-        out / f"faces/{part.name}-00.tar",
-        out / f"faces/{part.name}-00.parquet",
-        out / "cropped.parquet",
-    )
+    crop_parts([part], out, CONFIG, shard=f"faces/{part.name}-00.tar")
     probes, cropped = [out / "probe.parquet"], [out / "cropped.parquet"]
     write_ledger(probes, cropped, out / "videos.parquet", out / "ledger.json")
 

@@ -118,15 +118,6 @@ def test_a_face_that_moves_fast_is_followed(detector: Counting, faces_config: Fa
     assert_boxes_fit(search, frames, faces_config)
 
 
-def test_a_camera_that_comes_closer_is_followed(
-    detector: Counting, faces_config: FacesConfig
-) -> None:
-    frames = film(lambda time: [Head(320, 180, 60 + 14 * time, mood_at(time))])
-    search = find_faces(frames, detector, faces_config)
-    assert search.detections < 32
-    assert_boxes_fit(search, frames, faces_config)
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 31, 33])
 def test_any_number_of_frames_is_covered_to_its_ends(
     count: int, detector: Counting, faces_config: FacesConfig
@@ -164,14 +155,6 @@ def test_a_face_too_small_for_the_first_look_is_found_by_the_second(
     assert centres(search) == [(700, 300)]
     without = faces_config.model_copy(update={"fallback_size": 320})
     assert find_faces(frames, detector, without).tracks == []
-
-
-def test_a_picture_is_not_shown_to_the_detector_larger_than_it_is(
-    detector: Counting, faces_config: FacesConfig
-) -> None:
-    frames = film(alive(100, 70, 60), 2, size=(200, 140))
-    assert find_faces(frames, detector, faces_config).tracks
-    assert set(detector.sizes) == {200}
 
 
 def board(reach: float = 0) -> Scene:

@@ -51,31 +51,13 @@ def split(
     return read_table(folder / "splits.parquet", SPLITS), audit
 
 
-def test_a_fake_and_its_original_share_a_group() -> None:
-    videos = pd.DataFrame(
-        {"video": ["r", "f", "g", "alone"], "original": [None, "r", "r", None], "part": "p"},
-        index=[4, 2, 7, 1],
-    )
-    assert group_videos(videos).to_dict() == {4: "r", 2: "r", 7: "r", 1: "alone"}
-
-
-def test_fakes_of_an_original_without_a_row_share_a_group() -> None:
-    videos = pd.DataFrame({"video": ["f", "g", "h"], "original": ["gone", "gone", "other"]})
-    videos["part"] = "p"
-    groups = group_videos(videos).tolist()
-    assert groups[0] == groups[1] != groups[2]
-
-
-def test_a_fake_of_a_fake_is_in_the_group_of_both() -> None:
-    videos = pd.DataFrame({"video": ["a", "b", "c"], "original": [None, "a", "b"], "part": "p"})
-    assert group_videos(videos).nunique() == 1
-
-
-def test_a_fake_and_its_original_share_a_fold(tmp_path: Path) -> None:
-    splits, audit = split(dfdc_like(), tmp_path)
-    assert (splits.groupby("family")["fold"].nunique() == 1).all()
-    assert audit["straddling_families"] == []
-    assert len(splits) == 400
+def test_videos_of_one_family_share_a_group() -> None:
+    """Fakes of a fake as well, and those whose original has no row."""
+    originals = {"r": None, "f": "r", "g": "f", "alone": None, "x": "gone", "y": "gone"}
+    videos = pd.DataFrame({"video": list(originals), "original": list(originals.values())})
+    groups = group_videos(videos.assign(part="p").set_index(pd.Index([4, 2, 7, 1, 0, 3])))
+    assert groups.drop([0, 3]).to_dict() == {4: "r", 2: "r", 7: "r", 1: "alone"}
+    assert groups[0] == groups[3] not in ("r", "alone")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -12,10 +12,12 @@ import av
 import numpy as np
 import pytest
 
+from clips import write_sound
+from stages import crop_parts
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.faces import cropping
 from unmask.tables import CROPPED, VIDEOS, read_rows
-from unmask.videos import probe, stream
+from unmask.videos import stream
 from unmask.videos.ledger import write_ledger
 from unmask.videos.source import VideoFile
 from unmask.vocabulary import Status
@@ -56,15 +58,6 @@ def spoil(path: Path) -> None:
     path.write_bytes(data)
 
 
-def write_song(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        silence.sample_rate = 44100
-        container.mux(stream.encode(silence))
-        container.mux(stream.encode())
-
-
 @pytest.fixture
 def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Path]:
     good = ["ok", "crashed", "timeout", "too_large", "failed", "decode_error", "duplicate"]
@@ -78,7 +71,7 @@ def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Pa
     make_video(part / "no_face.mp4", people=0)
     spoil(part / "decode_error.mp4")
     (part / "unreadable.mp4").write_text("404: not found")
-    write_song(part / "no_video_stream.mp4")
+    write_sound(part / "no_video_stream.mp4")
     again = make_part(tmp_path / "part_1", {"duplicate.mp4": "REAL"})
     (again / "duplicate.mp4").write_bytes((part / "duplicate.mp4").read_bytes())
     return [part, again]
@@ -89,14 +82,10 @@ def test_every_status_has_a_fault_that_leads_to_it(
 ) -> None:
     monkeypatch.setattr(stream, "write_frames", write_frames_or_misbehave)
     for part in parts:
-        table = tmp_path / f"{part.name}.probe"
-        probe.probe_shard([part], 0, 1, CONFIG.limits, table)
-        stream.write_stream([part], table, CONFIG, 2, tmp_path / "frames.tar")
-        outputs = (tmp_path / f"{part.name}.{leaf}" for leaf in ("tar", "faces", "cropped"))
-        cropping.crop_shard(tmp_path / "frames.tar", table, CONFIG.faces, *outputs)
+        crop_parts([part], tmp_path / "out" / part.name, CONFIG, workers=2)
     write_ledger(
-        sorted(tmp_path.glob("*.probe")),
-        sorted(tmp_path.glob("*.cropped")),
+        sorted(tmp_path.glob("out/*/probe.parquet")),
+        sorted(tmp_path.glob("out/*/cropped.parquet")),
         tmp_path / "videos.parquet",
         tmp_path / "ledger.json",
     )

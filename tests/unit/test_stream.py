@@ -70,13 +70,6 @@ def test_a_stream_carries_each_frame_as_it_was_sampled(part: Path) -> None:
     assert names == ["a.mp4", "b.mp4", "c.mp4"]
 
 
-def test_a_stream_is_a_tar_of_raw_planes(part: Path) -> None:
-    with tarfile.open(stream_of(part)) as tar:
-        sizes = {member.name: member.size for member in tar}
-    assert sizes["part/a.mp4/0000.yuv420p"] == 64 * 48 * 3 // 2
-    assert sizes["part/b.mp4/0002.yuv444p"] == 64 * 48 * 3
-
-
 def test_a_broken_video_does_not_stop_the_others(
     part: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
