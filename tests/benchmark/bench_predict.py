@@ -1,10 +1,10 @@
-"""What a test set costs: seconds a video, and 4,000 of them with a cost model on a fake clock.
+"""What a test set costs: seconds per video, and hours for 4,000 videos on a simulated clock.
 
     make bench-predict BENCH="--bundle results/kaggle/unmask --videos path/to/test_videos"
 
-First the bundle answers the videos for real, each several times. Then each video's cost is measured
-alone, at every setting that the governor knows, and 4,000 videos are drawn from them: workers and
-networks are simulated, and the governor decides as it would, with ensembles of several sizes.
+First the bundle predicts the videos, each several times. Then each video is measured alone, with
+every setting of the governor, and 4,000 videos are drawn from these measurements: workers and
+networks are simulated, the governor is real, and ensembles have several sizes.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def measure(bundle: Bundle, video: Path, shares: list[float]) -> dict[float, Cos
 def simulate(
     costs: list[Mapping[float, Cost]], steps: list[Setting], workers: int, deadline_s: float
 ) -> tuple[float, Counter[str]]:
-    """Answer 4,000 videos drawn from `costs`; return when the last was done, and with what.
+    """Simulate 4,000 videos drawn from `costs`; return the time at the end, and the settings.
 
-    As in `predict`: the main process hands out one video more than there are workers, takes what
-    they made in order, and runs the networks itself.
+    As in `predict`: the main process hands out one video more than there are workers, takes their
+    results in order, and runs the networks itself.
     """
     now = 0.0
     governor = Governor(VIDEOS, steps, workers, deadline_s, lambda: now)
@@ -135,9 +135,9 @@ def main() -> None:
     for models in options.models:
         known = list_settings(bundle.config.frames.per_video, models)
         done, used = simulate(costs, known, workers, options.deadline * 3600)
-        told = "; ".join(f"{count:,} with {what}" for what, count in used.most_common())
+        described = "; ".join(f"{count:,} with {what}" for what, count in used.most_common())
         kept = "within" if done <= HOURS * 3600 else "OVER"
-        print(f"{models} models: {done / 3600:.2f} h, {kept} {HOURS:g} h: {told}")
+        print(f"{models} models: {done / 3600:.2f} h, {kept} {HOURS:g} h: {described}")
 
 
 if __name__ == "__main__":

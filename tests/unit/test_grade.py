@@ -1,4 +1,4 @@
-"""A submission is graded as the challenge graded it."""
+"""A submission is graded with the metric of the challenge."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def write(path: Path, rows: dict[str, float]) -> Path:
     return path
 
 
-def test_log_loss_and_auc_are_those_of_the_videos_whatever_their_order(
+def test_the_order_of_videos_does_not_matter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submission = write(tmp_path / "submission.csv", {"a.mp4": 0.9, "b.mp4": 0.2, "c.mp4": 0.5})
@@ -23,14 +23,14 @@ def test_log_loss_and_auc_are_those_of_the_videos_whatever_their_order(
     assert capsys.readouterr().out.strip() == expected
 
 
-def test_what_cannot_be_graded_is_told_in_a_line(
+def test_files_that_cannot_be_graded_are_an_error_of_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submission = write(tmp_path / "submission.csv", {"a.mp4": 0.9, "b.mp4": 0.2})
     other = write(tmp_path / "other.csv", {"a.mp4": 1, "c.mp4": 0})
     no_label = write(tmp_path / "half.csv", {"a.mp4": 0.5, "b.mp4": 0})
     (tmp_path / "text.csv").write_text("name\na.mp4\n")
-    for labels, told in (
+    for labels, reason in (
         (other, "2 videos are only in it or only in"),
         (no_label, "a label is neither 0 nor 1"),
         (tmp_path / "text.csv", "not a CSV of filename,label"),
@@ -38,5 +38,5 @@ def test_what_cannot_be_graded_is_told_in_a_line(
     ):
         assert main(["grade", "--submission", str(submission), "--labels", str(labels)]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert reason in error
         assert "Traceback" not in error

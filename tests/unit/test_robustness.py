@@ -82,7 +82,7 @@ def work_part(part: Path, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows fakes by their colours, in results as the workflow lays them out."""
+    """A model that recognises fakes by their colours, in results as the workflow lays them out."""
     root = tmp_path_factory.mktemp("robustness")
     entries = {f"real{i}.mp4": "REAL" for i in range(6)}
     entries |= {f"fake{i}.mp4": f"real{i}.mp4" for i in range(6)}
@@ -122,7 +122,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shifts(trained: Path) -> Path:
-    """The shifted clips of the select and the report fold, scored; `noise` hides one face."""
+    """The shifted validation and test clips, scored; `noise` hides one face."""
     folder = trained / "shifts"
     ledger, splits = trained / "videos.parquet", trained / "splits.parquet"
     sample_shifts(ledger, splits, [0, 1], 100, folder / "sample.parquet")
@@ -159,14 +159,14 @@ def measured(trained: Path, shifts: Path) -> ExperimentShifts:
     return read_json(trained / "evaluation/tiny/shifts.json", ExperimentShifts)
 
 
-def test_the_sample_holds_families_of_the_folds_that_are_asked(shifts: Path) -> None:
+def test_the_sample_has_families_of_the_given_folds(shifts: Path) -> None:
     sample = read_table(shifts / "sample.parquet", SHIFT_SAMPLE)
     assert sorted(sample["video"]) == sorted(
         f"{kind}{i}.mp4" for kind in ("fake", "real") for i in (0, 1, 3, 4)
     )
 
 
-def test_without_a_face_in_the_folds_there_is_nothing_to_shift(
+def test_folds_without_a_face_are_an_error(
     trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UnmaskError, match=r"evaluation\.shift_videos: no video with a face"):
@@ -223,7 +223,7 @@ def test_worst_mean_and_selection_score_are_those_of_the_shifts(
 
 @pytest.fixture(scope="module")
 def sets(trained: Path) -> pd.DataFrame:
-    """Two other sets: REAL clips alone, one of them without a face; and of both labels."""
+    """Two external sets: of REAL clips only, one of them without a face; and of both labels."""
     parts = {
         "reals": {"one.mp4": "REAL", "two.mp4": "REAL", "nobody.mp4": "REAL", "gone.mp4": "REAL"},
         "both": {"three.mp4": "REAL", "fake.mp4": "FAKE"},
@@ -236,7 +236,7 @@ def sets(trained: Path) -> pd.DataFrame:
             at, people = (0.4 + 0.05 * index, 0.48), int(video != "nobody.mp4")
             if video != "gone.mp4":
                 encode_video(part / video, SIZE, at=at, people=people, change=change)
-        # A file that is in the data, too.
+        # This file is in the training data, too.
         if name == "both":
             (part / "fake.mp4").write_bytes((trained / "part/fake1.mp4").read_bytes())
         work_part(part, out)
@@ -271,7 +271,7 @@ def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.Da
     assert reals["log_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
-def test_a_set_of_both_labels_has_an_auc_and_known_files_are_counted(sets: pd.DataFrame) -> None:
+def test_a_set_of_both_labels_has_an_auc_and_shared_files_are_counted(sets: pd.DataFrame) -> None:
     both = sets.loc["both"]
     assert both["roc_auc"] == 1
     assert both["constant_log_loss"] == pytest.approx(np.log(2))
@@ -279,7 +279,7 @@ def test_a_set_of_both_labels_has_an_auc_and_known_files_are_counted(sets: pd.Da
     assert sets.loc["reals", "also_in_data"] == 0
 
 
-def test_a_set_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+def test_a_missing_set_is_named_by_its_key(tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match=r"evaluation\.sets\.celeb: no folder"):
         find_parts(tmp_path / "celeb", "evaluation.sets.celeb")
     (tmp_path / "empty").mkdir()
@@ -287,7 +287,7 @@ def test_a_set_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
         find_parts(tmp_path / "empty", "evaluation.sets.empty")
 
 
-def test_the_ledger_of_the_data_knows_no_video_of_a_set(trained: Path, sets: pd.DataFrame) -> None:
+def test_the_ledger_of_the_data_has_no_video_of_a_set(trained: Path, sets: pd.DataFrame) -> None:
     ledger = read_table(trained / "videos.parquet", VIDEOS)
     assert len(ledger) == 12
     assert "one.mp4" not in set(ledger["video"])
