@@ -36,7 +36,6 @@ from unmask.tables import (
 )
 from unmask.training.fit import FitJob, fit
 from unmask.videos.ledger import write_ledger
-from unmask.videos.source import find_parts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* in eval mode"),
@@ -166,9 +165,7 @@ def test_the_sample_has_families_of_the_given_folds(shifts: Path) -> None:
     )
 
 
-def test_folds_without_a_face_are_an_error(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_folds_without_a_face_are_an_error(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match=r"evaluation\.shift_videos: no video with a face"):
         sample_shifts(
             trained / "videos.parquet", trained / "splits.parquet", [7], 9, tmp_path / "sample"
@@ -277,14 +274,6 @@ def test_a_set_of_both_labels_has_an_auc_and_shared_files_are_counted(sets: pd.D
     assert both["constant_log_loss"] == pytest.approx(np.log(2))
     assert (both["count"], both["also_in_data"]) == (2, 1)
     assert sets.loc["reals", "also_in_data"] == 0
-
-
-def test_a_missing_set_is_named_by_its_key(tmp_path: Path) -> None:
-    with pytest.raises(UnmaskError, match=r"evaluation\.sets\.celeb: no folder"):
-        find_parts(tmp_path / "celeb", "evaluation.sets.celeb")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UnmaskError, match=r"evaluation\.sets\.empty: no part in"):
-        find_parts(tmp_path / "empty", "evaluation.sets.empty")
 
 
 def test_the_ledger_of_the_data_has_no_video_of_a_set(trained: Path, sets: pd.DataFrame) -> None:
