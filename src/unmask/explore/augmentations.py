@@ -28,9 +28,9 @@ _CELL = 144
 _GAP = 4
 _QUALITY = 92
 
-# Transforms that change most pixels, but by less than this on average (levels of 255), are too fine
-# to be seen in the whole crop: its middle is shown, as this share of the side.
-_FINE_CHANGE, _MIDDLE = 8, 0.4
+# Transforms that change this share of the values, but by less than so many levels of 255 on average,
+# are hard to see in the whole crop: its middle is shown, this share of the side.
+_CHANGED, _LEVELS, _MIDDLE = 0.3, 8, 0.4
 
 
 def explore_augmentations(
@@ -62,7 +62,7 @@ def explore_augmentations(
         of_pairs = isinstance(transform, PairMixup)
         if fakes or not of_pairs:
             jpeg = draw([transform], fakes if of_pairs else single)
-            sections.append(PictureSection(_heading(transform), _first_line(transform), jpeg))
+            sections.append(PictureSection(_heading(transform), _first_sentence(transform), jpeg))
     text = "As configured in `training.augment`."
     jpeg = draw(create_transforms(config.augment), single)
     sections.append(PictureSection("all together", text, jpeg))
@@ -82,8 +82,9 @@ def _heading(transform: Transform) -> str:
     return f"{name}: {', '.join(map(_heading, parts))}" if parts else name
 
 
-def _first_line(transform: Transform) -> str:
-    return next(iter((type(transform).__doc__ or "").strip().splitlines()), "")
+def _first_sentence(transform: Transform) -> str:
+    line = next(iter((type(transform).__doc__ or "").strip().splitlines()), "")
+    return line.partition(". ")[0]
 
 
 def _sample_faces(
@@ -144,8 +145,8 @@ def _share(strips: list[list[list[Picture]]]) -> float:
         for drawn in strip[1:]
         for number, one in enumerate(drawn)
     ]
-    fine = np.mean([(one > 0).mean() for one in changes]) > 0.5
-    return _MIDDLE if fine and np.mean(changes) < _FINE_CHANGE else 1.0
+    fine = np.mean([(one > 0).mean() for one in changes]) > _CHANGED
+    return _MIDDLE if fine and np.mean(changes) < _LEVELS else 1.0
 
 
 def _cell(picture: Picture, share: float) -> Picture:
