@@ -28,8 +28,8 @@ _CELL = 144
 _GAP = 4
 _QUALITY = 92
 
-# Transforms that change this share of the values, but by less than so many levels of 255 on average,
-# are hard to see in the whole crop: its middle is shown, this share of the side.
+# Transforms that change at least this share of the values, by fewer levels of 255 than this on
+# average, are hard to see in the whole crop: its middle is shown, this share of the side.
 _CHANGED, _LEVELS, _MIDDLE = 0.3, 8, 0.4
 
 
