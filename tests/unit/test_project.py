@@ -1,10 +1,11 @@
-"""The project's files agree with each other."""
+"""Versions and packages agree in pyproject.toml, the lock, environment.yml and the Dockerfile."""
 
 import os
 import re
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,9 +20,8 @@ PROFILES = Path(__file__).parents[2] / "profiles"
 
 
 @pytest.fixture(scope="module")
-def required(repository: Path) -> list[Requirement]:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    return [Requirement(line) for line in project["dependencies"]]
+def project(repository: Path) -> dict[str, Any]:
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")
@@ -31,37 +31,27 @@ def locked(repository: Path) -> dict[str, str]:
     return {canonicalize_name(pin.name): str(pin.specifier) for pin in pins}
 
 
-def test_the_lock_satisfies_every_requirement(
-    required: list[Requirement], locked: dict[str, str]
+def test_the_lock_pins_every_requirement_and_one_opencv(
+    project: dict[str, Any], locked: dict[str, str]
 ) -> None:
-    for requirement in required:
-        version = locked[canonicalize_name(requirement.name)].removeprefix("==")
-        assert requirement.specifier.contains(version), requirement
-
-
-def test_the_lock_pins_everything_exactly(locked: dict[str, str]) -> None:
-    assert all(re.fullmatch(r"==[\w.!+]+", pin) for pin in locked.values())
-
-
-def test_the_lock_holds_the_development_tools_and_one_opencv(
-    repository: Path, locked: dict[str, str]
-) -> None:
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    for line in [one for extra in project["optional-dependencies"].values() for one in extra]:
+    extras = project["optional-dependencies"].values()
+    for line in [*project["dependencies"], *(one for extra in extras for one in extra)]:
         requirement = Requirement(line)
         version = locked[canonicalize_name(requirement.name)].removeprefix("==")
         assert requirement.specifier.contains(version), requirement
+    assert all(re.fullmatch(r"==[\w.!+]+", pin) for pin in locked.values())
     assert [name for name in locked if "opencv" in name] == ["opencv-python-headless"]
 
 
 def test_the_conda_environment_has_the_packages_of_the_lock(
-    repository: Path, required: list[Requirement], locked: dict[str, str]
+    repository: Path, project: dict[str, Any], locked: dict[str, str]
 ) -> None:
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     python, _, pip = environment["dependencies"]
     assert python == "python=3.11"
     pins = {canonicalize_name(p.name): str(p.specifier) for p in map(Requirement, pip["pip"])}
-    assert pins == {name: locked[name] for name in (canonicalize_name(r.name) for r in required)}
+    names = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert pins == {name: locked[name] for name in names}
 
 
 def test_the_citation_names_this_version(repository: Path) -> None:
@@ -74,27 +64,25 @@ def dockerfile(repository: Path) -> str:
     return (repository / "Dockerfile").read_text()
 
 
-def test_the_image_has_the_python_and_the_version_of_the_project(
-    repository: Path, dockerfile: str
-) -> None:
+def test_the_image_has_the_projects_python_and_version(repository: Path, dockerfile: str) -> None:
     environment = yaml.safe_load((repository / "environment.yml").read_text())
     python = environment["dependencies"][0].replace("=", "")
     assert set(re.findall(r"python3\.\d+", dockerfile)) == {python}
     assert f'image.version="{unmask.__version__}"' in dockerfile
 
 
-def test_an_image_for_cpus_lacks_what_torch_needs_for_cuda_and_nothing_else(
+def test_the_cpu_image_leaves_out_exactly_the_packages_of_cuda(
     dockerfile: str, locked: dict[str, str]
 ) -> None:
     (pattern,) = re.findall(r"grep -vE '(.+?)' requirements\.lock", dockerfile)
     left_out = {name for name, pin in locked.items() if re.search(pattern, f"{name}{pin}")}
-    # PyPI's torch asks for CUDA on Linux alone.
+    # PyPI's torch requires CUDA on Linux only.
     assert left_out == torch_needs("Linux", locked) - torch_needs("Darwin", locked)
     assert "nvidia-cublas" in left_out
 
 
 def torch_needs(system: str, locked: dict[str, str]) -> set[str]:
-    """Return what of the lock torch requires on a system, through any extra."""
+    """Return the locked packages that torch requires on a system, with any of its extras."""
     found: set[str] = set()
     waiting = ["torch"]
     while waiting:
@@ -111,7 +99,7 @@ def torch_needs(system: str, locked: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
-def test_snakemake_takes_a_profile_that_trains_again_for_no_other_environment(name: str) -> None:
+def test_a_profile_is_valid_and_does_not_rerun_for_a_new_software_environment(name: str) -> None:
     given = ["--snakefile", str(PROFILES.parent / "Snakefile"), "--workflow-profile"]
     _, options = parse_args([*given, str(PROFILES / name)])
     assert options.rerun_triggers

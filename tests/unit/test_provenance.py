@@ -17,10 +17,7 @@ STAGES = [
     "videos.ledger",
     "faces.cropping",
     "splits.folds",
-    "audits.label_noise",
     "training.fit",
-    "inference.score",
-    "evaluation.evaluate",
     "kaggle.submission",
 ]
 
@@ -32,22 +29,38 @@ def added(items, start=2):
     product = start * items
     return product
 """
-EDITS_WITHOUT_EFFECT = {
-    "comment": ("2):", "2):  # two\n    # of all"),
-    "docstring": ("2):", '2):\n    """Return a product."""'),
-    "hints of a function": ("items, start=2)", "items: int, start: int = 2) -> int"),
-    "hint of a variable": ("product =", "product: int ="),
-    "import for a hint": ("\ndef added(items", "from array import array\ndef added(items: array"),
-    "formatting": ("items, start=2", "\n    items,\n    start = (2),\n"),
-}
-EDITS_WITH_EFFECT = {
-    "constant": ("2", "3"),
-    "operator": ("*", "+"),
-    "order": ("start * items", "items * start"),
-    "another function": ("return product", "return len(product)"),
-    "decorator": ("\ndef", "\n@staticmethod\ndef"),
-    "import that is used": ("return product", "return Counter(product)"),
-}
+WITHOUT_EFFECT = [
+    pytest.param("2):", "2):  # two\n    # of all", id="comment"),
+    pytest.param("2):", '2):\n    """Return a product."""', id="docstring"),
+    pytest.param("items, start=2)", "items: int, start: int = 2) -> int", id="hints"),
+    pytest.param("product =", "product: int =", id="hint of a variable"),
+    pytest.param(
+        "\ndef added(items",
+        "from array import array\ndef added(items: array",
+        id="import for a hint",
+    ),
+    pytest.param("items, start=2", "\n    items,\n    start = (2),\n", id="formatting"),
+]
+WITH_EFFECT = [
+    pytest.param("2", "3", id="constant"),
+    pytest.param("*", "+", id="operator"),
+    pytest.param("start * items", "items * start", id="order"),
+    pytest.param("return product", "return len(product)", id="another function"),
+    pytest.param("\ndef", "\n@staticmethod\ndef", id="decorator"),
+    pytest.param("return product", "return Counter(product)", id="import that is used"),
+]
+# Part of the code or of the files that come with it, and stages that it concerns or does not.
+FILES = [
+    ("faces/tracks.py", {"faces.cropping", "kaggle.submission"}, {"videos.probe", "splits.folds"}),
+    ("faces/template.html", {"faces.cropping"}, {"videos.probe", "splits.folds"}),
+    ("training/augmentation.py", {"training.fit"}, {"kaggle.submission", "faces.cropping"}),
+    ("vocabulary.py", {"videos.probe", "training.fit"}, set()),
+    ("demo.py", set(), {"videos.probe", "training.fit"}),
+    ("cli.py", set(), {"videos.probe", "training.fit"}),
+    ("config.py", set(), {"videos.probe", "training.fit"}),
+]
+
+Digests = Callable[[], dict[str, str]]
 
 
 @pytest.fixture
@@ -58,7 +71,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def digests(copied: Path) -> Callable[[], dict[str, str]]:
+def digests(copied: Path) -> Digests:
     """Return the digests of the stages as the copied package has them."""
     code = (
         "from unmask.provenance import source_digest\n"
@@ -74,80 +87,54 @@ def digests(copied: Path) -> Callable[[], dict[str, str]]:
     return compute
 
 
-def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text() + text)
-
-
-def changed_by(
-    edit: tuple[str, str], copied: Path, digests: Callable[[], dict[str, str]]
-) -> set[str]:
-    """Return the stages whose digests change with an edit of `FUNCTION` in videos/source.py."""
-    edited = FUNCTION.replace(*edit)
-    assert edited != FUNCTION
-    original = (copied / "videos/source.py").read_text()
-    (copied / "videos/source.py").write_text(original + FUNCTION)
+def changed_by(path: Path, text: str, digests: Digests) -> set[str]:
+    """Return the stages whose digests change when a file gets another content."""
     before = digests()
-    (copied / "videos/source.py").write_text(original + edited)
+    path.write_text(text)
     after = digests()
     return {stage for stage in STAGES if before[stage] != after[stage]}
 
 
-@pytest.mark.parametrize("edit", EDITS_WITHOUT_EFFECT.values(), ids=EDITS_WITHOUT_EFFECT)
+@pytest.mark.parametrize(("old", "new"), WITHOUT_EFFECT)
 def test_what_computes_nothing_changes_no_digest(
-    edit: tuple[str, str], copied: Path, digests: Callable[[], dict[str, str]]
+    old: str, new: str, copied: Path, digests: Digests
 ) -> None:
-    assert changed_by(edit, copied, digests) == set()
+    source = copied / "videos/source.py"
+    code = source.read_text()
+    source.write_text(code + FUNCTION)
+    assert changed_by(source, code + FUNCTION.replace(old, new), digests) == set()
+    assert source.read_text() != code + FUNCTION
 
 
-@pytest.mark.parametrize("edit", EDITS_WITH_EFFECT.values(), ids=EDITS_WITH_EFFECT)
+@pytest.mark.parametrize(("old", "new"), WITH_EFFECT)
 def test_another_computation_changes_the_digests_of_those_that_import_it(
-    edit: tuple[str, str], copied: Path, digests: Callable[[], dict[str, str]]
+    old: str, new: str, copied: Path, digests: Digests
 ) -> None:
-    changed = changed_by(edit, copied, digests)
+    source = copied / "videos/source.py"
+    code = source.read_text()
+    source.write_text(code + FUNCTION)
+    changed = changed_by(source, code + FUNCTION.replace(old, new), digests)
     assert {"videos.probe", "kaggle.submission"} <= changed
     assert not {"videos.ledger", "splits.folds"} & changed
 
 
-@pytest.mark.parametrize(
-    ("edited", "changed", "unchanged"),
-    [
-        (
-            "faces/tracks.py",
-            {"faces.cropping", "kaggle.submission"},
-            {"videos.probe", "splits.folds"},
-        ),
-        ("faces/template.html", {"faces.cropping"}, {"videos.probe", "splits.folds"}),
-        ("training/augmentation.py", {"training.fit"}, {"kaggle.submission", "faces.cropping"}),
-        ("vocabulary.py", {"videos.probe", "training.fit"}, set()),
-        ("demo.py", set(), set(STAGES)),
-        ("cli.py", set(), set(STAGES)),
-        ("config.py", set(), set(STAGES)),
-    ],
-)
+@pytest.mark.parametrize(("file", "concerned", "others"), FILES, ids=[file for file, *_ in FILES])
 def test_an_edit_concerns_the_stages_that_import_the_file(
-    edited: str,
-    changed: set[str],
-    unchanged: set[str],
-    copied: Path,
-    digests: Callable[[], dict[str, str]],
+    file: str, concerned: set[str], others: set[str], copied: Path, digests: Digests
 ) -> None:
-    before = digests()
-    (copied / edited).touch()
-    append(copied / edited, "\nEDITED = 1\n")
-    after = digests()
-    found = {stage for stage in STAGES if before[stage] != after[stage]}
-    assert changed <= found
-    assert not found & unchanged
+    edited = copied / file
+    edited.touch()
+    changed = changed_by(edited, edited.read_text() + "\nEDITED = 1\n", digests)
+    assert concerned <= changed
+    assert not changed & others
 
 
 def test_another_column_concerns_the_stages_that_write_or_read_it(
-    copied: Path, digests: Callable[[], dict[str, str]]
+    copied: Path, digests: Digests
 ) -> None:
-    before = digests()
-    text = (copied / "tables.py").read_text()
-    (copied / "tables.py").write_text(text.replace('"sharpness": "float"', '"sharpness": "double"'))
-    after = digests()
-    changed = {stage for stage in STAGES if before[stage] != after[stage]}
+    tables = copied / "tables.py"
+    text = tables.read_text().replace('"sharpness": "float"', '"sharpness": "double"')
+    changed = changed_by(tables, text, digests)
     assert {"faces.cropping", "training.fit"} <= changed
     assert not {"videos.probe", "splits.folds"} & changed
 
@@ -174,5 +161,5 @@ def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     assert "training.augmentation" in imported_modules("training.fit")
 
 
-def test_a_copy_elsewhere_has_the_same_digests(digests: Callable[[], dict[str, str]]) -> None:
+def test_a_copy_elsewhere_has_the_same_digests(digests: Digests) -> None:
     assert digests() == {stage: source_digest(stage) for stage in STAGES}

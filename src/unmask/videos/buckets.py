@@ -51,11 +51,8 @@ def find_stored_parts(
     if prefix and not prefix.endswith(".zip"):
         prefix += "/"
     try:
-        list_names = _list_s3 if plugin == "s3" else _list_gcs
-        names, folders = list_names(settings, bucket, prefix)
-    except (
-        Exception
-    ) as error:  # each SDK has its own exceptions, and all of them are about the bucket
+        names = (_list_s3 if plugin == "s3" else _list_gcs)(settings, bucket, prefix)
+    except Exception as error:  # each SDK has its own; all of them are about the bucket
         raise UnmaskError(
             f"{key}: cannot list {url} ({' '.join(str(error).split())}); check the URL, the "
             f"endpoint and the credentials: SNAKEMAKE_STORAGE_{plugin.upper()}_…, docs/cluster.md"
@@ -66,16 +63,14 @@ def find_stored_parts(
             f"{key}: no .zip in {url}; in a bucket, each part is a .zip of a folder with its "
             "metadata.json and videos"
         )
-    if folders:
+    if folders := [name for name in names if name.endswith("/") and name != prefix]:
         logger.warning("%s: only the .zip files are used, not the folders %s", url, folders)
     return {archive.stem: archive_at(f"{scheme}://{bucket}/{archive}") for archive in archives}
 
 
-# Names of the objects and of the folders directly below a prefix, by the SDKs that the plugins need
-# anyway. Snakemake's `glob_wildcards` fails: the S3 plugin (0.3.6) refuses to list any URL.
-
-
-def _list_s3(settings: Any, bucket: str, prefix: str) -> tuple[list[str], list[str]]:
+# The names directly below a prefix; those of folders end with a slash. Both functions use SDKs that
+# the plugins bring along: Snakemake's own `glob_wildcards` is refused by the S3 plugin (0.3.6).
+def _list_s3(settings: Any, bucket: str, prefix: str) -> list[str]:
     import boto3
 
     client = boto3.client(
@@ -89,14 +84,13 @@ def _list_s3(settings: Any, bucket: str, prefix: str) -> tuple[list[str], list[s
     )
     listing = client.get_paginator("list_objects_v2")
     pages = list(listing.paginate(Bucket=bucket, Prefix=prefix, Delimiter="/"))
-    names = [one["Key"] for page in pages for one in page.get("Contents", [])]
-    return names, [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]
+    objects = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    return objects + [one["Prefix"] for page in pages for one in page.get("CommonPrefixes", [])]
 
 
-def _list_gcs(settings: Any, bucket: str, prefix: str) -> tuple[list[str], list[str]]:
+def _list_gcs(settings: Any, bucket: str, prefix: str) -> list[str]:
     from google.cloud.storage import Client
 
-    client = Client()
-    billed = client.bucket(bucket, user_project=settings.project)
-    blobs = client.list_blobs(billed, prefix=prefix, delimiter="/")
-    return [blob.name for blob in blobs], sorted(blobs.prefixes)
+    billed = Client().bucket(bucket, user_project=settings.project)
+    blobs = billed.list_blobs(prefix=prefix, delimiter="/")
+    return [*(blob.name for blob in blobs), *sorted(blobs.prefixes)]
