@@ -19,22 +19,18 @@ _FEWEST_VIDEOS = 10
 # Column of a described video to its title, the upper ends of its bins, and their names.
 _BINS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
     "resolution": (
-        *("short side, pixels", (480, 720, 1080)),
+        "short side, pixels",
+        (480, 720, 1080),
         ("below 480", "480 to 719", "720 to 1079", "1080 and more"),
     ),
     "fps": ("frames per second", (20, 27), ("below 20", "20 to 26", "27 and more")),
     "face_width": (
-        *("face width, pixels", (64, 128, 256)),
+        "face width, pixels",
+        (64, 128, 256),
         ("below 64", "64 to 127", "128 to 255", "256 and more"),
     ),
-    "brightness": (
-        *("mean luma of the face", (60, 110, 160)),
-        ("dark", "dim", "medium", "bright"),
-    ),
-    "sharpness": (
-        *("sharpness of the face", (30, 100, 300)),
-        ("blurred", "soft", "medium", "sharp"),
-    ),
+    "brightness": ("mean luma of the face", (60, 110, 160), ("dark", "dim", "medium", "bright")),
+    "sharpness": ("sharpness of the face", (30, 100, 300), ("blurred", "soft", "medium", "sharp")),
     "tracks": ("tracks", (2,), ("one", "two and more")),
 }
 

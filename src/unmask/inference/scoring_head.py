@@ -29,19 +29,12 @@ _DEFAULT = ("mean_logit", "platt")
 
 @dataclass(frozen=True)
 class ScoringHead:
-    """Aggregation and calibration of one model; a value of `calibration.json`.
+    """Aggregation and calibration of one model; a value of `calibration.json`."""
 
-    Attributes:
-        aggregate: one of `AGGREGATIONS`.
-        calibrate: one of `CALIBRATIONS`.
-        assumed_prior: share of FAKE that the face logits assume.
-        calibration: of the aggregated logits.
-    """
-
-    aggregate: str
-    calibrate: str
-    assumed_prior: float
-    calibration: Calibration
+    aggregate: str  # one of `AGGREGATIONS`
+    calibrate: str  # one of `CALIBRATIONS`
+    assumed_prior: float  # share of FAKE that the face logits assume
+    calibration: Calibration  # of the aggregated logits
 
     def logits(self, faces: FaceLogits) -> Floats:
         """Return the logit of each video, float64 (videos,), before calibration."""

@@ -25,19 +25,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What a bundle ships.
+    """What a bundle ships."""
 
-    Attributes:
-        name: of the experiment, or ensemble.
-        weights: of each experiment; they sum to 1.
-        test: test metrics.
-        worst_subgroup: in words; empty for an ensemble, or where none is large enough.
-    """
-
-    name: str
-    weights: dict[str, float]
+    name: str  # of the experiment, or ensemble
+    weights: dict[str, float]  # of each experiment; they sum to 1
     test: Metrics
-    worst_subgroup: str = ""
+    worst_subgroup: str = ""  # in words; empty for an ensemble, or where none is large enough
 
 
 def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
