@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo test test-all test-slurm test-gridengine fuzz kills lint bench-faces bench-loader bench-train bench-predict bench-dag bench-makespan bench-evaluate kaggle-upload ui report lock schema docs clean
 
 demo: $(INSTALLED)
-	$(SNAKEMAKE) --configfile config/demo.yaml
+	$(SNAKEMAKE) --configfile config/demo.yaml --quiet host rules
 	$(BIN)/snakemake --configfile config/demo.yaml --report results/report.html --quiet all
 	$(BIN)/unmask summary
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
-from inspect import Signature, signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import App, CycloptsError
 from cyclopts import Parameter as Option
 
-from unmask.config import Config, Section, merged
-from unmask.config_files import load_settings, read_config
+from unmask.config import Section
+from unmask.config_files import read_config, read_settings
 from unmask.errors import UnmaskError
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging
@@ -122,57 +121,42 @@ def create_app(name: str, function: Callable[..., Any]) -> App:
     """Return an application that parses the options of a function and returns them by name."""
 
     def options(*values: Any, **given: Any) -> dict[str, Any]:
-        return dict(zip(vars(options)["__signature__"].parameters, values, strict=False)) | given
+        return dict(zip(by_position, values, strict=False)) | given
 
     common = signature(_common_options, eval_str=True).parameters
-    sections = _sections_of(function)
-    accepted = [common["log"]]
+    types, sections = get_type_hints(function), _sections_of(function)
+    by_name = [common["log"]]
     if sections:
-        accepted.append(common["config" if name in FOR_PEOPLE else "settings"])
-    types = get_type_hints(function)
-    for one in signature(function).parameters.values():
-        kind = types[one.name]
+        by_name.append(common["config" if name in FOR_PEOPLE else "settings"])
+    by_position: dict[str, Parameter] = {}  # required arguments of commands for people
+    for parameter in signature(function).parameters.values():
+        kind = types[parameter.name]
         if is_dataclass(kind):
             kind = Annotated[kind, Option(name="*")]  # an option for each field
-        if one.name not in sections:
-            accepted.append(one.replace(annotation=kind))
-    for_position = [one for one in accepted if name in FOR_PEOPLE and one.default is one.empty]
-    by_name = [one.replace(kind=one.KEYWORD_ONLY) for one in accepted if one not in for_position]
-    vars(options)["__signature__"] = Signature([*for_position, *by_name])
+        option = parameter.replace(annotation=kind)
+        if name in FOR_PEOPLE and option.name not in sections and option.default is option.empty:
+            by_position[option.name] = option
+        elif option.name not in sections:
+            by_name.append(option)
+    by_name = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in by_name]
+    vars(options)["__signature__"] = Signature([*by_position.values(), *by_name])
     options.__doc__ = function.__doc__
     app = App(
-        f"unmask {name}",
-        help_format="markdown",
-        version_flags=(),
-        default_parameter=Option(consume_multiple=True, negative=()),
-        result_action="return_value",
+        f"unmask {name}", help_format="markdown", version_flags=(), result_action="return_value"
     )
+    app.default_parameter = Option(consume_multiple=True, negative=())
     app.default(options)
     return app
 
 
 def _sections_of(function: Callable[..., Any]) -> dict[str, type[Section]]:
     """Return the parameters of a function that are sections of the configuration, or all of it."""
-    types = get_type_hints(function)
-    types.pop("return", None)
-    return {
-        name: kind
-        for name, kind in types.items()
-        if isinstance(kind, type) and issubclass(kind, Section)
-    }
+    types = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
+    return {name: kind for name, kind in types.items() if _is_section(kind)}
 
 
-def _read_settings(texts: Sequence[str]) -> Config:
-    values: dict[str, Any] = {}
-    for text in texts:
-        try:
-            sections = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UnmaskError(f"--settings: no valid JSON ({error})") from None
-        if not isinstance(sections, dict):
-            raise UnmaskError(f"--settings: no JSON object, but {text}")
-        values = merged(values, sections)
-    return load_settings(values)
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> int:
@@ -183,7 +167,7 @@ def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> in
         end_with_snakemake()
         if sections := _sections_of(function):
             settings, files = options.pop("settings", ()), options.pop("config", ())
-            config = read_config(files) if name in FOR_PEOPLE else _read_settings(settings)
+            config = read_config(files) if name in FOR_PEOPLE else read_settings(settings)
             by_type = {type(value): value for value in (config, *dict(config).values())}
             options |= {parameter: by_type[kind] for parameter, kind in sections.items()}
         start = time.monotonic()

@@ -210,6 +210,24 @@ def load_settings(values: Mapping[str, Any]) -> Config:
         raise UnmaskError(f"config: {problems}") from None
 
 
+def read_settings(texts: Sequence[str]) -> Config:
+    """Merge and validate sections of a configuration that a command line has as JSON.
+
+    Raises:
+        UnmaskError: a text is no JSON object, or as `load_settings`.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        try:
+            sections = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UnmaskError(f"--settings: no valid JSON ({error})") from None
+        if not isinstance(sections, dict):
+            raise UnmaskError(f"--settings: no JSON object, but {text}")
+        values = merged(values, sections)
+    return load_settings(values)
+
+
 def _check_faces(faces: FacesConfig) -> None:
     detectors = [faces.detector, *faces.voters]
     twice = next((name for name in detectors if detectors.count(name) > 1), None)

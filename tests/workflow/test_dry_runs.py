@@ -79,6 +79,9 @@ def test_a_finished_run_has_nothing_to_do_with_any_number_of_cores(
     [
         ("evaluation={calibrate: none}", "evaluate", {"score", "train", "crop_faces"}),
         ("audits={shortcut_auc: 0.9}", "audit_shortcuts", {"split", "train", "evaluate"}),
+        ("kaggle={title: another title}", "export", {"train", "compare", "predict"}),
+        ("kaggle={prior: 0.3}", "predict", {"train", "compare"}),
+        ("tracking={experiment: another}", "track", {"train", "evaluate", "export"}),
     ],
 )
 def test_a_changed_setting_reruns_only_the_rules_that_depend_on_it(
@@ -87,6 +90,12 @@ def test_a_changed_setting_reruns_only_the_rules_that_depend_on_it(
     rules = jobs_of(dry_run(finished, setting)).keys()
     assert rerun in rules
     assert not rules & kept
+
+
+@pytest.mark.parametrize("key", ["devices: 2", "num_nodes: 2", "compile: true", "strategy: ddp"])
+def test_how_a_model_is_trained_reruns_nothing(finished: Finished, key: str) -> None:
+    assert "Nothing to be done" in dry_run(finished, f"training={{{key}}}")
+    assert "Nothing to be done" in dry_run(finished, f"experiments={{baseline: {{{key}}}}}")
 
 
 def test_more_shifted_videos_or_another_set_change_nothing_else(finished: Finished) -> None:
@@ -108,7 +117,7 @@ def test_a_new_experiment_is_trained_and_the_others_are_not(
     printed = dry_run(finished, f"experiments={{new: {{recipe: {recipe}, seeds: [1, 2]}}}}")
     jobs = jobs_of(printed)
     assert (jobs["experiments"], jobs["train"], jobs["score"]) == (1, 2, 2)
-    assert "--experiment baseline" not in printed
+    assert "results/train/baseline" not in " ".join(re.findall(r" output: (.*)", printed))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +133,7 @@ def test_a_new_experiment_is_trained_and_the_others_are_not(
         ),
         ("training/experiments.py", {"experiments"}, {"train", "evaluate"}),
         ("robustness/shifts.py", {"sample_shifts"}, {"train", "evaluate"}),
-        ("kaggle/bundle.py", {"export"}, {"train", "evaluate"}),
+        ("kaggle/bundle.py", {"export", "predict"}, {"train", "evaluate"}),
         ("progress.py", set(), {"all"}),
     ],
 )
