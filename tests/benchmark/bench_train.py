@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unmask.__main__ import start_over_with_settings
+from unmask.__main__ import restart_with_settings
 from unmask.config import TrainingConfig
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import create_score_loader, create_train_loader, loader_workers
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--skipped", type=int, default=3, help="steps of each turn not measured")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    start_over_with_settings("train")
+    restart_with_settings("train")
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
     print("| backbone | bare, images/s | loop, images/s | share | waiting | GPU memory |")

@@ -1,12 +1,12 @@
-"""Audits of the data: FAKE faces with a wrong label, and what face detectors find.
+"""Audits of the data: FAKE faces with a wrong label, and a comparison of face detectors.
 
 INPUTS
     results/probe/SHARD.parquet, face shards, results/splits.parquet
     the videos of all parts, results/videos.parquet
 
 OUTPUTS
-    results/noise/SHARD.parquet              one row per FAKE track: what its original says of it
-    results/audits/label_noise.json, .svg    counts by verdict, and what training leaves out
+    results/noise/SHARD.parquet              a row per FAKE track: its difference from the original
+    results/audits/label_noise.json, .svg    counts by verdict, and of faces left out of training
     results/audits/pairs.png                 originals, fakes and their differences
     results/detectors/                       comparison.csv, .svg and boxes.png, on request
 """
@@ -82,7 +82,7 @@ rule compare_detectors:
         "benchmarks/compare_detectors.tsv"
     conda:
         "../../environment.yml"
-    threads: 1  # times are those of one thread
+    threads: 1  # the table has times of one thread
     resources:
         **growing(mem_mb=6000, runtime=120),
     params:

@@ -1,14 +1,14 @@
-"""Configuration, shards and digests: the only helpers of the workflow.
+"""The configuration, and the helpers that rules are written with.
 
 INPUTS
-    config        validated by unmask.config before any job starts
-    data_root     listed for its parts (50 folders), never for its videos
-    sets          folders of evaluation.sets, listed alike
+    config        validated before any job starts
+    data_root     its parts are listed (50 folders), its videos are not
+    sets          the folders of evaluation.sets, listed in the same way
 
 NAMES
-    SHARDS        every PART-CHUNK of the data, or what several parts are called as one shard
-    SETS          sets/SET/SHARD of each external set: in no ledger, split or training
-    MODELS        foldFOLD-seedSEED of every model of each experiment
+    SHARDS        the shards of the data: PART-CHUNK, or one name for several parts
+    SETS          the shards of each external set: sets/SET/SHARD
+    MODELS        the models of each experiment: foldFOLD-seedSEED
 """
 
 import json
@@ -26,21 +26,21 @@ from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
 from unmask.videos.source import find_parts, shards_of
 
-# Jobs run the interpreter that parsed this file, activated environment or not; in a container or a
-# conda environment, the one that comes first there.
+# Jobs run the interpreter that runs Snakemake, whether or not its environment is activated; in a
+# container or a conda environment, they run the one that is first in its PATH.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     # PID of the Snakemake process; jobs exit when it exits.
     UNMASK_SNAKEMAKE=f"{platform.node()}:{os.getpid()}",
 )
-# They run the code that was digested for them, everywhere. Inside their shell, since Snakemake
-# keeps PYTHONPATH from conda environments.
+# Jobs import the code whose digest is their parameter. Exported in their shell, because Snakemake
+# removes PYTHONPATH from conda environments.
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}"
     "${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
-# The miniature challenge, which the rule `demo` writes where it is missing.
+# The miniature challenge. The rule `demo` writes it if it does not exist.
 DEMO = "resources/demo"
 DEMO_PARTS = [f"{DEMO}/train/dfdc_train_part_{part}" for part in (0, 1)]
 
@@ -48,11 +48,11 @@ DEMO_PARTS = [f"{DEMO}/train/dfdc_train_part_{part}" for part in (0, 1)]
 def parts_of(root, key="data_root"):
     """Return the parts below a path or a URL by name, as inputs of rules.
 
-    Those of a bucket are fetched by Snakemake for the jobs that name them.
+    Snakemake fetches the parts of a bucket for the jobs that have them as input.
     """
     if is_url(root):
-        # Of nodes that fetch for themselves, Snakemake 9.27 would await the copies that it would
-        # have made here.
+        # Where nodes fetch for themselves, Snakemake 9.27 would wait for local copies that nobody
+        # makes.
         shared = workflow.storage_settings.shared_fs_usage
         retrieve = workflow.remote_exec or SharedFSUsage.STORAGE_LOCAL_COPIES in shared
         return find_stored_parts(root, storage, key, retrieve)
@@ -62,7 +62,7 @@ def parts_of(root, key="data_root"):
 
 
 def test_file(name):
-    """Return a file of test_root, or stop with one line."""
+    """Return a file of test_root."""
     path = locate(CONFIG.test_root) / name
     if not path.exists() and CONFIG.test_root != f"{DEMO}/test":
         raise UnmaskError(
@@ -72,7 +72,7 @@ def test_file(name):
 
 
 def image():
-    """Return the image of jobs: an address, a file, or None where jobs run in none."""
+    """Return the container image of jobs: an address, a file, or None."""
     name = CONFIG.container
     if not name and IN_CONTAINER:
         raise UnmaskError(
@@ -87,10 +87,11 @@ def image():
 
 
 def settings(*keys):
-    """Return sections and keys of the configuration as JSON: what a rule depends on.
+    """Return the sections and keys of the configuration that a rule depends on, as JSON.
 
     Keys that change no result, such as the number of GPUs, are left out (`Machine` in
-    unmask.config). A job that needs them has them as a resource, which Snakemake does not compare.
+    unmask.config). A job that needs them gets them as a resource, which Snakemake does not compare
+    with that of the last run.
     """
     return CONFIG.select(*keys)
 
@@ -102,13 +103,13 @@ def training_settings(wildcards):
 
 
 def training_machine(wildcards):
-    """Return how one experiment's models are trained, which does not change them."""
+    """Return the settings of one experiment's training that do not change its models."""
     return CONFIG.for_experiment(wildcards.experiment).machine("training")
 
 
-def batch_size(wildcards):
-    """Return the number of crops that an experiment's models score at once."""
-    return CONFIG.experiment(wildcards.experiment).batch_size
+def training(key):
+    """Return an input function of one key of an experiment's `training`."""
+    return lambda wildcards: getattr(CONFIG.experiment(wildcards.experiment), key)
 
 
 def devices(wildcards):
@@ -118,59 +119,54 @@ def devices(wildcards):
 
 
 def of_several(value):
-    """Return an input function of what only a job of several GPUs has; None for others."""
+    """Return an input function that is None for jobs of one GPU."""
     return lambda wildcards: value(wildcards) if devices(wildcards) > 1 else None
 
 
-def nodes(wildcards):
-    """Return the number of nodes of one experiment's jobs."""
-    return CONFIG.experiment(wildcards.experiment).num_nodes
-
-
 def launcher(wildcards):
-    """Return what starts a process for each GPU: `srun` under Slurm, elsewhere Lightning does."""
-    tasks, on = devices(wildcards), nodes(wildcards)
+    """Return the command that starts a process per GPU under Slurm; else Lightning starts them."""
+    tasks, on = devices(wildcards), training("num_nodes")(wildcards)
     if tasks == 1:
         return ""
-    # Lightning insists on a number per node.
+    # Lightning requires the number per node.
     return f"${{SLURM_JOB_ID:+srun --nodes={on} --ntasks={tasks} --ntasks-per-node={tasks // on}}}"
 
 
 def parts_of_shard(wildcards):
-    """Return the folders and the archives of a shard's parts."""
+    """Return the folders and archives of a shard's parts."""
     return PARTS_OF_SHARD[wildcards.shard]
 
 
 def metadata_of(wildcards):
-    """Return the metadata.json of a shard's folders; archives hold theirs."""
+    """Return the metadata.json of a shard's folders; archives contain theirs."""
     parts = [part for part in parts_of_shard(wildcards) if part not in DEMO_PARTS]
     return [f"{part}/metadata.json" for part in parts if Path(part).is_dir()]
 
 
 def chunk_of(wildcards):
-    """Return the number of a shard's chunk."""
+    """Return the chunk number of a shard."""
     return wildcards.shard.rpartition("-")[2]
 
 
 def is_piped():
-    """Tell whether frames flow through a pipe.
+    """Return whether frames are passed through a pipe.
 
-    It needs both of its ends running at once, which one core cannot; jobs that an executor starts
-    are given a core for each.
+    Both ends of a pipe run at the same time, which takes two cores. Executors other than the local
+    one allocate a core for each end.
     """
     one_core = workflow.resource_settings.cores == 1 and not workflow.remote_exec
     return not (CONFIG.frames.keep or one_core)
 
 
 def frame_stream(path):
-    """Return the frame stream's output flag: a pipe, a file, or a file that is deleted after use."""
+    """Return the frame stream as output: a pipe, a file, or a temporary file."""
     if is_piped():
         return pipe(path)
     return path if CONFIG.frames.keep else temp(path)
 
 
 def growing(**amounts):
-    """Return memory and run time as resources: twice as much for a second try, and so on."""
+    """Return memory and run time as resources that grow with each attempt: twice, three times …"""
     return {
         name: lambda wildcards, attempt, amount=amount: attempt * amount
         for name, amount in amounts.items()
@@ -178,21 +174,21 @@ def growing(**amounts):
 
 
 def frames_memory(wildcards, attempt):
-    """Return megabytes for one video's frames at 4K, more where a first try was not enough."""
-    # At a rate, a minute of video.
+    """Return the megabytes for one video's frames at 4K; they grow with each attempt."""
+    # With a rate, for a minute of video.
     frames = CONFIG.frames.per_video if CONFIG.frames.rate is None else 60 * CONFIG.frames.rate
     return attempt * max(1500, round(15 * min(1000, frames)) + 1000)
 
 
 def weights(path):
-    """Return the flag of trained weights: write-protected where the configuration asks for it."""
+    """Return trained weights as output, write-protected if the configuration says so."""
     return protected(path) if CONFIG.protect else path
 
 
 def figure(path, category, label, caption=None):
-    """Return a result that the report shows.
+    """Return an output that the report shows.
 
-    Its text is workflow/report/CAPTION.rst, by default that of the file's name.
+    Its caption is workflow/report/CAPTION.rst, by default of the same name as the file.
     """
     of_experiment = {"experiment": "{experiment}"} if "{experiment}" in path else {}
     return report(
@@ -212,7 +208,7 @@ def models_of(pattern):
 
 
 def of_all_models(pattern):
-    """Return a pattern's files for every model of every experiment."""
+    """Return the files of a pattern for every model of every experiment."""
     return [
         path
         for experiment, models in MODELS.items()
@@ -221,12 +217,17 @@ def of_all_models(pattern):
 
 
 def shards_in(root, parts, folder=""):
-    """Return the shards of the parts below a path or a URL by name, each with its parts' paths."""
+    """Return the shards of some parts by name, each with the paths of its parts."""
     several = CONFIG.parts_per_shard
     if several == "auto" and (is_url(root) or root == f"{DEMO}/train"):
-        several = 1  # How many videos a part has is not known before it is fetched or made.
+        several = 1  # The number of videos is unknown before a part is fetched or written.
     named = shards_of(parts, several, CONFIG.shards_per_part)
     return {f"{folder}{name}": paths for name, paths in named.items()}
+
+
+def when(condition, pattern, **wildcards):
+    """Return the files of a pattern if a condition holds, else none."""
+    return expand(pattern, **wildcards) if condition else []
 
 
 def of_set(pattern):
@@ -238,20 +239,18 @@ try:
     CONFIG = load_config(config, ROOT)
     PARTS = parts_of(CONFIG.data_root)
     PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
-    # In a folder of their own, so that no part of a set is taken for one of the data.
+    # In folders of their own, because a part of a set can have the name of a part of the data.
     SHARDS_OF_SETS = {
         name: shards_in(path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/")
         for name, path in CONFIG.evaluation.sets.items()
     }
-    TEST = (
-        [test_file("sample_submission.csv"), test_file("test_videos")] if CONFIG.test_root else []
-    )
+    TEST = [*map(test_file, ("sample_submission.csv", "test_videos"))] if CONFIG.test_root else []
     IMAGE = image()
 except UnmaskError as error:
     sys.exit(f"unmask: {error}")
 
 if IN_CONTAINER:
-    # Snakemake lets a container see the working directory alone.
+    # Snakemake mounts the working directory only.
     roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
     folders = [locate(root).resolve() for root in roots if root and not is_url(root)]
     seen = [str(path) for path in (ROOT, *folders) if path.exists()]
@@ -259,12 +258,12 @@ if IN_CONTAINER:
         bound = filter(None, [os.environ.get(name), *seen])
         os.environ.update({name: ",".join(bound)})
 
-# Of parts that are fetched, one is done with before the next comes.
+# Parts that are fetched are finished one by one, so that few are on the disk at a time.
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
-# What shows a few videos of all parts is content with one that is fetched.
+# The parts of rules that show some videos: all, but only one if they must be fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
 SHARDS = list(PARTS_OF_SHARD)
-# What most rules read of the faces, as inputs.
+# The inputs of rules that read all faces.
 FACES = {
     "shards": expand("results/faces/{shard}.tar", shard=SHARDS),
     "indices": expand("results/faces/{shard}.parquet", shard=SHARDS),
@@ -277,34 +276,23 @@ MODELS = {
     for name in CONFIG.experiments
 }
 BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
-AUDIO = (
-    [] if CONFIG.audio.extract == "none" else expand("results/audio/{shard}.parquet", shard=SHARDS)
-)
+CALIBRATIONS = expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS)
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
-SPLIT_BY = IDENTITIES if CONFIG.split.group_by == "identity" else []
-NOISE = (
-    []
-    if CONFIG.audits.label_noise == "keep"
-    else expand("results/noise/{shard}.parquet", shard=SHARDS)
+# Results that only some configurations ask for.
+AUDIO = when(CONFIG.audio.extract != "none", "results/audio/{shard}.parquet", shard=SHARDS)
+NOISE = when(CONFIG.audits.label_noise != "keep", "results/noise/{shard}.parquet", shard=SHARDS)
+LABEL_AUDIT = when(NOISE, "results/audits/label_noise.json")
+DETECTORS = when(CONFIG.audits.detectors, "results/detectors/comparison.csv")
+EXTERNAL = when(SETS, "results/evaluation/sets.csv")
+SHIFTED = when(
+    CONFIG.evaluation.shift_videos,
+    "results/evaluation/{experiment}/shifts.json",
+    experiment=MODELS,
 )
-LABEL_AUDIT = ["results/audits/label_noise.json"] if NOISE else []
-DETECTORS = ["results/detectors/comparison.csv"] if CONFIG.audits.detectors else []
-EXTERNAL = ["results/evaluation/sets.csv"] if SETS else []
-# A model chooses on the fold after the one it reports on.
-ASKED_FOLDS = sorted(
-    {
-        (fold + after) % CONFIG.split.folds
-        for name in CONFIG.experiments
-        for fold, _ in CONFIG.models(name)
-        for after in (0, 1)
-    }
-)
-SHIFTED = (
-    expand("results/evaluation/{experiment}/shifts.json", experiment=MODELS)
-    if CONFIG.evaluation.shift_videos
-    else []
-)
-SUBMISSION = ["results/submission.csv"] if CONFIG.test_root else []
+SUBMISSION = when(CONFIG.test_root, "results/submission.csv")
+# The test folds of all models and their validation folds, each of which is the next fold.
+TESTED = {fold for name in CONFIG.experiments for fold, _ in CONFIG.models(name)}
+ASKED_FOLDS = sorted(TESTED | {(fold + 1) % CONFIG.split.folds for fold in TESTED})
 
 
 wildcard_constraints:

@@ -1,4 +1,4 @@
-"""Demo: the miniature challenge, where data_root or test_root names it and it does not exist yet.
+"""Demo: writes the miniature challenge if data_root or test_root is one and it does not exist.
 
 OUTPUTS
     resources/demo/train/dfdc_train_part_{0,1}/    clips and metadata.json

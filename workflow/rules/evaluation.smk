@@ -4,7 +4,7 @@ INPUTS
     results/train/EXPERIMENT/foldFOLD-seedSEED/, face shards, results/splits.parquet
 
 OUTPUTS
-    results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face the model was not trained on
+    results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face of videos that did not train the model
     results/scores/EXPERIMENT/foldFOLD-seedSEED.json      size and speed of the model
     results/evaluation/EXPERIMENT/
         metrics.json          with 95 % intervals; by fold, model and subgroup
@@ -35,7 +35,7 @@ rule score:
     resources:
         **growing(mem_mb=8000, runtime=240),
         gpu=1,
-        batch_size=batch_size,
+        batch_size=training("batch_size"),
     params:
         code=source_digest("inference.score"),
     shell:
@@ -67,10 +67,8 @@ rule evaluate:
         precision=figure(
             "results/evaluation/{experiment}/precision.svg", "Evaluation", "Precision and recall"
         ),
-        losses=figure(
-            "results/evaluation/{experiment}/losses.svg", "Evaluation", "Log loss, taken apart"
-        ),
-        subgroups=figure("results/evaluation/{experiment}/subgroups.svg", "Evaluation", "Groups"),
+        losses=figure("results/evaluation/{experiment}/losses.svg", "Evaluation", "Log loss"),
+        subgroups=figure("results/evaluation/{experiment}/subgroups.svg", "Evaluation", "Subgroups"),
         reliability=figure(
             "results/evaluation/{experiment}/reliability.svg", "Evaluation", "Reliability"
         ),
@@ -78,7 +76,6 @@ rule evaluate:
             "results/evaluation/{experiment}/probabilities.svg",
             "Evaluation",
             "Probabilities",
-            caption="predictions",
         ),
         confusion=figure("results/evaluation/{experiment}/confusion.svg", "Evaluation", "Confusion"),
         mistakes=figure("results/evaluation/{experiment}/mistakes.png", "Evaluation", "Mistakes"),

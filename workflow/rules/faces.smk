@@ -1,14 +1,14 @@
-"""Faces: sampled frames flow through a pipe into the cropper; only crops reach the disk.
+"""Faces: frames are passed to the cropper through a pipe, and only crops are written to disk.
 
 INPUTS
     the videos of parts, results/probe/SHARD.parquet
 
 OUTPUTS
-    results/frames/SHARD.tar              the frame stream: a pipe; a file with frames.keep
+    results/frames/SHARD.tar              the frame stream: a pipe, or a file with frames.keep
     results/faces/SHARD.tar               JPEG crops, WebDataset names
     results/faces/SHARD.parquet           the face index: one row per crop, with its byte offset
-    results/faces/SHARD.videos.parquet    what became of each video
-    results/identities/SHARD.parquet      who each track shows: SFace embeddings
+    results/faces/SHARD.videos.parquet    the status of each video
+    results/identities/SHARD.parquet      SFace embeddings of each track, to recognise people
 """
 
 
@@ -28,7 +28,7 @@ rule extract_frames:
     resources:
         **growing(runtime=240),
         mem_mb=frames_memory,
-        # Both cores of the pair that the pipe connects; the reader needs a tenth of one.
+        # The cores of both ends of the pipe, because its reader needs a tenth of one.
         decoders=2 if is_piped() else 1,
     params:
         settings=settings("frames", "limits"),
@@ -61,7 +61,7 @@ rule crop_faces:
         mem_mb=frames_memory,
     params:
         settings=settings("faces"),
-        # The stream leaves no file whose change Snakemake could see.
+        # A pipe leaves no file with a modification time.
         frames=settings("frames"),
         code=source_digest("faces.cropping"),
     shell:

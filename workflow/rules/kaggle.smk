@@ -1,23 +1,22 @@
-"""Kaggle: the upload folder, and the predictions for the test set from it alone.
+"""Kaggle: the upload folder, and the predictions for the test set, made from that folder alone.
 
 INPUTS
     results/train/, results/evaluation/, the test set
 
 OUTPUTS
-    results/kaggle/BUNDLE/     weights, calibration, code: all that predicts a test set
+    results/kaggle/BUNDLE/     weights, calibration and code to predict a test set
     results/submission.csv     filename,label for every row of sample_submission.csv
 """
 
 
 rule export:
     input:
-        **FACES,
-        # Described by the model card.
+        **FACES,  # on which the shipped weights must predict the same as the trained ones
         models=of_all_models("results/train/{experiment}/{model}/model.safetensors"),
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
-        calibrations=expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS),
+        calibrations=CALIBRATIONS,
         comparison="results/evaluation/comparison.json",
-        # Faces on which the shipped weights must predict the same as the trained ones.
+        # Described by the model card.
         splits="results/splits.parquet",
         ledger="results/ledger.json",
         shifts=ancient(SHIFTED),
@@ -35,7 +34,7 @@ rule export:
     params:
         settings=settings("frames", "limits", "faces", "kaggle"),
         upload=CONFIG.machine("kaggle"),
-        # The bundle carries the code that predicts.
+        # The bundle contains the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
         r"""
@@ -49,8 +48,8 @@ rule export:
 
 rule predict:
     input:
-        # What the bundle predicts with. The bundle itself is also written for another title or
-        # owner, which is no reason to predict a test set again, for hours.
+        # What predictions depend on. The bundle is also written for a new title or owner, which is
+        # no reason to predict a test set for hours.
         models=rules.export.input.models,
         calibrations=rules.export.input.calibrations,
         comparison=rules.export.input.comparison,

@@ -1,12 +1,12 @@
-"""External sets: further data that every model answers, and that nothing is trained or chosen on.
+"""External sets: data that every model predicts, but that nothing is trained or chosen on.
 
-The parts of a set go through the rules of videos.smk and faces.smk, as shards sets/SET/SHARD.
+The rules of videos.smk and faces.smk process the parts of a set as shards sets/SET/SHARD.
 
 INPUTS
     the folders of evaluation.sets, results/train/, results/evaluation/EXPERIMENT/calibration.json
 
 OUTPUTS
-    results/sets/SET/videos.parquet, ledger.json    the ledger of the set: apart from the data's
+    results/sets/SET/videos.parquet, ledger.json    the ledger of the set
     results/sets/SET/scores/EXPERIMENT/             a row per face
     results/evaluation/sets.csv, .svg               all experiments on all sets
 """
@@ -44,7 +44,7 @@ rule score_set:
     resources:
         **growing(mem_mb=8000, runtime=240),
         gpu=1,
-        batch_size=batch_size,
+        batch_size=training("batch_size"),
     params:
         code=source_digest("inference.score"),
     shell:
@@ -65,7 +65,7 @@ rule evaluate_sets:
                 f"results/sets/{name}/scores/{{experiment}}/{{model}}.parquet"
             )
         ],
-        calibrations=expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS),
+        calibrations=CALIBRATIONS,
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
         ledgers=expand("results/sets/{set}/videos.parquet", set=SETS),
         ledger="results/videos.parquet",

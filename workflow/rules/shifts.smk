@@ -1,4 +1,4 @@
-"""Shifts: some videos made smaller, slower, noisier …, and what that costs each model.
+"""Shifts: the loss of each model on videos made smaller, slower, noisier …
 
 INPUTS
     the videos of parts, results/probe/SHARD.parquet, results/videos.parquet, results/splits.parquet
@@ -6,10 +6,10 @@ INPUTS
 
 OUTPUTS
     results/shifts/sample.parquet                 the videos that are shifted
-    results/shifts/faces/SHARD.tar                JPEG crops of all shifts, clean ones among them
+    results/shifts/faces/SHARD.tar                JPEG crops of all shifts, and of the same videos unchanged
     results/shifts/faces/SHARD.parquet            their index: a face index with a column shift
-    results/shifts/faces/SHARD.videos.parquet     what became of each video under each shift
-    results/shifts/scores/EXPERIMENT/             a row per shifted face the model was not trained on
+    results/shifts/faces/SHARD.videos.parquet     the status of each video under each shift
+    results/shifts/scores/EXPERIMENT/             a row per face of videos that did not train the model
     results/evaluation/EXPERIMENT/shifts.json, .svg
 """
 
@@ -55,7 +55,7 @@ rule shift_faces:
         "benchmarks/shift_faces/{shard}.tsv"
     conda:
         "../../environment.yml"
-    threads: 4  # each takes another video
+    threads: 4  # each takes one video at a time
     resources:
         **growing(mem_mb=8000, runtime=240),
     params:
@@ -88,7 +88,7 @@ rule score_shifts:
     resources:
         **growing(mem_mb=8000, runtime=240),
         gpu=1,
-        batch_size=batch_size,
+        batch_size=training("batch_size"),
     params:
         code=source_digest("inference.score"),
     shell:

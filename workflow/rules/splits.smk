@@ -1,4 +1,4 @@
-"""Splits: folds in which an original and all its fakes stay together, and what they leak.
+"""Splits: folds that keep an original and its fakes together, and audits of leaks between them.
 
 INPUTS
     results/videos.parquet
@@ -8,10 +8,10 @@ INPUTS
 OUTPUTS
     results/splits.parquet          the fold of every video that has a file
     results/audits/split.json       seed, counts per fold, straddling families (none), warnings
-    results/audits/leaks.json       families, files, pictures and faces in two folds, counted
+    results/audits/leaks.json       counts of families, files, pictures and faces in two folds
     results/audits/leaks.parquet    the pairs
     results/audits/leak_pairs.png   the most similar faces in two folds, side by side
-    results/audits/shortcuts.json   AUC of container metadata alone, and of each column
+    results/audits/shortcuts.json   AUC of metadata alone, and of each column
     results/audits/shortcuts.svg    the same as a figure
 """
 
@@ -19,7 +19,7 @@ OUTPUTS
 rule split:
     input:
         ledger="results/videos.parquet",
-        identities=SPLIT_BY,
+        identities=IDENTITIES if CONFIG.split.group_by == "identity" else [],
     output:
         splits="results/splits.parquet",
         audit=figure("results/audits/split.json", "Data", "Split audit"),

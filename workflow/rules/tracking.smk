@@ -1,4 +1,4 @@
-"""Tracking: MLflow's server or database, brought up to date with all results.
+"""Tracking: brings MLflow's server or database up to date with all results.
 
 INPUTS
     results/train/, results/evaluation/, results/kaggle/BUNDLE/
@@ -8,8 +8,8 @@ OUTPUTS
 """
 
 
-# Trainings log live where the server can be reached. What it missed, and what was computed since, is
-# added here, after everything else: a server that is away fails this rule alone.
+# Training logs live if the server can be reached. This rule adds what is missing, after everything
+# else, so that only this rule fails without a server.
 rule track:
     input:
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
@@ -17,7 +17,7 @@ rule track:
         shifts=SHIFTED,
         sets=["results/evaluation/sets.json"] if SETS else [],
         bundle=BUNDLE,
-        submission=SUBMISSION,  # takes longest, and should not wait because of a server
+        submission=SUBMISSION,  # so that it does not wait for a server
     output:
         "results/mlflow.json",
     log:

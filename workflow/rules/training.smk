@@ -4,11 +4,11 @@ INPUTS
     face shards and indices, results/splits.parquet, results/audits/shortcuts.json
 
 OUTPUTS
-    results/experiments.csv      every experiment's models, their sizes, and that they can be made
+    results/experiments.csv      the models of each experiment and their sizes
     results/train/EXPERIMENT/foldFOLD-seedSEED/
-        model.safetensors        best epoch on the select role
-        run.json                 parameters, history, what MLflow's run is created from
-        checkpoints/             only while the job is not done: what a killed one goes on from
+        model.safetensors        the epoch with the lowest val/log_loss
+        run.json                 parameters and history, also for the MLflow run
+        checkpoints/             only until the job is done: a killed one resumes from them
 """
 
 
@@ -20,8 +20,8 @@ rule experiments:
     benchmark:
         "benchmarks/experiments.tsv"
     # First, so that a misspelt backbone is reported at once, not after the last face is cropped. No
-    # rule has this as an input: by ancient(), a new experiment would be trained in the next run only
-    # (Snakemake looks for no other reason where the job of an input runs).
+    # rule has the table as input: with ancient(), a new experiment would only be trained in the next
+    # run, because Snakemake ignores other reasons for a job while the job of an input runs.
     priority: 100
     localrule: True
     conda:
@@ -60,7 +60,7 @@ rule train:
         "benchmarks/train/{experiment}/fold{fold}-seed{seed}.tsv"
     conda:
         "../../environment.yml"
-    threads: 8  # decoding and augmenting for one GPU; more than that many are not used
+    threads: 8  # to decode and augment for one GPU; more are not used
     resources:
         **growing(mem_mb=16000, runtime=1440),
         gpu=devices,
@@ -68,7 +68,7 @@ rule train:
         mpi=of_several(lambda wildcards: "srun"),
         tasks=of_several(devices),
         tasks_per_gpu=of_several(lambda wildcards: 1),
-        nodes=of_several(nodes),
+        nodes=of_several(training("num_nodes")),
         launcher=launcher,
         machine=training_machine,
     params:

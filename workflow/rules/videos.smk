@@ -1,13 +1,13 @@
-"""Videos: what the containers say, and the ledger of what became of each.
+"""Videos: their metadata, their audio tracks, and the ledger with the status of each.
 
 INPUTS
     metadata.json and videos of parts
 
 OUTPUTS
-    results/probe/SHARD.parquet   one row per video, ffprobe's values
-    results/audio/SHARD.tar       sound tracks, with audio.extract
-    results/audio/SHARD.parquet   one row per video, sound or not
-    results/videos.parquet        the ledger: one row and one status per video
+    results/probe/SHARD.parquet   a row per video: the values of ffprobe
+    results/audio/SHARD.tar       audio tracks, with audio.extract
+    results/audio/SHARD.parquet   a row per video, with or without audio
+    results/videos.parquet        the ledger: a row and a status per video
     results/ledger.json           counts by status
 """
 
@@ -15,7 +15,7 @@ OUTPUTS
 rule probe:
     input:
         metadata=metadata_of,
-        # A folder's time changes when videos come or go.
+        # The modification time of a folder changes when videos are added or removed.
         parts=parts_of_shard,
     output:
         ensure("results/probe/{shard}.parquet", non_empty=True),
@@ -23,11 +23,12 @@ rule probe:
         "logs/probe/{shard}.log",
     benchmark:
         "benchmarks/probe/{shard}.tsv"
-    # Before any frames: a part that cannot be used is known early.
+    # Before frames are extracted, so that an unusable part is reported early.
     priority: int(not FETCHED)
     conda:
         "../../environment.yml"
-    # As a pair: else the single cores that a pair waits for go to further parts, one by one.
+    # As many as extract_frames and crop_faces together. A probe of one core would always take the
+    # first core that is free, and never leave them two.
     threads: 2
     resources:
         **growing(mem_mb=2500, runtime=60),
