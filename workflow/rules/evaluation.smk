@@ -73,9 +73,7 @@ rule evaluate:
             "results/evaluation/{experiment}/reliability.svg", "Evaluation", "Reliability"
         ),
         probabilities=figure(
-            "results/evaluation/{experiment}/probabilities.svg",
-            "Evaluation",
-            "Probabilities",
+            "results/evaluation/{experiment}/probabilities.svg", "Evaluation", "Probabilities"
         ),
         confusion=figure("results/evaluation/{experiment}/confusion.svg", "Evaluation", "Confusion"),
         mistakes=figure("results/evaluation/{experiment}/mistakes.png", "Evaluation", "Mistakes"),
