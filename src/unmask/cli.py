@@ -66,6 +66,7 @@ FOR_RULES = {
     "evaluate-shifts": "robustness.evaluate:evaluate_shifts",
     "evaluate-sets": "evaluation.external_sets:evaluate_sets",
     "export": "kaggle.bundle:export_bundle",
+    "upload-files": "kaggle.notebook:write_upload_files",
 }
 
 

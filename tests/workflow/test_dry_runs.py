@@ -79,7 +79,7 @@ def test_a_finished_run_has_nothing_to_do_with_any_number_of_cores(
     [
         ("evaluation={calibrate: none}", "evaluate", {"score", "train", "crop_faces"}),
         ("audits={shortcut_auc: 0.9}", "audit_shortcuts", {"split", "train", "evaluate"}),
-        ("kaggle={title: another title}", "export", {"train", "compare", "predict"}),
+        ("kaggle={title: another title}", "upload_files", {"compare", "export", "predict"}),
         ("kaggle={prior: 0.3}", "predict", {"train", "compare"}),
         ("tracking={experiment: another}", "track", {"train", "evaluate", "export"}),
     ],
@@ -133,7 +133,7 @@ def test_a_new_experiment_is_trained_and_the_others_are_not(
         ),
         ("training/experiments.py", {"experiments"}, {"train", "evaluate"}),
         ("robustness/shifts.py", {"sample_shifts"}, {"train", "evaluate"}),
-        ("kaggle/bundle.py", {"export", "predict"}, {"train", "evaluate"}),
+        ("kaggle/bundle.py", {"export"}, {"train", "evaluate"}),
         ("progress.py", set(), {"all"}),
     ],
 )

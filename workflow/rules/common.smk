@@ -276,6 +276,7 @@ MODELS = {
     for name in CONFIG.experiments
 }
 BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
+UPLOAD = f"{BUNDLE}.upload.json"
 CALIBRATIONS = expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS)
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
 # Results that only some configurations ask for.

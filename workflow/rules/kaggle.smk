@@ -5,6 +5,7 @@ INPUTS
 
 OUTPUTS
     results/kaggle/BUNDLE/     weights, calibration and code to predict a test set
+    results/kaggle/BUNDLE.upload.json    title and owner; the notebook is in BUNDLE
     results/submission.csv     filename,label for every row of sample_submission.csv
 """
 
@@ -33,7 +34,6 @@ rule export:
         **growing(mem_mb=4000, runtime=30),
     params:
         settings=settings("frames", "limits", "faces", "kaggle"),
-        upload=CONFIG.machine("kaggle"),
         # The bundle contains the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
@@ -42,18 +42,38 @@ rule export:
             --evaluation results/evaluation --comparison {input.comparison:q} \
             --shards results/faces --indices {input.indices:q} --splits {input.splits:q} \
             --ledger {input.ledger:q} --shifts {input.shifts:q} --threads {threads:q} \
-            --settings {params.settings:q} {params.upload:q} --output {output:q}
+            --settings {params.settings:q} --output {output:q}
+        """
+
+
+# Adds to the bundle what does not predict, so that a new title is no reason to predict again.
+rule upload_files:
+    input:
+        BUNDLE,
+    output:
+        UPLOAD,
+    log:
+        "logs/upload_files.log",
+    benchmark:
+        "benchmarks/upload_files.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    resources:
+        **growing(mem_mb=1000, runtime=10),
+    params:
+        settings=CONFIG.machine("kaggle"),
+        code=source_digest("kaggle.notebook"),
+    shell:
+        r"""
+        python -m unmask upload-files --log {log:q} --bundle {input:q} \
+            --settings {params.settings:q} --output {output:q}
         """
 
 
 rule predict:
     input:
-        # What predictions depend on. The bundle is also written for a new title or owner, which is
-        # no reason to predict a test set for hours.
-        models=rules.export.input.models,
-        calibrations=rules.export.input.calibrations,
-        comparison=rules.export.input.comparison,
-        bundle=ancient(BUNDLE),
+        bundle=BUNDLE,
         test=TEST,
     output:
         "results/submission.csv",
@@ -68,8 +88,6 @@ rule predict:
         **growing(mem_mb=8000, runtime=540),
         gpu=1,
     params:
-        settings=rules.export.params.settings,
-        code=rules.export.params.code,
         # A cluster kills a job at its runtime; every video must have a prediction by then.
         minutes=lambda wildcards, resources: 0.95 * resources.runtime,
     shell:

@@ -25,7 +25,7 @@ use rule ledger as set_ledger with:
         "benchmarks/set_ledger/{set}.tsv"
 
 
-rule score_set:
+use rule score as score_set with:
     input:
         model="results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
         run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
@@ -33,27 +33,16 @@ rule score_set:
         shards=of_set("results/faces/{shard}.tar"),
         indices=of_set("results/faces/{shard}.parquet"),
     output:
-        "results/sets/{set}/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        scores="results/sets/{set}/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        speed="results/sets/{set}/scores/{experiment}/fold{fold}-seed{seed}.json",
     log:
         "logs/score_set/{set}/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
         "benchmarks/score_set/{set}/{experiment}/fold{fold}-seed{seed}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 8
-    resources:
-        **growing(mem_mb=8000, runtime=240),
-        gpu=1,
-        batch_size=training("batch_size"),
     params:
+        shards="results/faces/sets/{set}",
+        videos="--ledger results/sets/{set}/videos.parquet",
         code=source_digest("inference.score"),
-    shell:
-        r"""
-        python -m unmask score --log {log:q} --model {input.model:q} --run {input.run:q} \
-            --ledger {input.ledger:q} --shards results/faces/sets/{wildcards.set:q} \
-            --indices {input.indices:q} --threads {threads:q} --batch-size {resources.batch_size} \
-            --output {output:q}
-        """
 
 
 rule evaluate_sets:

@@ -69,7 +69,7 @@ rule shift_faces:
         """
 
 
-rule score_shifts:
+use rule score as score_shifts with:
     input:
         model="results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
         run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
@@ -77,26 +77,16 @@ rule score_shifts:
         shards=expand("results/shifts/faces/{shard}.tar", shard=SHARDS),
         indices=expand("results/shifts/faces/{shard}.parquet", shard=SHARDS),
     output:
-        "results/shifts/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        scores="results/shifts/scores/{experiment}/fold{fold}-seed{seed}.parquet",
+        speed="results/shifts/scores/{experiment}/fold{fold}-seed{seed}.json",
     log:
         "logs/score_shifts/{experiment}/fold{fold}-seed{seed}.log",
     benchmark:
         "benchmarks/score_shifts/{experiment}/fold{fold}-seed{seed}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 8
-    resources:
-        **growing(mem_mb=8000, runtime=240),
-        gpu=1,
-        batch_size=training("batch_size"),
     params:
+        shards="results/shifts/faces",
+        videos="--splits results/splits.parquet --shifted",
         code=source_digest("inference.score"),
-    shell:
-        r"""
-        python -m unmask score --log {log:q} --model {input.model:q} --run {input.run:q} \
-            --shifted --splits {input.splits:q} --shards results/shifts/faces --indices {input.indices:q} \
-            --threads {threads:q} --batch-size {resources.batch_size} --output {output:q}
-        """
 
 
 rule evaluate_shifts:

@@ -17,6 +17,7 @@ rule track:
         shifts=SHIFTED,
         sets=["results/evaluation/sets.json"] if SETS else [],
         bundle=BUNDLE,
+        upload=ancient(UPLOAD),  # adds files to the bundle
         submission=SUBMISSION,  # so that it does not wait for a server
     output:
         "results/mlflow.json",

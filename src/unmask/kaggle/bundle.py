@@ -27,7 +27,6 @@ from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
 from unmask.kaggle.card import write_card
 from unmask.kaggle.choice import Trained, check_size, choose_experiments, models_of
-from unmask.kaggle.notebook import NOTEBOOK, build_notebook, dataset_metadata, notebook_metadata
 from unmask.kaggle.parity import measure_parity, read_clips
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
@@ -134,7 +133,7 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 
 def _write_code(config: Config, output: Path) -> list[str]:
-    """Write settings, code, wheels, detector and notebook; return the packages of the wheels."""
+    """Write settings, code, wheels and detector; return the packages of the wheels."""
     settings = config.model_dump(include={"frames", "limits", "faces", "kaggle"})
     faces, kaggle = config.faces, config.kaggle
     detector = DETECTORS[faces.detector]
@@ -150,12 +149,9 @@ def _write_code(config: Config, output: Path) -> list[str]:
     if kaggle.wheelhouse is not None:
         copy_wheels(Path(kaggle.wheelhouse), output)
         settings["kaggle"]["wheelhouse"] = None  # a path of this machine
-    wheel = build_wheel(output)
+    build_wheel(output)
     shutil.copyfile(entry.__file__, output / SCRIPT)
     write_json(settings, output / CONFIG)
-    write_json(dataset_metadata(kaggle), output / "dataset-metadata.json")
-    write_json(notebook_metadata(kaggle), output / "kernel-metadata.json")
-    write_json(build_notebook(kaggle, wheel.name), output / NOTEBOOK)
     return shipped
 
 

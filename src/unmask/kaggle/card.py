@@ -40,7 +40,7 @@ def write_card(
         shifts: `shifts.json` of all experiments; empty if the shift suite is off.
         members: the shipped models.
         shipped: name and metrics of the experiment or ensemble.
-        kaggle: title, prior, clip and precision.
+        kaggle: prior, clip and precision.
         parity: effect of the precision.
         folder: of the bundle.
     """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from unmask.config import KaggleConfig
+from unmask.files import write_json
 
 NOTEBOOK = "submission.ipynb"
 
@@ -38,6 +40,23 @@ _PREDICT = """!"{{sys.executable}}" "{{bundle}}/predict.py" --videos "{{videos}}
 _CHECK = """submission = pd.read_csv("submission.csv")
 assert submission["filename"].tolist() == pd.read_csv(sample)["filename"].tolist()
 submission["label"].describe()"""
+
+
+def write_upload_files(bundle: Path, config: KaggleConfig, output: Path) -> None:
+    """Write the notebook and Kaggle's metadata files into a bundle.
+
+    These files depend on title, owner, competition and hours; nothing that predicts does.
+
+    Args:
+        bundle: the exported folder.
+        config: the `kaggle` section.
+        output: a copy of the metadata of the data set.
+    """
+    wheel = next(bundle.glob("unmask-*.whl"))
+    write_json(build_notebook(config, wheel.name), bundle / NOTEBOOK)
+    write_json(notebook_metadata(config), bundle / "kernel-metadata.json")
+    write_json(dataset_metadata(config), bundle / "dataset-metadata.json")
+    write_json(dataset_metadata(config), output)
 
 
 def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
