@@ -37,14 +37,13 @@ rule score:
         gpu=1,
         batch_size=training("batch_size"),
     params:
-        shards="results/faces",
-        videos="--splits results/splits.parquet",
+        videos="--shards results/faces --splits results/splits.parquet",
         code=source_digest("inference.score"),
     shell:
         r"""
-        python -m unmask score --log {log:q} --model {input.model:q} --run {input.run:q} \
-            {params.videos} --shards {params.shards:q} --indices {input.indices:q} \
-            --threads {threads:q} --batch-size {resources.batch_size} --output {output.scores:q} \
+        python -m unmask score --log {log:q} --model {input.model:q} \
+            --run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} \
+            --batch-size {resources.batch_size} --output {output.scores:q} \
             --speed {output.speed:q}
         """
 

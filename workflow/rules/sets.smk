@@ -40,8 +40,7 @@ use rule score as score_set with:
     benchmark:
         "benchmarks/score_set/{set}/{experiment}/fold{fold}-seed{seed}.tsv"
     params:
-        shards="results/faces/sets/{set}",
-        videos="--ledger results/sets/{set}/videos.parquet",
+        videos="--shards results/faces/sets/{set} --ledger results/sets/{set}/videos.parquet",
         code=source_digest("inference.score"),
 
 

@@ -84,8 +84,7 @@ use rule score as score_shifts with:
     benchmark:
         "benchmarks/score_shifts/{experiment}/fold{fold}-seed{seed}.tsv"
     params:
-        shards="results/shifts/faces",
-        videos="--splits results/splits.parquet --shifted",
+        videos="--shards results/shifts/faces --splits results/splits.parquet --shifted",
         code=source_digest("inference.score"),
 
 

@@ -71,6 +71,8 @@ rule train:
         nodes=of_several(training("num_nodes")),
         launcher=launcher,
         machine=training_machine,
+        tracking_uri=CONFIG.tracking.address,
+        tracking_experiment=CONFIG.tracking.experiment,
     params:
         folds=CONFIG.split.folds,
         settings=training_settings,
@@ -81,8 +83,8 @@ rule train:
             --experiment {wildcards.experiment:q} --fold {wildcards.fold:q} --folds {params.folds} \
             --seed {wildcards.seed:q} --threads {threads:q} \
             --settings {params.settings:q} {resources.machine:q} \
-            --tracking-uri {CONFIG.tracking.address:q} \
-            --tracking-experiment {CONFIG.tracking.experiment:q} --splits {input.splits:q} \
+            --tracking-uri {resources.tracking_uri:q} \
+            --tracking-experiment {resources.tracking_experiment:q} --splits {input.splits:q} \
             --shards results/faces --indices {input.indices:q} --noise {input.noise:q} \
             --output "$(dirname {output.model:q})"
         """
