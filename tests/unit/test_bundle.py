@@ -1,5 +1,6 @@
 """The bundle: what it ships, how large it may be, and what its card says."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +33,7 @@ from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle.bundle import check_parity
 from unmask.kaggle.card import CARD, write_card
 from unmask.kaggle.choice import Shipped, Trained, check_size, choose_experiments, models_of
-from unmask.kaggle.notebook import build_notebook, dataset_metadata, notebook_metadata
+from unmask.kaggle.notebook import NOTEBOOK, write_upload_files
 from unmask.kaggle.parity import Clips, measure_parity, read_clips
 from unmask.tables import SPLITS, write_table
 from unmask.training.backbones import create_backbone
@@ -173,15 +174,20 @@ def test_a_missing_ensemble_is_named_by_its_key(tmp_path: Path) -> None:
         choose_experiments("ensemble", tmp_path, compared(tmp_path, None))
 
 
-def test_notebook_and_metadata_are_valid() -> None:
+def test_notebook_and_metadata_are_valid(tmp_path: Path) -> None:
     config = KaggleConfig(owner="someone", title="A detector, 2nd try", hours=7.25)
-    notebook = build_notebook(config, "unmask-0.1.0-py3-none-any.whl")
+    (tmp_path / "unmask-0.1.0-py3-none-any.whl").touch()
+    write_upload_files(tmp_path, config, tmp_path / "upload.json")
+    notebook, kernel, data_set, recorded = (
+        json.loads((tmp_path / name).read_text())
+        for name in (NOTEBOOK, "kernel-metadata.json", "dataset-metadata.json", "upload.json")
+    )
     nbformat.validate(nbformat.from_dict(notebook))
     source = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
     assert "--deadline 7.25h" in source
     assert 'find("unmask-0.1.0-py3-none-any.whl")' in source
 
-    data_set, kernel = dataset_metadata(config), notebook_metadata(config)
+    assert recorded == data_set
     assert data_set["id"] == kernel["id"] == "someone/a-detector-2nd-try"
     assert kernel["dataset_sources"] == [data_set["id"]]
     assert kernel["enable_internet"] is False
