@@ -45,7 +45,7 @@ os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "5")
 
 _RUN_ID = "unmask.run_id"
 # A server that failed is left alone for this long.
-_PAUSE_S = 300.0
+_PAUSE_S = 60.0
 
 
 def git_state() -> dict[str, str]:
@@ -217,9 +217,12 @@ class LiveLogger(Logger):
         try:
             log((mlflow.active_run() or self._start()).info.run_id)
         except Exception as error:  # whatever MLflow raises: it must not end a training
+            if not self._paused_until:
+                consequence = "training continues, and rule `track` adds later what is missing"
+                logger.warning("MLflow at %s: %s; %s", self._uri, reason(error), consequence)
             self._paused_until = time.monotonic() + _PAUSE_S
-            consequence = "training continues, and rule `track` adds later what is missing"
-            logger.warning("MLflow at %s: %s; %s", self._uri, reason(error), consequence)
+        else:
+            self._paused_until = 0.0
 
     def _start(self) -> mlflow.ActiveRun:
         client, experiment_id = connect(self._uri, self._experiment)
