@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -42,9 +41,7 @@ _EXPORTED = "unmask.exported_ns"
 
 def track_runs(
     runs: Sequence[Path],
-    metrics: Sequence[Path],
-    shifts: Sequence[Path],
-    sets: Sequence[Path],
+    results: Sequence[Path],
     bundle: Path,
     uri: str,
     experiment: str,
@@ -55,9 +52,8 @@ def track_runs(
 
     Args:
         runs: `run.json` of all models.
-        metrics: `metrics.json` of all experiments; the figures and pages next to it are logged too.
-        shifts: `shifts.json` of all experiments; none where there is no shift suite.
-        sets: `sets.json`; none where there are no external sets.
+        results: `metrics.json` of all experiments and, where there are such, their `shifts.json`
+            and `sets.json`. Figures and pages in the folders of experiments are logged as well.
         bundle: the exported bundle, registered as a version of the run of its first model.
         uri: of MLflow's server or database.
         experiment: name of MLflow's experiment.
@@ -67,7 +63,6 @@ def track_runs(
     Raises:
         UnmaskError: MLflow cannot be reached, or refuses.
     """
-    results = Results(metrics, shifts, sets)
     records = [RunRecord.read(path) for path in runs]
     run_ids = {}
     with _failing_in_one_line(uri):
@@ -95,43 +90,37 @@ def _failing_in_one_line(uri: str) -> Iterator[None]:
         ) from None
 
 
-@dataclass(frozen=True)
-class Results:
-    """The files that rules after training write about models.
+def complete_run(
+    client: MlflowClient, experiment_id: str, record: RunRecord, results: Sequence[Path]
+) -> str:
+    """Add to the run of a training what it lacks; return MLflow's id of it."""
+    run = find_run(client, experiment_id, record.description)
+    run_id = str(run.info.run_id)
+    _log_missing(client, run_id, record.history)
+    _log_missing(client, run_id, _results(results, record.experiment, record.model))
+    folders = {path.parent for path in results if path.parent.name == record.experiment}
+    for path in sorted(path for folder in folders for path in folder.iterdir()):
+        if path.suffix != ".parquet":
+            client.log_artifact(run_id, str(path), "evaluation")
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id, "FINISHED", record.ended_ms)
+    return run_id
 
-    Attributes:
-        metrics: `metrics.json` of each experiment.
-        shifts: `shifts.json` of each experiment; empty where there is no shift suite.
-        sets: `sets.json`; empty where there are no external sets.
-    """
 
-    metrics: Sequence[Path]
-    shifts: Sequence[Path]
-    sets: Sequence[Path]
-
-    def folder(self, experiment: str) -> Path:
-        """Return the folder with metrics, figures and pages of an experiment."""
-        return next(path.parent for path in self.metrics if path.parent.name == experiment)
-
-    def of_model(self, experiment: str, model: str) -> list[LoggedMetrics]:
-        """Return a model's results, at the times of their files: a repetition logs the same."""
-        found: list[tuple[Path, dict[str, float]]] = []
-        for path in self.metrics:
-            if path.parent.name == experiment:
-                test = read_json(path, ExperimentMetrics).models[model]
-                found.append(
-                    (path, {f"test/{k}": v for k, v in test.values().items() if v is not None})
-                )
-        for path in self.shifts:
-            if path.parent.name == experiment:
-                found.append((path, _shift_metrics(read_json(path, ExperimentShifts), model)))
-        for path in self.sets:
+def _results(paths: Sequence[Path], experiment: str, model: str) -> Iterator[LoggedMetrics]:
+    """Yield a model's results, at the times of their files: a repetition logs the same."""
+    for path in paths:
+        if path.name == "sets.json":
             sets = read_json(path, dict[str, dict[str, dict[str, Metrics]]])[experiment][model]
-            found.append((path, {f"set/{k}/log_loss": one.log_loss for k, one in sets.items()}))
-        return [
-            LoggedMetrics(0, path.stat().st_mtime_ns // 1_000_000, metrics)
-            for path, metrics in found
-        ]
+            metrics = {f"set/{name}/log_loss": one.log_loss for name, one in sets.items()}
+        elif path.parent.name != experiment:
+            continue
+        elif path.name == "shifts.json":
+            metrics = _shift_metrics(read_json(path, ExperimentShifts), model)
+        else:
+            values = read_json(path, ExperimentMetrics).models[model].values()
+            metrics = {f"test/{name}": value for name, value in values.items() if value is not None}
+        yield LoggedMetrics(0, path.stat().st_mtime_ns // 1_000_000, metrics)
 
 
 def _shift_metrics(shifts: ExperimentShifts, model: str) -> dict[str, float]:
@@ -144,23 +133,7 @@ def _shift_metrics(shifts: ExperimentShifts, model: str) -> dict[str, float]:
     }
 
 
-def complete_run(
-    client: MlflowClient, experiment_id: str, record: RunRecord, results: Results
-) -> str:
-    """Add to the run of a training what it lacks; return MLflow's id of it."""
-    run = find_run(client, experiment_id, record.description)
-    run_id = str(run.info.run_id)
-    _log_missing(client, run_id, record.history)
-    _log_missing(client, run_id, results.of_model(record.experiment, record.model))
-    for path in sorted(results.folder(record.experiment).iterdir()):
-        if path.suffix != ".parquet":
-            client.log_artifact(run_id, str(path), "evaluation")
-    if run.info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED", record.ended_ms)
-    return run_id
-
-
-def _log_missing(client: MlflowClient, run_id: str, history: list[LoggedMetrics]) -> None:
+def _log_missing(client: MlflowClient, run_id: str, history: Iterable[LoggedMetrics]) -> None:
     """Log the metrics that a run does not have at their step and time."""
     metrics = [metric for logged in history for metric in to_mlflow(logged)]
     known = {

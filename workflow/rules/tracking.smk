@@ -13,9 +13,11 @@ OUTPUTS
 rule track:
     input:
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
-        metrics=expand("results/evaluation/{experiment}/metrics.json", experiment=MODELS),
-        shifts=SHIFTED,
-        sets=["results/evaluation/sets.json"] if SETS else [],
+        results=[
+            *expand("results/evaluation/{experiment}/metrics.json", experiment=MODELS),
+            *SHIFTED,
+            *(["results/evaluation/sets.json"] if SETS else []),
+        ],
         bundle=BUNDLE,
         upload=ancient(UPLOAD),  # adds files to the bundle
         submission=SUBMISSION,  # so that it does not wait for a server
@@ -36,8 +38,7 @@ rule track:
         model=CONFIG.tracking.model,
     shell:
         r"""
-        python -m unmask track --log {log:q} --runs {input.runs:q} --metrics {input.metrics:q} \
-            --shifts {input.shifts:q} --sets {input.sets:q} --bundle {input.bundle:q} \
-            --uri {params.uri:q} --experiment {params.experiment:q} --model {params.model:q} \
-            --output {output:q}
+        python -m unmask track --log {log:q} --runs {input.runs:q} --results {input.results:q} \
+            --bundle {input.bundle:q} --uri {params.uri:q} \
+            --experiment {params.experiment:q} --model {params.model:q} --output {output:q}
         """

@@ -37,7 +37,7 @@ from unmask.training.dataset import (
     loader_workers,
     treat_label_noise,
 )
-from unmask.training.live_tracking import LiveLogger, describe_run, now_ms
+from unmask.training.live_tracking import LiveRun, describe_run, now_ms
 from unmask.training.losses import find_loss, prior_shift
 from unmask.training.model_file import save_model
 from unmask.training.module import DeepfakeClassifier
@@ -134,8 +134,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         checkpoints, "best", "val/log_loss", save_weights_only=True, enable_version_counter=False
     )
     stop = EarlyStopping("val/log_loss", patience=config.patience)
-    history: list[LoggedMetrics] = []
-    progress = Progress(config.batch_size, history)
+    progress = Progress(config.batch_size)
     resume = ResumeCheckpoint(checkpoints / "last.ckpt", digest)
 
     # 5. Trainer, loaders, model
@@ -182,9 +181,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     resume.run_id = description.run_id
     with ExitStack() as stack:
         if trainer.is_global_zero:
-            uri, experiment = job.tracking_uri, job.tracking_experiment
-            live = LiveLogger(uri, experiment, description, history)
-            trainer.logger = stack.enter_context(live)
+            live = LiveRun(job.tracking_uri, job.tracking_experiment, description)
+            progress.live = stack.enter_context(live)
 
         # 7. Fit
         last = checkpoints / "last.ckpt" if position is not None else None
@@ -210,7 +208,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         seconds=round(progress.seconds, 1),
         ended_ms=now_ms(),
         description=description,
-        history=history,
+        history=progress.history,
     )
     write_json(record, output / "run.json")
     discard(checkpoints, claimed)
@@ -340,14 +338,10 @@ def _digest_of(job: FitJob, config: TrainingConfig, data: FitData) -> str:
 class Progress(Callback):
     """Measure speed and waiting for data, log both, and keep the history in checkpoints."""
 
-    def __init__(self, batch_size: int, history: list[LoggedMetrics]) -> None:
-        """Take what is measured and kept.
-
-        Args:
-            batch_size: how many crops all devices see in a batch.
-            history: metrics that were logged; one that is restored is that of the whole training.
-        """
-        self._history = history
+    def __init__(self, batch_size: int) -> None:
+        """Take how many crops all devices see in a batch."""
+        self.history: list[LoggedMetrics] = []
+        self.live: LiveRun | None = None
         self.seconds = 0.0
         self._batch_size = batch_size
         self._restart()
@@ -385,8 +379,7 @@ class Progress(Callback):
         metrics = self._speed() | {
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]
         }
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(metrics, trainer.global_step)
+        self._log(metrics, trainer.global_step)
         logger.info(
             "epoch %d, batch %d of %s, %.1f crops/s, %.0f %% of the time waiting for data",
             trainer.current_epoch,
@@ -410,17 +403,24 @@ class Progress(Callback):
         pl_module.log_dict(speed)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the epoch's metrics in the log; validation has run by now."""
+        """Log the epoch's metrics; validation has run by now."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items()))
         logger.info("epoch %d: %s", trainer.current_epoch, shown)
+        self._log(metrics | {"epoch": trainer.current_epoch}, trainer.global_step)
         self._restart()
+
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        logged = LoggedMetrics(step, now_ms(), metrics)
+        self.history.append(logged)
+        if self.live is not None:
+            self.live.log(logged)
 
     def state_dict(self) -> dict[str, Any]:
         """Return history and duration for a checkpoint."""
-        return {"history": [asdict(one) for one in self._history], "seconds": self.seconds}
+        return {"history": [asdict(one) for one in self.history], "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of a checkpoint."""
-        self._history[:] = [LoggedMetrics(**one) for one in state_dict["history"]]
+        self.history = [LoggedMetrics(**one) for one in state_dict["history"]]
         self.seconds = state_dict["seconds"]

@@ -14,9 +14,9 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
-from pytorch_lightning.loggers import Logger
 
 from unmask.training.run_record import LoggedMetrics, RunDescription
 
@@ -63,7 +62,12 @@ def git_state() -> dict[str, str]:
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """Return a client, and the id of the experiment, which is created if there is none."""
-    with _creating_alone(uri):
+    with ExitStack() as stack:
+        if uri.startswith("sqlite:///"):
+            # Of eight processes that created a database at once, seven failed.
+            path = Path(uri.removeprefix("sqlite:///"))
+            lock = stack.enter_context(path.with_name(f".{path.name}.lock").open("a"))
+            fcntl.lockf(lock, fcntl.LOCK_EX)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
@@ -76,18 +80,6 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another job was faster
                 raise
     return connect(uri, experiment)
-
-
-@contextmanager
-def _creating_alone(uri: str) -> Iterator[None]:
-    """Let one process at a time create an SQLite database: of eight at once, seven failed."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    path = Path(uri.removeprefix("sqlite:///"))
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
-        yield
 
 
 def describe_run(
@@ -164,52 +156,33 @@ def reason(error: BaseException) -> str:
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
 
 
-class LiveLogger(Logger):
-    """Lightning's logger of a run: it keeps all metrics for `run.json`, and logs them to MLflow.
+class LiveRun:
+    """A context in which a run is logged to MLflow: at its end finished or, after an error, failed.
 
-    A thread of its own talks to MLflow: training does not wait for it. Used as a context, the run
-    ends with it, as finished or, after an error, as failed.
+    A thread of its own talks to MLflow: training does not wait for it.
     """
 
-    def __init__(
-        self, uri: str, experiment: str, run: RunDescription, history: list[LoggedMetrics]
-    ) -> None:
-        """Start the run, or continue that of a job that was killed.
-
-        Args:
-            uri: of MLflow's server or database.
-            experiment: name of MLflow's experiment.
-            run: the run.
-            history: gets all metrics; a job that was killed has left its own there.
-        """
-        super().__init__()
-        self._uri, self._experiment, self._run = uri, experiment, run
-        self._history = history
+    def __init__(self, uri: str, experiment: str, description: RunDescription) -> None:
+        """Take where MLflow is, and a run that starts now or continues that of a killed job."""
+        self._uri, self._experiment, self._description = uri, experiment, description
         self._paused_until = 0.0
         self._thread = ThreadPoolExecutor(1, "mlflow")
-        # Waits: processes that load data are forked while nothing happens in the thread.
+
+    def __enter__(self) -> LiveRun:
+        """Start the run, and wait for it: loaders must not be forked while the thread works."""
         self._thread.submit(self._attempt, lambda run_id: None).result()
+        return self
 
-    @property
-    def name(self) -> None:
-        """Return no name: Lightning would name folders after it."""
+    def log(self, logged: LoggedMetrics) -> None:
+        """Log metrics, if MLflow can be reached."""
+        client, metrics = MlflowClient(self._uri), to_mlflow(logged)
+        self._thread.submit(self._attempt, lambda run_id: client.log_batch(run_id, metrics))
 
-    @property
-    def version(self) -> None:
-        """Return no version: Lightning would name folders after it."""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Ignore them: the run has all settings as parameters."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics of an optimizer step, to MLflow only if it can be reached."""
-        values = {name: float(value) for name, value in metrics.items()}
-        logged = LoggedMetrics(step or 0, now_ms(), values)
-        self._history.append(logged)
-        self._thread.submit(
-            self._attempt,
-            lambda run_id: MlflowClient(self._uri).log_batch(run_id, to_mlflow(logged)),
-        )
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the run, once all has been logged."""
+        status = "FINISHED" if kind is None else "FAILED"
+        self._thread.submit(self._attempt, lambda run_id: mlflow.end_run(status))
+        self._thread.shutdown()
 
     def _attempt(self, log: Callable[[str], Any]) -> None:
         if time.monotonic() < self._paused_until:
@@ -226,16 +199,6 @@ class LiveLogger(Logger):
 
     def _start(self) -> mlflow.ActiveRun:
         client, experiment_id = connect(self._uri, self._experiment)
-        run = find_run(client, experiment_id, self._run)
+        run = find_run(client, experiment_id, self._description)
         mlflow.set_tracking_uri(self._uri)
         return mlflow.start_run(run.info.run_id, log_system_metrics=True)
-
-    def __enter__(self) -> LiveLogger:
-        """Return it."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the run, once all has been logged."""
-        status = "FINISHED" if kind is None else "FAILED"
-        self._thread.submit(self._attempt, lambda run_id: mlflow.end_run(status))
-        self._thread.shutdown()
