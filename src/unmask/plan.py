@@ -47,6 +47,8 @@ _SHARD_SECONDS = 600.0
 _WORTH_SAVING = 0.1
 # Of a crop's row in the face index, and of its header and padding in the tar.
 _BYTES_PER_CROP = 512 + 256 + 100
+# Of a video, or of many: CPU seconds, bytes of faces and bytes of frames, float64 (3,).
+Cost = NDArray[np.float64]
 _STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
 
 
@@ -93,13 +95,6 @@ class _Candidate:
     size: int
 
 
-@dataclass(frozen=True)
-class _Cost:
-    seconds: float
-    shard_bytes: int
-    frame_bytes: int
-
-
 def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
@@ -125,29 +120,36 @@ def plan_faces(
     candidates = _candidates(list(parts.values()))
     if not candidates:
         raise UnmaskError(f"data_root: no video file in the parts of {root}")
-    original_of = _originals(candidates)
-    fakes = list(original_of)
-    others = [one for one in candidates if one not in original_of]
+    names = {(one.part, one.entry.name): one for one in candidates}
+    originals = {
+        one: names[one.part, one.entry.family]
+        for one in candidates
+        if one.entry.label == Label.FAKE and (one.part, one.entry.family) in names
+    }
+    fakes = list(originals)
+    others = [one for one in candidates if one not in originals]
     share = len(fakes) / len(candidates)
-    sampled_others = _spread(others, max(1, round(samples * (1 - share))))
-    families: dict[_Candidate, list[_Candidate]] = {one: [] for one in sampled_others}
+    sampled = _spread(others, max(1, round(samples * (1 - share))))
+    families: dict[_Candidate, list[_Candidate]] = {one: [] for one in sampled}
     for fake in _spread(fakes, round(samples * share)):
-        families.setdefault(original_of[fake], []).append(fake)
+        families.setdefault(originals[fake], []).append(fake)
     costs = _measure(families, config, cores)
-    other_costs = [costs[one] for one in sampled_others]
-    fake_costs = [costs[fake] for of_family in families.values() for fake in of_family]
+    measured = [costs[one] for one in sampled]
+    measured_fakes = [costs[fake] for of_family in families.values() for fake in of_family]
+    total = np.mean(measured, axis=0) * len(others)
+    if measured_fakes:
+        total += np.mean(measured_fakes, axis=0) * len(fakes)
 
     shards = len(shards_of(parts, config.parts_per_shard, config.shards_per_part))
-    total = _scaled(other_costs, len(others)) + _scaled(fake_costs, len(fakes))
-    work, start = total[0] * _STREAM, _start_seconds()
-    final = peak = total[1]
+    work, start = float(total[0]) * _STREAM, _start_seconds()
+    final = peak = float(total[1])
     if config.frames.keep:
         peak += total[2]
     elif cores == 1:  # a pipe needs two cores: frames are written to files, a shard at a time
         peak += total[2] / shards
     return Plan(
         videos=len(candidates),
-        sampled=len(other_costs) + len(fake_costs),
+        sampled=len(measured) + len(measured_fakes),
         cpu_hours=(work + shards * start) / 3600,
         wall_hours=wall_seconds(shards, work, start, cores) / 3600,
         cores=cores,
@@ -209,16 +211,6 @@ def _candidates(parts: Sequence[Path]) -> list[_Candidate]:
     return found
 
 
-def _originals(candidates: Sequence[_Candidate]) -> dict[_Candidate, _Candidate]:
-    """Return the original of each fake whose original is in the same part."""
-    names = {(one.part, one.entry.name): one for one in candidates}
-    return {
-        one: names[one.part, one.entry.family]
-        for one in candidates
-        if one.entry.label == Label.FAKE and (one.part, one.entry.family) in names
-    }
-
-
 def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
     """Choose some candidates evenly over their sizes (systematic sampling)."""
     ordered = sorted(candidates, key=lambda one: (one.size, one.entry.name))
@@ -228,14 +220,14 @@ def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:
 
 def _measure(
     families: Mapping[_Candidate, Sequence[_Candidate]], config: Config, cores: int
-) -> dict[_Candidate, _Cost]:
+) -> dict[_Candidate, Cost]:
     """Return the costs of originals and of their fakes."""
-    # Two at a time: a core is slower while its neighbour is busy, as it will be in the workflow.
     tasks = [Task(measure_family, (original, of, config)) for original, of in families.items()]
-    largest = max(map(len, families.values()), default=0) + 1
-    seconds = {"seconds": config.limits.seconds * largest}
-    measured = run_isolated(tasks, config.limits.model_copy(update=seconds), min(2, cores))
-    costs: dict[_Candidate, _Cost] = {}
+    largest = max(map(len, families.values())) + 1
+    limits = config.limits.model_copy(update={"seconds": config.limits.seconds * largest})
+    costs: dict[_Candidate, Cost] = {}
+    # Two at a time: a core is slower while its neighbour is busy, as it will be in the workflow.
+    measured = run_isolated(tasks, limits, min(2, cores))
     for family in track(measured, "families", len(tasks)):
         if isinstance(family, Lost):
             raise UnmaskError(
@@ -248,34 +240,23 @@ def _measure(
 
 def measure_family(
     original: _Candidate, fakes: Sequence[_Candidate], config: Config
-) -> dict[_Candidate, _Cost]:
+) -> dict[_Candidate, Cost]:
     """Process an original and some of its fakes as the workflow does; return their costs."""
     cv2.setNumThreads(1)
-    cached_detector(config.faces)  # created once per job, which _start_seconds accounts for
-    cost, reference = _process(original, config, None)
-    return {original: cost, **{fake: _process(fake, config, reference)[0] for fake in fakes}}
-
-
-def _process(
-    one: _Candidate, config: Config, reference: Search | None
-) -> tuple[_Cost, Search | None]:
-    start = time.process_time()
-    if probe_entry(one.part, one.entry)["status"] != Status.OK:
-        return _Cost(time.process_time() - start, 0, 0), None
-    sampled = sample_video(VideoFile(one.part, one.entry.name).opened(), config.frames)
-    cropped = crop_video(sampled, cached_detector(config.faces), config.faces, reference)
-    seconds = time.process_time() - start
-    frame_bytes = sum(plane.nbytes for frame in sampled.frames for plane in frame.planes)
-    shard_bytes = sum(len(crop.jpeg) + _BYTES_PER_CROP for crop in cropped.crops)
-    return _Cost(seconds, shard_bytes, frame_bytes), cropped.search
-
-
-def _scaled(costs: Sequence[_Cost], count: int) -> NDArray[np.float64]:
-    """Return seconds, bytes of faces and bytes of frames of `count` videos like the measured."""
-    if not costs:
-        return np.zeros(3)
-    each = [(cost.seconds, cost.shard_bytes, cost.frame_bytes) for cost in costs]
-    return np.asarray(np.mean(each, axis=0) * count, np.float64)
+    detector, faces = cached_detector(config.faces), config.faces
+    reference: Search | None = None
+    costs = {}
+    for one in (original, *fakes):
+        start = time.process_time()
+        shard_bytes = frame_bytes = 0
+        if probe_entry(one.part, one.entry)["status"] == Status.OK:
+            sampled = sample_video(VideoFile(one.part, one.entry.name).opened(), config.frames)
+            cropped = crop_video(sampled, detector, faces, reference)
+            reference = cropped.search if one == original else reference
+            frame_bytes = sum(plane.nbytes for frame in sampled.frames for plane in frame.planes)
+            shard_bytes = sum(len(crop.jpeg) + _BYTES_PER_CROP for crop in cropped.crops)
+        costs[one] = np.array([time.process_time() - start, shard_bytes, frame_bytes])
+    return costs
 
 
 def _start_seconds() -> float:
