@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 _END = "end.json"
 _BLOCK = tarfile.BLOCKSIZE
+# Attributes of a frame that end.json has; its name has the others.
+_PROPERTIES = ("time", "width", "height", "colorspace", "full_range")
 # Frames of videos that are decoded but not yet written; one 4K video has 400 MB.
 _BUFFER_MB = 500.0
 # Capacity of the pipe: its ends wake each other a quarter as often as with the default 64 kB, and
@@ -88,17 +90,17 @@ def write_stream(
     frames = 0
     try:
         with naming_full_disk(output), output.open("wb", buffering=0) as sink:
-            _widen(sink)
+            capacity = _widen_pipe(sink)
             for index, outcome in enumerate(track(outcomes, "videos", len(rows))):
                 if isinstance(outcome, Lost):
                     outcome = Written(0, outcome.status, outcome.detail, [])
                 if outcome.detail:
                     logger.warning("%r: %s, %s", members[index], outcome.status, outcome.detail)
-                _forward(buffers[index % len(buffers)], outcome.size, sink)
+                _forward(buffers[index % len(buffers)], outcome.size, sink, capacity)
                 end = {"status": outcome.status, "detail": outcome.detail, "frames": outcome.frames}
-                _write_member(sink, f"{members[index]}/{_END}", _json(end))
+                _write_member(sink, f"{members[index]}/{_END}", json.dumps(end).encode())
                 frames += len(outcome.frames)
-            _write_member(sink, _END, _json({"videos": len(rows)}))
+            _write_member(sink, _END, json.dumps({"videos": len(rows)}).encode())
             sink.write(bytes(2 * _BLOCK))
     except BrokenPipeError:
         raise UnmaskError(f"{output}: its reader stopped; see the log of crop_faces") from None
@@ -149,24 +151,10 @@ def write_frames(buffer: Path, name: str, video: VideoFile, config: FramesConfig
         def write(frame: Frame) -> None:
             member = f"{name}/{frame.index:04d}.{frame.pix_fmt}"
             _write_member(sink, member, *map(np.ascontiguousarray, frame.planes))
-            frames.append(_properties(frame))
+            frames.append({name: getattr(frame, name) for name in _PROPERTIES})
 
         sampled = sample_video(video.opened(), config, write)
         return Written(sink.tell(), sampled.status, sampled.detail, frames)
-
-
-def _properties(frame: Frame) -> dict[str, Any]:
-    return {
-        "time": frame.time,
-        "width": frame.width,
-        "height": frame.height,
-        "colorspace": frame.colorspace,
-        "full_range": frame.full_range,
-    }
-
-
-def _json(content: Any) -> bytes:
-    return json.dumps(content).encode()
 
 
 def _write_member(sink: FileIO, name: str, *payload: bytes | NDArray[np.uint8]) -> None:
@@ -185,14 +173,14 @@ def _write_all(sink: FileIO, data: bytes | memoryview) -> None:
         view = view[sink.write(view) :]
 
 
-def _forward(buffer: int, size: int, sink: FileIO) -> None:
+def _forward(buffer: int, size: int, sink: FileIO, capacity: int) -> None:
     """Send the contents of a buffer, which may be overwritten as soon as this returns.
 
     `sendfile` puts the buffer's own pages into a pipe, where they stay until the reader takes them.
     So the last bytes, as many as the pipe holds, are copied: once they are in it, all pages before
     are out.
     """
-    copied = min(size, _pipe_size(sink))
+    copied = min(size, capacity)
     sent = 0
     while sent < size - copied:
         sent += os.sendfile(sink.fileno(), buffer, sent, size - copied - sent)
@@ -201,19 +189,14 @@ def _forward(buffer: int, size: int, sink: FileIO) -> None:
         os.ftruncate(buffer, _KEPT_BYTES)
 
 
-def _widen(sink: FileIO) -> None:
-    if _is_pipe(sink):
-        # A user with a thousand pipes gets no more memory for them; it is only slower then.
-        with suppress(PermissionError):
-            fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-def _pipe_size(sink: FileIO) -> int:
-    return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ) if _is_pipe(sink) else 0
-
-
-def _is_pipe(sink: FileIO) -> bool:
-    return stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode)
+def _widen_pipe(sink: FileIO) -> int:
+    """Return the capacity of a pipe in bytes, after enlarging it; 0 for a file."""
+    if not stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode):
+        return 0
+    # A user with a thousand pipes gets no more memory for them; it is only slower then.
+    with suppress(PermissionError):
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ)
 
 
 def read_stream(stream: Path) -> Iterator[tuple[str, str, SampledVideo]]:
