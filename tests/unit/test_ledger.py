@@ -70,7 +70,7 @@ def test_each_video_of_a_real_part_ends_with_one_status(worked_part: Path, tmp_p
     }
 
 
-def test_the_later_stage_has_the_last_word() -> None:
+def test_the_status_of_the_later_stage_counts() -> None:
     ledger = join_ledger(
         probed("p", a=Status.OK, b=Status.OK, c=Status.MISSING),
         cropped("p", a=Status.OK, b=Status.DECODE_ERROR),
@@ -96,7 +96,7 @@ def test_a_name_in_two_parts_counts_once() -> None:
 
 
 @pytest.mark.parametrize("earlier", [Status.MISSING, Status.BAD_METADATA, Status.UNREADABLE])
-def test_a_video_that_only_the_later_part_really_has_is_used(earlier: Status) -> None:
+def test_a_video_whose_file_is_only_in_the_later_part_is_used(earlier: Status) -> None:
     ledger = join_ledger(
         pd.concat([probed("p0", a=earlier), probed("p1", a=Status.OK)]),
         cropped("p1", a=Status.OK),

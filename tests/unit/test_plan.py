@@ -1,4 +1,4 @@
-"""The plan says beforehand what the stages will leave and cost."""
+"""The plan predicts disk space and time of the stages."""
 
 import json
 import math
@@ -37,9 +37,7 @@ def config_of(root: Path, **sections: object) -> Config:
     return Config.model_validate({"data_root": str(root), **SETTINGS, **sections})
 
 
-def test_the_disk_that_faces_take_is_predicted_from_half_of_the_videos(
-    root: Path, tmp_path: Path
-) -> None:
+def test_disk_space_is_predicted_from_half_of_the_videos(root: Path, tmp_path: Path) -> None:
     plan = plan_faces(config_of(root), cores=2, samples=4)
     assert (plan.videos, plan.sampled) == (8, 4)
     crop_parts([root / "part"], tmp_path, config_of(root))
@@ -50,7 +48,7 @@ def test_the_disk_that_faces_take_is_predicted_from_half_of_the_videos(
     assert (kept.peak_gb - kept.final_gb) * 1e9 == pytest.approx(stream.stat().st_size, rel=0.15)
 
 
-def test_frames_are_a_file_for_a_while_with_one_core_and_never_with_two(root: Path) -> None:
+def test_one_core_needs_disk_space_for_the_frames_of_a_shard(root: Path) -> None:
     two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
     assert two.peak_gb == two.final_gb
     assert one.peak_gb > one.final_gb
@@ -60,7 +58,7 @@ def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_video_that_takes_its_decoder_down_is_one_line(
+def test_a_sampled_video_that_crashes_is_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unmask.plan.measure_family", die)
@@ -68,20 +66,20 @@ def test_a_video_that_takes_its_decoder_down_is_one_line(
         plan_faces(config_of(root), 2, 2)
 
 
-def test_weights_that_are_not_there_are_one_line(root: Path) -> None:
+def test_absent_weights_are_one_line(root: Path) -> None:
     faces = {"faces": {"size": 64, "weights": "nowhere.onnx"}}
     with pytest.raises(UnmaskError, match=r"nowhere\.onnx"):
         plan_faces(config_of(root, **faces), 2, 2)
 
 
-def test_the_wall_time_has_what_cores_share_and_what_snakemake_adds(root: Path) -> None:
+def test_the_wall_time_includes_snakemake_and_idle_cores(root: Path) -> None:
     two, one = (plan_faces(config_of(root), cores, 2) for cores in (2, 1))
     added = (one.wall_hours - one.cpu_hours) * 3600
     assert 5 < added < 10  # one shard
     assert two.wall_hours * 3600 == pytest.approx(two.cpu_hours * 3600 / 2 + added)
 
 
-def test_small_parts_are_said_to_be_better_joined(
+def test_joining_small_parts_is_advised(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "clip.mp4", (160, 120), 12)
@@ -99,9 +97,7 @@ def test_small_parts_are_said_to_be_better_joined(
 @pytest.mark.parametrize("cores", [1, 2, 4, 8, 64])
 @pytest.mark.parametrize("parts", [1, 5, 7, 50, 1000])
 @pytest.mark.parametrize("work", [0.5, 20.0, 2400.0])  # CPU seconds of a part
-def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
-    work: float, parts: int, cores: int
-) -> None:
+def test_following_the_advice_saves_time_and_ends_it(work: float, parts: int, cores: int) -> None:
     advice = advise_joining(parts, parts, parts * work, 3.0, cores)
     if not advice:
         return
@@ -116,25 +112,25 @@ def test_advice_that_is_followed_spares_what_was_said_and_gives_no_more(
     assert advise_joining(parts, 2 * parts, parts * work, 3.0, cores) == ""  # cut on purpose
 
 
-def test_parts_that_leave_cores_idle_are_said_to_be_better_apart() -> None:
+def test_separating_parts_is_advised_if_cores_are_idle() -> None:
     assert advise_joining(50, 1, 50 * 3600.0, 3.0, 100).startswith("parts_per_shard: 1 would")
 
 
-def test_parts_of_the_size_of_dfdc_are_left_alone() -> None:
+def test_no_advice_is_given_for_parts_of_dfdc_s_size() -> None:
     assert advise_joining(50, 50, 50 * 3600.0, 3.0, 64) == ""
 
 
-def test_one_part_is_not_told_to_be_joined(root: Path) -> None:
+def test_no_advice_is_given_for_a_single_part(root: Path) -> None:
     assert plan_faces(config_of(root), 2, 2).advice == ""
 
 
-def test_a_folder_without_a_video_is_told(make_part: MakePart, tmp_path: Path) -> None:
+def test_a_folder_without_a_video_is_refused(make_part: MakePart, tmp_path: Path) -> None:
     make_part(tmp_path / "part", {"absent.mp4": "REAL"})
     with pytest.raises(UnmaskError, match="no video file in the parts of"):
         plan_faces(config_of(tmp_path), 1, 4)
 
 
-def test_a_bucket_is_left_to_the_workflow(tmp_path: Path) -> None:
+def test_a_bucket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match="data_root: only the workflow reads buckets"):
         plan_faces(config_of(Path("s3://dfdc/train")), 1, 4)
 
@@ -153,7 +149,7 @@ def test_the_command_reads_configuration_files_in_order(
     assert main(["plan", "--config", str(tmp_path / "bad.yaml")]) == 2
 
 
-def test_hours_are_told_as_people_say_them() -> None:
+def test_durations_are_printed_in_suitable_units() -> None:
     plan = Plan(119154, 24, 100.5, 0.75, 134, 95.2, 95.2)
     told = str(plan)
     for part in ("119,154 videos, 24", "100.5 h", "45.0 min on 134 cores", "95.20 GB of faces"):

@@ -1,4 +1,4 @@
-"""The probe tells what each container says, and gives every broken file a status of its own."""
+"""The probe reads each container's metadata, and gives every broken file a status."""
 
 import logging
 import shutil
@@ -60,7 +60,7 @@ def test_a_clip_without_sound_is_fine(
     assert not row["video_has_b_frames"]
 
 
-def test_a_clip_stored_lying_says_by_how_much(
+def test_the_rotation_of_a_clip_is_probed(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     row = probe_clip(make_video(tmp_path / "part/a.mp4", frames=4, rotation=270), make_part)
@@ -68,7 +68,7 @@ def test_a_clip_stored_lying_says_by_how_much(
     assert (row["video_width"], row["video_height"]) == (120, 160)
 
 
-def test_a_clip_whose_first_pictures_are_cut_off_by_an_edit_list_can_be_read(
+def test_a_clip_trimmed_by_an_edit_list_can_be_probed(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     """As phones write them when they trim a clip: the first key frame is decoded but not shown."""
@@ -114,7 +114,7 @@ def test_every_broken_file_has_a_status_and_none_stops_the_others(
 
 
 @pytest.mark.parametrize("name", ["z" * 300, "\ud800"], ids=["too long", "no text"])
-def test_a_name_that_no_file_can_have_does_not_stop_the_others(
+def test_an_impossible_file_name_does_not_stop_the_others(
     name: str, make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     part = make_part(tmp_path / "part", {"a.mp4": "REAL", f"{name}.mp4": "REAL"})
@@ -124,7 +124,7 @@ def test_a_name_that_no_file_can_have_does_not_stop_the_others(
     assert rows["a.mp4"]["status"] == Status.OK
 
 
-def test_videos_that_no_metadata_names_are_said(
+def test_videos_without_an_entry_are_logged(
     make_video: MakeVideo,
     make_part: MakePart,
     tmp_path: Path,

@@ -99,7 +99,7 @@ def test_every_real_clip_is_probed_as_ffprobe_does() -> None:
         assert_like_ffprobe({**dict.fromkeys(PROBE.columns), **row}, clip)
 
 
-def test_frame_counts_alone_tell_a_little_of_dfdc_s_labels() -> None:
+def test_frame_counts_alone_predict_little_of_dfdc_s_labels() -> None:
     videos = pd.read_csv(ROOT / "dfdc_metadata" / "dfdc_119146_videos.csv")
     fake = (videos["is_fake"] == 1).to_numpy()
     found = find_shortcuts(videos[["n_frame"]], fake, list(videos["name"]), seed=1)

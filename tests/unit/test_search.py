@@ -1,4 +1,4 @@
-"""Few looks find everyone who lives in a video, and nobody who is only a picture."""
+"""Few detections find every person in a video, and no printed face."""
 
 from collections.abc import Callable, Sequence
 
@@ -83,9 +83,7 @@ def squares_around(boxes: NDArray[np.float32], half: float) -> NDArray[np.float3
     return np.concatenate([middles - half, middles + half], axis=1)
 
 
-def test_a_face_that_keeps_still_is_looked_at_in_few_frames(
-    detector: Counting, faces_config: FacesConfig
-) -> None:
+def test_a_still_face_needs_few_detections(detector: Counting, faces_config: FacesConfig) -> None:
     frames = film(alive(320, 180))
     search = find_faces(frames, detector, faces_config)
     assert search.detections == len(detector.sizes) == 9
@@ -95,7 +93,7 @@ def test_a_face_that_keeps_still_is_looked_at_in_few_frames(
     assert_boxes_fit(search, frames, faces_config)
 
 
-def test_a_face_that_jumps_is_looked_at_around_the_jump(
+def test_a_jumping_face_is_detected_around_the_jump(
     detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(lambda time: [Head(150 if time < 4.5 else 450, 180, 90, mood_at(time))])
@@ -109,7 +107,7 @@ def test_a_face_that_jumps_is_looked_at_around_the_jump(
     assert_boxes_fit(search, frames, faces_config)
 
 
-def test_a_face_that_moves_fast_is_followed(detector: Counting, faces_config: FacesConfig) -> None:
+def test_a_fast_face_is_followed(detector: Counting, faces_config: FacesConfig) -> None:
     frames = film(
         lambda time: [Head(320 + 120 * np.sin(0.8 * time), 180 + 60 * np.sin(1.1 * time), 110)]
     )
@@ -119,7 +117,7 @@ def test_a_face_that_moves_fast_is_followed(detector: Counting, faces_config: Fa
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 31, 33])
-def test_any_number_of_frames_is_covered_to_its_ends(
+def test_a_track_covers_clips_of_any_length(
     count: int, detector: Counting, faces_config: FacesConfig
 ) -> None:
     search = find_faces(film(alive(320, 180), count), detector, faces_config)
@@ -128,7 +126,7 @@ def test_any_number_of_frames_is_covered_to_its_ends(
     assert track.detected[[0, -1]].all()
 
 
-def test_where_nobody_is_seen_every_frame_is_looked_at_closely(
+def test_without_a_face_all_frames_are_searched_at_both_sizes(
     detector: Counting, faces_config: FacesConfig
 ) -> None:
     search = find_faces(film(lambda _: []), detector, faces_config)
@@ -136,7 +134,7 @@ def test_where_nobody_is_seen_every_frame_is_looked_at_closely(
     assert sorted(detector.sizes) == [320] * 32 + [640] * 32
 
 
-def test_someone_who_is_seen_only_in_between_is_found_where_nobody_else_is(
+def test_a_face_that_appears_briefly_is_found(
     detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(lambda time: [Head(320, 180, 90, mood_at(time))] if 5.2 < time < 5.9 else [])
@@ -145,7 +143,7 @@ def test_someone_who_is_seen_only_in_between_is_found_where_nobody_else_is(
     assert search.detections == 32
 
 
-def test_a_face_too_small_for_the_first_look_is_found_by_the_second(
+def test_a_small_face_is_found_at_the_fallback_size(
     detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(alive(700, 300, 45), 5, size=(1280, 720))
@@ -207,7 +205,7 @@ unregistered = pytest.mark.xfail(
         pytest.param(flicker, (420, 180), id="a flicker"),
     ],
 )
-def test_a_face_that_is_no_person_is_weeded(
+def test_a_face_that_is_no_person_is_dropped(
     scene: Scene, person: tuple[int, int], detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(scene)
@@ -297,7 +295,7 @@ def reference(faces_config: FacesConfig) -> Search:
 
 
 @pytest.mark.parametrize("alter", [None, blurred, brighter, other_mood, moved(0.02, 0.02)])
-def test_a_fake_is_cropped_where_its_original_was(
+def test_a_fake_reuses_the_tracks_of_its_original(
     alter: Callable[[Picture, float], Picture] | None,
     reference: Search,
     detector: Counting,
@@ -315,7 +313,7 @@ def test_a_fake_is_cropped_where_its_original_was(
 
 
 @pytest.mark.parametrize("seconds", [9.95, 8.0])
-def test_a_fake_that_ends_earlier_is_cropped_at_its_own_times(
+def test_a_shorter_fake_reuses_tracks_at_its_own_times(
     seconds: float, reference: Search, detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(ORIGINAL, seconds=seconds)
@@ -346,7 +344,7 @@ def test_a_fake_that_ends_earlier_is_cropped_at_its_own_times(
         *("a second later", "half a second later", "longer", "another take"),
     ],
 )
-def test_a_fake_that_does_not_fit_its_original_is_looked_at_afresh(
+def test_a_fake_that_does_not_fit_its_original_is_searched(
     change: dict[str, object], reference: Search, detector: Counting, faces_config: FacesConfig
 ) -> None:
     frames = film(ORIGINAL, **change)  # type: ignore[arg-type]
@@ -362,7 +360,7 @@ def test_a_fake_that_does_not_fit_its_original_is_looked_at_afresh(
     assert all(decode_jpeg(crop.jpeg, "").shape == (64, 64, 3) for crop in crops)
 
 
-def test_a_fake_in_which_one_of_two_is_hidden_is_looked_at_afresh(
+def test_a_fake_without_one_of_two_people_is_searched(
     detector: Counting, faces_config: FacesConfig
 ) -> None:
     both = together(alive(180, 180), alive(460, 170))
@@ -374,7 +372,7 @@ def test_a_fake_in_which_one_of_two_is_hidden_is_looked_at_afresh(
     assert centres(search) == [(180, 180)]
 
 
-def test_a_reference_without_a_face_is_none(detector: Counting, faces_config: FacesConfig) -> None:
+def test_reference_without_face_is_ignored(detector: Counting, faces_config: FacesConfig) -> None:
     nobody = find_faces(film(lambda _: []), detector, faces_config)
     search = find_faces(film(ORIGINAL), detector, faces_config, nobody)
     assert not search.reused

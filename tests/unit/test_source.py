@@ -48,7 +48,7 @@ def test_a_fake_that_names_no_original_is_a_family_of_its_own(
         (None, "not a JSON object"),
     ],
 )
-def test_an_odd_entry_is_kept_with_the_reason(
+def test_an_invalid_entry_is_kept_with_the_reason(
     value: Any, detail: str, make_part: MakePart, tmp_path: Path
 ) -> None:
     entries = read_metadata(make_part(tmp_path / "part", {"a.mp4": value, "b.mp4": "REAL"}))
@@ -91,14 +91,14 @@ def test_metadata_that_cannot_be_used_is_refused(
         read_metadata(tmp_path)
 
 
-def test_a_part_that_names_no_video_is_empty_and_said(
+def test_a_part_without_entries_is_empty_and_logged(
     make_part: MakePart, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert read_metadata(make_part(tmp_path / "part", {})) == []
     assert "has no video" in caplog.text
 
 
-def test_a_name_that_stands_twice_is_said_and_the_last_entry_counts(
+def test_of_two_entries_of_a_name_the_last_counts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = '{"a.mp4": {"label": "REAL"}, "a.mp4": {"label": "FAKE", "original": "b.mp4"}}'
@@ -122,7 +122,7 @@ def test_parts_are_the_folders_with_metadata(
     assert "labels.csv" not in caplog.text
 
 
-def test_a_part_may_be_given_itself(
+def test_the_data_root_may_be_a_part(
     make_part: MakePart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = make_part(tmp_path / "part_0", {})
@@ -168,14 +168,14 @@ def test_metadata_of_other_tools_is_understood(tmp_path: Path) -> None:
     assert (fake.status, fake.original, fake.family) == (Status.OK, None, "b.mp4")
 
 
-def test_a_part_is_a_shard_or_several_pieces_of_one() -> None:
+def test_a_part_is_one_shard_or_divided_into_chunks() -> None:
     parts = {"b": 2, "a": 1}
     assert shards_of(parts, 1, 1) == {"a-00": [1], "b-00": [2]}
     divided = {"a-00": [1], "a-01": [1], "b-00": [2], "b-01": [2]}
     assert shards_of(parts, 1, 2) == shards_of(parts, "auto", 2) == divided
 
 
-def test_a_shard_of_other_parts_has_another_name() -> None:
+def test_shards_of_different_parts_have_different_names() -> None:
     names = ["a", "a!", "a+1", "b", "c"]
     seen: dict[str, tuple[str, ...]] = {}
     for count in range(1, len(names) + 1):
@@ -195,7 +195,7 @@ def part_of(root: Path, name: str, videos: int) -> Path:
     return root / name
 
 
-def test_small_neighbours_share_a_shard_and_a_large_part_has_its_own(tmp_path: Path) -> None:
+def test_small_parts_share_a_shard_and_large_ones_have_their_own(tmp_path: Path) -> None:
     sizes = {"a": 30, "b": 30, "c": 2400, "d": 1, "e": 60, "f": 60, "g": 101}
     parts = {name: part_of(tmp_path, name, videos) for name, videos in sizes.items()}
     groups = [[part.name for part in shard] for shard in shards_of(parts, "auto", 1).values()]
@@ -204,7 +204,7 @@ def test_small_neighbours_share_a_shard_and_a_large_part_has_its_own(tmp_path: P
     assert (names[1], names[3], names[4]) == ("c-00", "f-00", "g-00")
 
 
-def test_a_part_whose_metadata_is_empty_takes_no_other_with_it(tmp_path: Path) -> None:
+def test_a_part_with_empty_metadata_shares_no_shard(tmp_path: Path) -> None:
     parts = {name: part_of(tmp_path, name, 2) for name in "abcde"}
     for name in "ad":
         (parts[name] / "metadata.json").write_text("")

@@ -1,4 +1,4 @@
-"""No family is ever on two sides of a split, and folds come out even."""
+"""No family is in two folds, and folds are balanced."""
 
 import json
 import random
@@ -72,7 +72,7 @@ def test_folds_are_even_in_both_labels(seed: int, tmp_path: Path) -> None:
     assert audit["warnings"] == []
 
 
-def test_the_same_seed_splits_the_same_and_another_otherwise(tmp_path: Path) -> None:
+def test_a_split_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
     ledger = dfdc_like()
     first, _ = split(ledger, tmp_path / "a", seed=1)
     split(ledger.sample(frac=1, random_state=0), tmp_path / "b", seed=1)
@@ -153,7 +153,7 @@ def test_no_family_straddles_and_every_video_has_one_fold(
 
 
 @given(old=families, new=families, seed=st.integers(0, 2**31 - 1), draw=st.randoms())
-def test_videos_that_are_added_move_none_that_were_there(
+def test_added_videos_move_no_old_one(
     old: list[tuple[bool, int]],
     new: list[tuple[bool, int]],
     seed: int,
@@ -268,7 +268,7 @@ def test_a_fold_without_a_label_is_named(tmp_path: Path) -> None:
     assert sum("only 2 groups have REAL" in warning for warning in warnings) == 3
 
 
-def test_a_fold_without_a_label_says_what_would_give_it_one(tmp_path: Path) -> None:
+def test_the_warning_on_a_fold_without_a_label_has_a_remedy(tmp_path: Path) -> None:
     ledger = dfdc_like(20, 60)
     reals = [f"r{number:03}.mp4" for number in range(4)]
     few = ledger[(ledger["label"] == "FAKE") | ledger["video"].isin(reals)]
@@ -284,7 +284,7 @@ def test_a_fold_without_a_label_says_what_would_give_it_one(tmp_path: Path) -> N
     assert "set split.seed: auto, lower split.folds" in str(audit["warnings"])
 
 
-def test_parts_that_are_left_out_or_have_no_face_are_named(tmp_path: Path) -> None:
+def test_missing_parts_and_parts_without_a_face_are_named(tmp_path: Path) -> None:
     ledger = dfdc_like(30, 120)
     part = np.arange(len(ledger)) % 3
     ledger["part"] = np.array(["train_part_0", "train_part_1", "train_part_3"])[part]
@@ -296,7 +296,7 @@ def test_parts_that_are_left_out_or_have_no_face_are_named(tmp_path: Path) -> No
     assert "parts without a single face: train_part_1" in warnings
 
 
-def test_parts_with_a_date_for_a_number_are_no_gaps() -> None:
+def test_parts_numbered_by_dates_have_no_gaps() -> None:
     assert absent_parts(["p20200101", "p20200401"]) == []
     assert absent_parts(["train", "test"]) == []
     assert absent_parts(["p0", "p2"]) == ["p1"]

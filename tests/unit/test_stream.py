@@ -1,4 +1,4 @@
-"""The frame stream brings every sampled frame to the next process, or says that it is cut short."""
+"""The frame stream transfers every sampled frame, or the reader notices that it is incomplete."""
 
 import logging
 import os
@@ -81,7 +81,7 @@ def test_a_broken_video_does_not_stop_the_others(
     assert "'part/b.mp4': decode_error" in caplog.text
 
 
-def test_a_video_of_which_no_frame_can_be_decoded_says_so(
+def test_a_video_without_a_decodable_frame_has_a_status(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     folder = make_part(tmp_path / "part", {"a.mkv": "REAL"})
@@ -99,7 +99,7 @@ def test_a_video_of_which_no_frame_can_be_decoded_says_so(
     assert "no frame can be decoded" in sampled.detail
 
 
-def test_a_clip_cut_short_gives_what_can_be_decoded(
+def test_a_truncated_clip_gives_its_decodable_frames(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     folder = make_part(tmp_path / "part", {"a.mp4": "REAL"})
@@ -119,7 +119,7 @@ def test_a_stream_of_noise_is_refused(tmp_path: Path) -> None:
         list(read_stream(tmp_path / "frames.tar"))
 
 
-def test_a_shard_without_a_readable_video_makes_a_whole_stream(
+def test_a_shard_without_a_readable_video_is_a_complete_stream(
     make_part: MakePart, tmp_path: Path
 ) -> None:
     folder = make_part(tmp_path / "part", {"absent.mp4": "REAL"})
@@ -130,7 +130,7 @@ def test_a_shard_without_a_readable_video_makes_a_whole_stream(
 @pytest.mark.parametrize(
     "name", ["x" * 251 + ".mp4", "ü" * 125 + ".mp4", "a b/c".replace("/", ":")]
 )
-def test_a_name_as_long_as_names_get_arrives_whole(
+def test_long_and_odd_names_arrive_complete(
     name: str, make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     folder = make_part(tmp_path / "part", {name: "REAL", "z.mp4": "REAL"})
@@ -163,7 +163,7 @@ def test_an_original_comes_before_its_fakes_and_families_together(
     assert order == ["k.mp4", "b.mp4", "c.mp4", "m.mp4", "a.mp4", "z.mp4"]
 
 
-def test_any_number_of_workers_writes_the_same_stream(part: Path) -> None:
+def test_the_stream_does_not_depend_on_the_number_of_workers(part: Path) -> None:
     one = stream_of(part).read_bytes()
     assert stream_of(part, workers=2).read_bytes() == one
     assert stream_of(part, workers=5).read_bytes() == one
@@ -229,7 +229,7 @@ def crop(stream: Path, name: str) -> tuple[bytes, bytes, bytes]:
     return shard.read_bytes(), repr(keys).encode(), videos.read_bytes()
 
 
-def test_the_crop_stage_is_done_with_a_video_before_it_asks_for_the_next(
+def test_the_crop_stage_uses_no_frame_after_requesting_the_next_video(
     part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next video's planes take their place."""
@@ -247,7 +247,7 @@ def test_the_crop_stage_is_done_with_a_video_before_it_asks_for_the_next(
     assert crop(stream, "spoiled") == expected
 
 
-def test_a_pipe_carries_to_a_slow_reader_what_a_file_holds(
+def test_a_slow_reader_of_a_pipe_gets_the_same_bytes_as_a_file(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
     """Buffers are filled again while the pipe still holds the end of what was in them."""

@@ -52,7 +52,7 @@ def test_a_track_spans_only_the_frames_between_its_first_and_last_face() -> None
     assert track.frames.tolist() == [2, 3, 4]
 
 
-def test_someone_who_comes_back_after_long_is_a_new_track() -> None:
+def test_a_person_who_returns_after_a_while_is_a_new_track() -> None:
     face, nobody = detections((square(0), 0.9)), detections()
     tracks = link([face] * 3 + [nobody] * 8 + [face] * 4)
     assert [track.frames.tolist() for track in tracks] == [[11, 12, 13, 14], [0, 1, 2]]
@@ -69,7 +69,7 @@ def test_two_people_apart_are_never_swapped() -> None:
     assert left_edges(second) == [400 - 3 * i for i in range(12)]
 
 
-def test_two_people_close_together_take_the_nearer_box() -> None:
+def test_two_people_close_together_keep_their_boxes() -> None:
     seen = [detections((square(5 * i), 0.9), (square(5 * i + 60), 0.8)) for i in range(10)]
     first, second = link(seen)
     assert left_edges(first) == [5 * i for i in range(10)]
@@ -94,7 +94,7 @@ def test_the_most_certain_people_are_kept() -> None:
     assert len(link(seen, 4)) == 4
 
 
-def test_nobody_is_no_track() -> None:
+def test_no_faces_are_no_track() -> None:
     assert link([]) == []
     assert link([detections()] * 3) == []
 

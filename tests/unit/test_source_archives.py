@@ -1,4 +1,4 @@
-"""A zip archive is a part like a folder, and what is wrong with it costs no more than it must."""
+"""A zip archive is a part like a folder, and damage costs only the videos that it affects."""
 
 import logging
 import multiprocessing
@@ -64,7 +64,7 @@ def of_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("inside", ["", "dfdc_train_part_0"])
-def test_an_archive_gives_the_bytes_that_its_folder_gives(
+def test_an_archive_gives_the_same_bytes_as_its_folder(
     inside: str, method: int, folder: Path, of_folder: dict[str, bytes], tmp_path: Path
 ) -> None:
     packed = archive(folder, tmp_path / "data", inside, method)
@@ -112,7 +112,7 @@ def test_a_damaged_member_costs_one_video(method: int, folder: Path, tmp_path: P
     assert [found[name][0] for name in ("b.mp4", "c.mov")] == [Status.OK, Status.OK]
 
 
-def test_a_member_that_the_archive_ends_in_costs_one_video(folder: Path, tmp_path: Path) -> None:
+def test_a_truncated_member_costs_one_video(folder: Path, tmp_path: Path) -> None:
     packed = archive(folder, tmp_path, method=zipfile.ZIP_STORED)
     whole = packed.read_bytes()
     central = whole.rindex(b"PK\x01\x02", 0, whole.index(b"a.mp4", whole.index(b"PK\x01\x02")))
@@ -149,7 +149,7 @@ def test_a_member_that_cannot_be_unpacked_costs_one_video(
     assert found["b.mp4"][0] == Status.OK
 
 
-def test_a_member_that_grows_beyond_the_limit_costs_one_video(folder: Path, tmp_path: Path) -> None:
+def test_a_member_beyond_the_memory_limit_costs_one_video(folder: Path, tmp_path: Path) -> None:
     packed = archive(folder, tmp_path)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         file.writestr("absent.mp4", bytes(200_000_000))
@@ -168,7 +168,7 @@ def test_a_member_of_another_folder_is_not_in_the_part(folder: Path, tmp_path: P
     assert "notes" not in video_names(packed)
 
 
-def test_videos_of_an_archive_that_no_metadata_names_are_said(
+def test_videos_of_an_archive_without_an_entry_are_logged(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     packed = archive(folder, tmp_path, "part")
@@ -233,7 +233,7 @@ def test_an_archive_without_metadata_is_not_used(
     assert "data_root: no part in" in refusal(lambda: find_parts(tmp_path))
 
 
-def test_an_archive_may_be_given_itself(folder: Path, tmp_path: Path) -> None:
+def test_the_data_root_may_be_an_archive(folder: Path, tmp_path: Path) -> None:
     packed = archive(folder, tmp_path)
     assert find_parts(packed) == {folder.name: packed}
     assert part_name(packed) == folder.name
@@ -249,9 +249,7 @@ def test_a_folder_named_like_an_archive_is_one_part(make_part: MakePart, tmp_pat
     assert name == part_name(part)
 
 
-def test_a_worker_s_reading_does_not_move_its_parent_s_place_in_the_archive(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_worker_does_not_move_its_parent_s_file_position(folder: Path, tmp_path: Path) -> None:
     packed = archive(folder, tmp_path, method=zipfile.ZIP_STORED)
     video = VideoFile(packed, "a.mp4")
     with video.opened() as before:

@@ -1,4 +1,4 @@
-"""Crops show the whole face, one size per person, and the index points at them to the byte."""
+"""Crops show the whole face with one size per person, and the index points at their bytes."""
 
 import tarfile
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_landmarks_are_where_the_crop_shows_them(
         np.testing.assert_allclose(one.landmarks, shown.landmarks[0], atol=5)
 
 
-def test_the_margin_and_the_size_are_those_asked_for(
+def test_margin_and_size_are_as_configured(
     make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
 ) -> None:
     clip = make_video(tmp_path / "a.mp4")
@@ -124,7 +124,7 @@ def test_two_people_are_two_tracks(
     assert {one.track for one in alone} == {0}
 
 
-def test_boxes_are_in_pixels_of_the_frame_whatever_the_detector_saw(
+def test_boxes_are_in_pixels_of_the_frame_at_any_detection_size(
     make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
 ) -> None:
     (frame,) = sample(make_video(tmp_path / "a.mp4", (640, 480), 1), 1)
@@ -170,7 +170,7 @@ def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
     assert videos == {f"part/{name}-mp4" for name in "abcd"}
 
 
-def test_a_shard_holds_the_crops_that_the_kaggle_bundle_would_make(
+def test_a_shard_has_the_crops_that_prediction_makes(
     worked_part: Path, faces_config: FacesConfig
 ) -> None:
     index = read_table(worked_part / "faces/part-00.parquet", FACES)
@@ -186,7 +186,7 @@ def test_a_shard_holds_the_crops_that_the_kaggle_bundle_would_make(
         assert tar[row["offset"] : row["offset"] + row["size"]] == one.jpeg
 
 
-def test_every_video_of_the_stream_has_one_outcome(worked_part: Path) -> None:
+def test_every_video_of_the_stream_has_one_status(worked_part: Path) -> None:
     outcomes = read_table(worked_part / "cropped.parquet", CROPPED).set_index("video")
     assert outcomes["status"].to_dict() == {
         **{f"{name}.mp4": Status.OK for name in "abcd"},
@@ -220,7 +220,7 @@ def test_a_damaged_stream_leaves_no_shard_behind(
     assert list(out.iterdir()) == []
 
 
-def test_parts_that_are_joined_give_what_each_gives_alone(
+def test_joined_parts_give_the_same_as_separate_ones(
     make_video: MakeVideo,
     make_part: Callable[..., Path],
     faces_config: FacesConfig,
@@ -276,7 +276,7 @@ def crops_of(out: Path, part: str) -> dict[str, bytes]:
     }
 
 
-def test_a_part_that_was_probed_and_is_not_given_is_named(
+def test_a_probed_part_that_is_not_given_is_named(
     make_video: MakeVideo, make_part: Callable[..., Path], tmp_path: Path
 ) -> None:
     parts = [make_part(tmp_path / name, {"0.mp4": "REAL"}) for name in ("left", "right")]
@@ -297,7 +297,7 @@ def reused(
     return {name: (row["reused"], row["detections"]) for name, row in rows.items()}
 
 
-def test_a_family_is_searched_once_and_each_family_for_itself(
+def test_each_family_is_searched_once(
     make_video: MakeVideo,
     make_part: Callable[..., Path],
     faces_config: FacesConfig,
@@ -326,7 +326,7 @@ def test_a_family_is_searched_once_and_each_family_for_itself(
     assert not any(row["detected"] for row in rows if row["video"] in ("a.mp4", "z.mp4", "c.mp4"))
 
 
-def test_an_original_without_a_face_or_a_frame_serves_nobody(
+def test_an_original_without_a_face_or_a_frame_is_no_reference(
     make_video: MakeVideo,
     make_part: Callable[..., Path],
     faces_config: FacesConfig,
@@ -346,7 +346,7 @@ def test_an_original_without_a_face_or_a_frame_serves_nobody(
     assert [found[f"{name}.mp4"][0] for name in "abyz"] == [False, True, False, True]
 
 
-def test_a_moved_fake_of_a_shard_is_cropped_where_it_is(
+def test_a_shifted_fake_in_a_shard_is_cropped_at_its_own_place(
     make_video: MakeVideo,
     make_part: Callable[..., Path],
     faces_config: FacesConfig,
