@@ -21,7 +21,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", [*FOR_PEOPLE, *FOR_RULES])
+@pytest.mark.parametrize("name", FOR_PEOPLE)
 def test_every_option_of_a_command_has_a_name_and_a_type(name: str) -> None:
     arguments = create_app(name, import_function(name)).assemble_argument_collection()
     assert {"--log"} <= {option for one in arguments for option in one.names}

@@ -66,6 +66,7 @@ def test_a_misspelt_key_is_named_and_the_right_one_suggested(
         ({"training": {"folds": [-1]}}, "training.folds.0", "-1"),
         ({"experiments": {"larger": {"epochs": 0}}}, "experiments.larger.epochs", "0"),
         ({"experiments": {}}, "experiments", "{}"),
+        ({"experiments": {"../x": {}}}, "experiments.../x", "'../x'"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_key_in_one_line(
@@ -81,11 +82,6 @@ def test_a_wrong_value_is_named_with_its_key_in_one_line(
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(UnmaskError, match=r"seed: .*; frames\.keep: "):
         load_config({"seed": -1, "frames": {"keep": "perhaps"}})
-
-
-def test_an_experiment_name_that_cannot_be_a_folder_is_refused() -> None:
-    with pytest.raises(UnmaskError, match=r"experiments\.\.\./x"):
-        load_config({"experiments": {"../x": {}}})
 
 
 @pytest.mark.parametrize(
@@ -130,11 +126,6 @@ def test_values_that_contradict_each_other_are_refused(
         load_config(values)
 
 
-def test_a_configuration_that_is_no_mapping_is_refused() -> None:
-    with pytest.raises(UnmaskError, match="config: "):
-        load_config([])  # type: ignore[arg-type]
-
-
 def test_an_experiment_overrides_training_and_leaves_the_rest() -> None:
     config = load_config(
         {
@@ -166,11 +157,6 @@ def test_an_emptied_key_of_an_experiment_is_the_one_of_training() -> None:
 def test_numbers_and_switches_may_come_as_text() -> None:
     config = load_config({"seed": "7", "protect": "true", "kaggle": {"prior": "0.25"}})
     assert (config.seed, config.protect, config.kaggle.prior) == (7, True, 0.25)
-
-
-def test_settings_passed_as_json_come_back_equal() -> None:
-    config = load_config({"experiments": {"a": {"folds": [1, 2]}}, "training": {"epochs": 3}})
-    assert load_config(json.loads(config.model_dump_json())) == config
 
 
 def test_every_configuration_file_is_valid(repository: Path) -> None:
@@ -241,16 +227,22 @@ def test_the_generated_documents_are_those_of_the_models(repository: Path, tmp_p
         assert (tmp_path / name).read_text() == (repository / name).read_text(), "run `make schema`"
 
 
-def test_the_generated_configuration_file_states_every_key_with_its_default() -> None:
+def test_the_generated_documents_have_every_key() -> None:
+    described = re.findall(r"^\| `(.+?)` \|.*\| .{10,} \|$", config_table(), re.MULTILINE)
     stated = dict(flatten(yaml.safe_load(config_yaml())))
-    assert set(stated) == set(known_keys())
+    assert set(stated) == set(described) == set(known_keys())
     assert stated == {
         **dict(flatten(Config().model_dump(mode="json", exclude={"experiments"}))),
         "experiments": {"baseline": {}},
     }
 
 
-def test_every_key_is_described_in_the_table() -> None:
-    described = dict(re.findall(r"^\| `(.+?)` \|.*\| (.+) \|$", config_table(), re.MULTILINE))
-    assert set(described) == set(known_keys())
-    assert all(len(text) > 10 for text in described.values())
+def test_settings_of_rules_leave_out_what_changes_no_result() -> None:
+    config = load_config({"experiments": {"two": {"devices": 2, "epochs": 3, "folds": [1]}}})
+    selected = json.loads(config.for_experiment("two").select("training", "audits.label_noise"))
+    assert selected["audits"] == {"label_noise": "drop"}
+    assert (selected["training"]["epochs"], selected["training"]["folds"]) == (3, [0])
+    assert "devices" not in selected["training"]
+    assert json.loads(config.for_experiment("two").machine("training"))["training"]["devices"] == 2
+    assert "title" not in json.loads(config.select("kaggle"))["kaggle"]
+    assert "devices" not in json.loads(config.select("experiments"))["experiments"]["two"]
