@@ -1,8 +1,8 @@
 """Shards: tar archives of JPEG crops, read at random by byte offset.
 
-The names inside follow WebDataset, so `tar tf`, webdataset and timm read them too; the face index
-holds each crop's offset, so that any crop is one `pread` away (139,000 a second measured, against
-3,500 for the webdataset reader).
+Member names follow WebDataset, so tar, webdataset and timm can read the files as well. The face index
+has the offset of each crop, so reading one is a single `pread`: 139,000 per second were measured, and
+3,500 with the webdataset reader.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from unmask.files import atomic_path
 
 
 class ShardWriter:
-    """Append crops to a tar; made by `write_shard`.
+    """Appends crops to a tar; created by `write_shard`.
 
-    Members carry no time, owner or mode of the writing machine, so equal crops make equal bytes.
+    Members have no time, owner or mode of the machine, so equal crops give equal bytes.
     """
 
     def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
@@ -44,7 +44,7 @@ class ShardWriter:
 
 @contextmanager
 def write_shard(path: Path) -> Iterator[ShardWriter]:
-    """Open a shard for writing; the file appears under its name only when all crops are in."""
+    """Open a shard for writing; the file gets its name only when it is complete."""
     with (
         atomic_path(path) as temporary,
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar,
@@ -53,7 +53,7 @@ def write_shard(path: Path) -> Iterator[ShardWriter]:
 
 
 class ShardReader:
-    """Read crops of any shard of a folder by offset. Safe to fork: `pread` shares no position."""
+    """Reads crops of any shard of a folder by offset; safe to fork, as `pread` has no position."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,8 +64,8 @@ class ShardReader:
 
         Args:
             shard: file name of the tar.
-            offset: of the payload, in bytes, as the face index has it.
-            size: of the payload, in bytes.
+            offset: of the payload in bytes, from the face index.
+            size: of the payload in bytes.
 
         Raises:
             UnmaskError: the shard is absent or shorter than the index says.
@@ -94,5 +94,5 @@ class ShardReader:
         return decode_jpeg(data, face["key"])
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the descriptors behind: a spawned worker opens its own."""
+        """Leave out the descriptors: another process opens its own."""
         return {"_folder": self._folder, "_descriptors": {}}
