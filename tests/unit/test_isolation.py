@@ -102,7 +102,8 @@ def test_a_lost_call_does_not_affect_others(function: Callable[..., Any], lost: 
 
 
 def test_memory_below_the_limit_may_be_used_by_every_call() -> None:
-    assert run([use_memory] * 3) == [150_000_000] * 3
+    tasks = [Task(use_memory, ())] * 3
+    assert list(run_isolated(tasks, LimitsConfig(memory_mb=200), 1)) == [150_000_000] * 3
 
 
 def use_memory(_: Any = None) -> int:

@@ -1,8 +1,8 @@
 """Shards: tar archives of JPEG crops, read at random by byte offset.
 
-Member names follow WebDataset, so tar, webdataset and timm can read the files as well. The face index
-has the offset of each crop, so reading one is a single `pread`: 139,000 per second were measured, and
-3,500 with the webdataset reader.
+Member names follow WebDataset, so tar, webdataset and timm can read the files as well. The face
+index has the offset of each crop, so reading one is a single `pread`: 139,000 per second were
+measured, and 3,500 with the webdataset reader.
 """
 
 from __future__ import annotations
