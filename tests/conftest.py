@@ -99,7 +99,8 @@ def write_worked_part(root: Path, faces_config: FacesConfig) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file on one worker, and all whole runs of Snakemake on one."""
-    items.sort(key=lambda item: item.path.parent.name != "workflow")  # the longest group first
     for item in items:
         of_workflow = item.path.parent.name == "workflow"
         item.add_marker(pytest.mark.xdist_group("workflow" if of_workflow else item.path.stem))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the longest group first
+        items.sort(key=lambda item: item.path.parent.name != "workflow")
