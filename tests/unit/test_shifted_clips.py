@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,16 @@ from numpy.typing import NDArray
 
 from clips import PORTRAIT
 from unmask.config import Config
+from unmask.faces.crops import CroppedVideo
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
-from unmask.robustness.shifted_clips import choose_families, encode_shifts, shift_shard
+from unmask.robustness import shifted_clips
+from unmask.robustness.shifted_clips import (
+    choose_families,
+    encode_shifts,
+    shift_shard,
+    shift_video,
+)
 from unmask.robustness.shifts import SHIFTS, draw_shift
 from unmask.tables import (
     PROBE,
@@ -27,6 +35,7 @@ from unmask.tables import (
 )
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import first_frames
+from unmask.videos.source import VideoFile
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -273,12 +282,19 @@ def test_a_shifted_shard_is_reproducible_to_the_byte(
         assert (tmp_path / name).read_bytes() == (shard / name).read_bytes()
 
 
+def hang_on_one(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
+    if video.name == "a.mp4":
+        time.sleep(100)
+    return shift_video(video, config)
+
+
 def test_a_video_that_takes_too_long_costs_itself_alone(
-    worked_part: Path, shard: Path, tmp_path: Path
+    worked_part: Path, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sample").write_bytes((shard / "sample").read_bytes())
-    hasty = Config.model_validate({"limits": {"seconds": 0.001}})
-    shift_worked_part(worked_part, tmp_path, hasty)
-    outcomes = read_table(tmp_path / "part-00.videos.parquet", SHIFTED_VIDEOS)
-    assert len(outcomes) == 5 * len(SHIFTS)
-    assert Status.TIMEOUT in set(outcomes["status"])
+    monkeypatch.setattr(shifted_clips, "shift_video", hang_on_one)
+    shift_worked_part(worked_part, tmp_path, Config.model_validate({"limits": {"seconds": 6}}))
+    tables = [folder / "part-00.videos.parquet" for folder in (tmp_path, shard)]
+    outcomes, expected = (read_table(path, SHIFTED_VIDEOS).set_index("video") for path in tables)
+    assert set(outcomes.loc["a.mp4", "status"]) == {Status.TIMEOUT}
+    pd.testing.assert_frame_equal(outcomes.drop("a.mp4"), expected.drop("a.mp4"))
