@@ -151,7 +151,7 @@ def test_mlflow_has_one_run_with_metrics_and_a_registered_champion(finished: Fin
 def test_shifts_are_measured_on_families_of_both_roles(finished: Finished) -> None:
     content = json.loads((finished.results / "evaluation/baseline/shifts.json").read_text())
     sample = read_table(finished.results / "shifts/sample.parquet", SHIFT_SAMPLE)
-    assert sum(content[role]["clean"]["videos"] for role in ("test", "val")) == len(sample) >= 8
+    assert sum(content[role]["clean"]["count"] for role in ("test", "val")) == len(sample) >= 8
     worst = content["test"]["shifts"][content["test"]["worst"]]["log_loss"]
     assert worst >= content["test"]["mean_log_loss"] > 0
 
