@@ -18,14 +18,13 @@ demo: $(INSTALLED)
 	$(BIN)/unmask summary
 
 # What CI runs. Tests marked `serial` measure time or memory: they run when no other test does.
-PARALLEL := -n $(CORES) --dist loadgroup --no-loadscope-reorder
 test: lint $(DETECTORS) $(S3)
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not serial"
+	$(BIN)/pytest -n $(CORES) -m "not slow and not serial"
 	$(BIN)/pytest -m "serial and not slow"
 
 # All tests that this machine can run; each test that it cannot run is skipped with the reason.
 test-all: lint $(DETECTORS) $(S3)
-	$(BIN)/pytest $(PARALLEL) -m "not serial"
+	$(BIN)/pytest -n $(CORES) -m "not serial"
 	$(BIN)/pytest -m serial
 
 # The stages on the hostile files, damaged in another way for each seed.

@@ -96,11 +96,19 @@ def write_worked_part(root: Path, faces_config: FacesConfig) -> None:
     crop_parts([part], root, config, shard="faces/part-00.tar")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, and all whole runs of Snakemake on one."""
-    for item in items:
-        of_workflow = item.path.parent.name == "workflow"
-        item.add_marker(pytest.mark.xdist_group("workflow" if of_workflow else item.path.stem))
     if "PYTEST_XDIST_WORKER" in os.environ:  # the longest group first
         items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file on one worker, and all whole runs of Snakemake on one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "workflow" if "tests/workflow/" in nodeid else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
