@@ -53,7 +53,8 @@ def test_a_certain_and_wrong_prediction_has_a_finite_loss() -> None:
 
 def test_certain_predictions_can_be_drawn(tmp_path: Path) -> None:
     """An isotonic calibration without a clip predicts 0 and 1, and may be wrong."""
-    figure = figures.losses(np.array([0.0, 1, 1, 0]), np.array([1.0, 1, 0, 0.5]))
+    labels, probabilities = np.array([0.0, 1, 1, 0]), np.array([1.0, 1, 0, 0.5])
+    figure = figures.losses(labels, probabilities, binary_metrics(labels, probabilities))
     save(figure, tmp_path / "losses.svg")
     assert all(np.isfinite(bar.get_width()) for bar in figure.axes[0].patches)
 

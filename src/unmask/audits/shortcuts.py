@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
-from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, save
+from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, draw_interval, save
 from unmask.tables import SPLITS, VIDEOS, read_table
 from unmask.vocabulary import Label
 
@@ -247,8 +247,7 @@ def draw_shortcuts(found: Shortcuts, limit: float) -> Figure:
         return figure
     for row, area in enumerate(areas.values()):
         color = COLORS[Label.FAKE] if area.low > limit else COLORS[Label.REAL]
-        axes.plot([max(0.2, area.low), area.high], [row, row], color=color, lw=2)
-        axes.plot(max(0.2, area.auc), row, "o", color=color, ms=8 if row == 0 else 6)
+        draw_interval(axes, row, max(0.2, area.auc), (max(0.2, area.low), area.high), color)
         axes.annotate(f"{area.auc:.2f}", (1.04, row), annotation_clip=False, va="center")
     for x, name, color, style in (
         (0.5, "chance", GRAY, ":"),

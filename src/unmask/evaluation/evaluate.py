@@ -165,11 +165,11 @@ def _draw(
     labels, probabilities = is_fake(test), test["probability"].to_numpy()
     return {
         "curves.svg": figures.training_curves(jobs),
-        "roc.svg": figures.roc(labels, probabilities),
-        "precision.svg": figures.precision_recall(labels, probabilities),
+        "roc.svg": figures.roc(labels, probabilities, metrics.test),
+        "precision.svg": figures.precision_recall(labels, probabilities, metrics.test),
         "reliability.svg": figures.reliability(labels, probabilities),
-        "probabilities.svg": figures.answers(labels, probabilities),
-        "losses.svg": figures.losses(labels, probabilities),
+        "probabilities.svg": figures.predicted_probabilities(labels, probabilities),
+        "losses.svg": figures.losses(labels, probabilities, metrics.test),
         "subgroups.svg": figures.subgroups(metrics.subgroups, metrics.test.log_loss),
         "confusion.svg": figures.confusion(labels, probabilities),
         "mistakes.png": figures.worst_mistakes(test, index, shards),

@@ -20,7 +20,7 @@ from unmask.evaluation.predictions import average_models, measure, predict_video
 from unmask.evaluation.results import CALIBRATION
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
-from unmask.report.style import COLORS, save
+from unmask.report.style import COLORS, create_axes, save
 from unmask.tables import SCORES, VIDEOS, read_table
 from unmask.training.run_record import RunRecord
 from unmask.videos.ledger import with_file
@@ -91,33 +91,18 @@ def evaluate_sets(
 
 def draw_sets(table: pd.DataFrame) -> Figure:
     """Draw the log loss of each experiment on each set, and the set's constant baseline."""
-    blocks = list(table.groupby("set", sort=False))
-    bars = len(table) + len(blocks)
-    figure = Figure(figsize=(7, 1.6 + 0.34 * bars))
-    axes = figure.subplots()
-    axes.set_title("External sets", loc="left")
-    axes.set_xlabel("log loss")
-    row, names = 0, []
-    for name, block in blocks:
-        constant = float(block["constant_log_loss"].iloc[0])
-        rows = range(row, row + len(block))
-        drawn = axes.barh(rows, block["log_loss"], height=0.6, color=COLORS[Label.REAL])
-        axes.bar_label(drawn, [_caption(one) for one in block.itertuples()], padding=3)
-        ends = (rows[0] - 0.4, rows[-1] + 0.4)
-        axes.vlines(constant, *ends, color=COLORS[Label.FAKE], linestyle="--")
-        names += [
-            (one, f"{name}: {experiment}")
-            for one, experiment in zip(rows, block["experiment"], strict=True)
-        ]
-        row += len(block) + 1
-    axes.set_yticks([at for at, _ in names], [text for _, text in names])
-    axes.plot([], [], color=COLORS[Label.FAKE], linestyle="--", label="constant baseline")
+    size = (7, 1.8 + 0.34 * len(table))
+    figure, axes = create_axes("External sets", "log loss", size=size)
+    names = table["set"] + ": " + table["experiment"]
+    axes.barh(names, table["log_loss"], height=0.7, color=COLORS[Label.REAL], label="log loss")
+    for row, one in enumerate(table.to_dict("records")):
+        loss, constant, auc = one["log_loss"], one["constant_log_loss"], one["roc_auc"]
+        axes.plot([constant, constant], [row - 0.45, row + 0.45], color=COLORS[Label.FAKE], lw=2)
+        area = "" if pd.isna(auc) else f", AUC {auc:.3f}"
+        at, text = (max(loss, constant), row), f"{loss:.3f}{area} (n={one['count']})"
+        axes.annotate(text, at, xytext=(5, 0), textcoords="offset points", va="center")
+    axes.plot([], [], color=COLORS[Label.FAKE], lw=2, label="constant baseline")
     axes.invert_yaxis()
-    axes.margins(x=0.3)
-    figure.legend(loc="outside lower center", fontsize=9)
+    axes.margins(x=0.4)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
-
-
-def _caption(row: Any) -> str:
-    area = "" if pd.isna(row.roc_auc) else f", AUC {row.roc_auc:.3f}"
-    return f"{row.log_loss:.3f}{area} (n={row.count})"

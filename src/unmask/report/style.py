@@ -70,6 +70,20 @@ def draw_bars(
     axes.margins(x=0.3)
 
 
+def draw_interval(
+    axes: Axes,
+    row: int,
+    value: float,
+    interval: tuple[float | None, float | None],
+    color: str = COLORS[Label.REAL],
+) -> None:
+    """Draw a value as a dot in a row, and its interval as a line where both ends are known."""
+    low, high = interval
+    if low is not None and high is not None:
+        axes.plot([low, high], [row, row], color=color, linewidth=2)
+    axes.plot(value, row, "o", color=color)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as SVG or PNG, by its suffix, without a date in it."""
     metadata = {"Date": None} if path.suffix == ".svg" else None

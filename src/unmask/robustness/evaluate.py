@@ -20,7 +20,7 @@ from unmask.evaluation.predictions import VIDEO, average_models, measure, predic
 from unmask.evaluation.results import ExperimentShifts, ShiftMetrics
 from unmask.files import read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
-from unmask.report.style import COLORS, save
+from unmask.report.style import COLORS, create_axes, draw_bars, save
 from unmask.robustness.shifts import CLEAN, SHIFTS
 from unmask.splits.roles import with_roles
 from unmask.tables import SHIFT_SCORES, SHIFTED_VIDEOS, SPLITS, read_table, read_tables
@@ -128,23 +128,19 @@ def _measure_role(predictions: pd.DataFrame, role: Role) -> ShiftMetrics:
 
 def draw_shifts(test: ShiftMetrics) -> Figure:
     """Draw the log loss under each shift, the worst on top, and the clean log loss."""
-    shifts = sorted(test.shifts.items(), key=lambda pair: pair[1].log_loss)
-    losses = [metrics.log_loss for _, metrics in shifts]
-    constant = test.clean.constant_log_loss
-    figure = Figure(figsize=(7, 2.2 + 0.34 * len(shifts)))
-    axes = figure.subplots()
-    axes.set_title(f"Shifts, {test.clean.count} test videos", loc="left")
-    axes.set_xlabel("log loss")
-    bars = axes.barh([_caption(*pair) for pair in shifts], losses, height=0.6, color="#999999")
-    axes.bar_label(bars, fmt="%.3f", padding=3)
+    losses = pd.Series({_caption(*pair): pair[1].log_loss for pair in test.shifts.items()})
+    losses = losses.sort_values(ascending=False)
+    title = f"Log loss under shifts, {test.clean.count} test videos"
+    figure, axes = create_axes(title, "log loss", size=(7, 2.2 + 0.34 * len(losses)))
+    draw_bars(axes, losses, [f"{loss:.3f}" for loss in losses])
     lines = [
         ("clean", test.clean.log_loss, COLORS[Label.REAL], "-"),
         ("mean of shifts", test.mean_log_loss, COLORS[Label.REAL], ":"),
-        ("constant baseline", constant, COLORS[Label.FAKE], "--"),
+        ("constant baseline", test.clean.constant_log_loss, COLORS[Label.FAKE], "--"),
     ]
     for name, loss, color, style in lines:
         axes.axvline(loss, color=color, linestyle=style, label=f"{name} {loss:.3f}")
-    axes.set_xlim(0, 1.15 * max(*losses, constant))
+    axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=len(lines), fontsize=9)
     return figure
 
