@@ -154,8 +154,8 @@ class SplitConfig(Section):
     the data; the run then stops and names a threshold that breaks the group up."""
     seed: Literal["auto"] | Seed = "auto"
     """Seed of the folds. A group's fold is a hash of the seed and the group's name, so it depends
-    on no other video. auto tries some thousand seeds and takes the one with the most even folds,
-    which the log and results/audits/split.json name. Set that number before adding videos, so that
+    on no other video. auto tries at least 1,000 seeds and takes the one with the most even folds.
+    The log and results/audits/split.json name it; set that number before adding videos, so that
     the videos you have keep their folds."""
 
 
@@ -245,7 +245,7 @@ class TrainingConfig(Section):
     epochs: int = Field(10, ge=1)
     """Maximum number of epochs."""
     patience: int = Field(3, ge=1)
-    """Epochs without a lower val/log_loss after which training stops."""
+    """Training stops after this many epochs without a lower val/log_loss."""
     batch_size: int = Field(32, ge=2)
     """Face crops per batch, over all devices. As large as the GPU's memory allows; the learning
     rate grows with its square root. A multiple of `devices` x `num_nodes`."""
@@ -365,8 +365,8 @@ class EvaluationConfig(Section):
     auto takes the value with the lowest log loss on validation, as if there were half an error more
     at each end."""
     resamples: int = Field(1000, ge=100, le=100_000)
-    """Bootstrap resamples of whole groups for 95 % intervals. 1000 determine the ends of an
-    interval to within a tenth of its width."""
+    """Bootstrap resamples of whole groups for 95 % intervals. With 1000, the ends of an
+    interval are accurate to within a tenth of its width."""
     shift_videos: int = Field(100, ge=0)
     """Number of videos, originals with their fakes, on which models are also evaluated under
     distribution shifts; 0 is without. DFDC's training videos are as cameras left them, most of its

@@ -53,7 +53,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Replace the system's error about a full disk by one that says what to do.
+    """Replace the system's error about a full disk with one that says what to do.
 
     Raises:
         UnmaskError: there is no room for what the block writes to `path`.

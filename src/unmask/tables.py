@@ -36,7 +36,7 @@ _VIDEO = {"part": "string", "video": "string"}
 
 PROBE = Table(
     "probe",
-    # The columns of the container have the names of the challenge's introductory notebooks.
+    # Container columns are named as in the challenge's introductory notebooks.
     _VIDEO
     | {
         "label": "string",

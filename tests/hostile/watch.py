@@ -96,7 +96,7 @@ def _high_water(pid: int) -> int:
 
 
 class OpenWatch:
-    """Records which of some files any process opens, with Linux's inotify."""
+    """Records with inotify which of the given files any process opens."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

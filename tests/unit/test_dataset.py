@@ -85,7 +85,7 @@ def test_workers_start_though_opencv_had_threads(
 def test_a_process_exits_while_it_holds_workers(
     faces: pd.DataFrame, shards: Path, tmp_path: Path
 ) -> None:
-    """As after an error, whose traceback holds the loop."""
+    """Hold the loop, as the traceback of an error does."""
     faces.to_pickle(tmp_path / "faces.pickle")
     held = "sys.held = iter(loader)\nnext(sys.held)\nsys.exit('an error')"
     command = [sys.executable, "-c", AFTER_THREADS + held, tmp_path / "faces.pickle", shards]

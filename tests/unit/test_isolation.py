@@ -137,7 +137,7 @@ def leave_a_mark(folder: Path, index: int) -> int:
 
 
 def most_outstanding(results: Iterator[int | Lost], folder: Path) -> int:
-    """Return how many calls were begun at most whose results were not done with yet."""
+    """Return the largest number of calls whose results were pending at one time."""
     most = 0
     for taken, _ in enumerate(results):
         time.sleep(0.15)  # time enough to begin what may begin

@@ -232,7 +232,7 @@ def crop(stream: Path, name: str) -> tuple[bytes, bytes, bytes]:
 def test_the_crop_stage_uses_no_frame_after_requesting_the_next_video(
     part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next video's planes take their place."""
+    """The buffers of a read video are reused for the next one."""
     stream = stream_of(part)
     expected = crop(stream, "expected")
 

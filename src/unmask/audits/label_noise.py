@@ -57,7 +57,7 @@ _SAME_FRAME = 0.4
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between a face and its original's in one frame.
+    """Difference between a face and the same face in the original, in one frame.
 
     Attributes:
         changed: share of changed pixels in the face's box.

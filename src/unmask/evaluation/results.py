@@ -1,4 +1,4 @@
-"""The files of an evaluation: their names, and their contents as types."""
+"""The files of an evaluation: names, and the types of their contents."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Prepared:
 
     Attributes:
         crops: of its faces.
-        reason: why there are none; empty where there are some.
+        reason: why there are no crops; empty if there are any.
         seconds: of wall time that preparing took.
     """
 

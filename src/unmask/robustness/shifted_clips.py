@@ -171,7 +171,7 @@ def _without_faces(lost: Lost) -> dict[str, CroppedVideo]:
 
 
 def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
-    """Shift the beginning of one video in every way; return the faces under each shift.
+    """Apply every shift to the beginning of one video; return the faces under each.
 
     This runs in a worker process.
 

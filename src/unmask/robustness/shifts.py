@@ -59,8 +59,8 @@ def draw_shift(name: str, video: str, height: int, width: int) -> Shift:
     Args:
         name: one of `SHIFTS`.
         video: name of the video, the seed.
-        height: of its pictures in pixels.
-        width: of its pictures in pixels.
+        height: of the video's pictures, in pixels.
+        width: of the video's pictures, in pixels.
     """
     digest = hashlib.blake2b(f"{_SEED}/{name}/{video}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))

@@ -139,7 +139,7 @@ def _tally(videos: pd.DataFrame) -> _Tally:
         group=cell // columns,
         column=cell % columns,
         count=count.astype(np.float64),
-        # Rare parts and sizes have a low weight, because they cannot be even.
+        # Rare parts and sizes have a low weight, because they cannot be spread evenly.
         weights=np.concatenate([[_LABEL_WEIGHT, _LABEL_WEIGHT, 1], by_size, by_part]),
     )
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
 
-# Jaw and brows for faces with five landmarks, relative to the middle between the eyes, in units of
-# the distance between the eyes (x) and of that from the eyes to the mouth (y). Medians of dlib's 68
-# landmarks in 81 faces of 61 real videos, made symmetric. The hull of these points and that of
-# dlib's have a median IoU of 0.87, and 0.70 at the 5th percentile.
+# Jaw and brows for faces with five landmarks, relative to the midpoint between the eyes; x is in
+# units of the distance between the eyes, y in units of the distance from the eyes to the mouth.
+# Medians of dlib's 68 landmarks in 81 faces of 61 real videos, made symmetric. The hull of these
+# points and that of dlib's have a median IoU of 0.87, and 0.70 at the 5th percentile.
 _RIGHT_HALF = np.array(
     [
         [-1.081, 0.096],

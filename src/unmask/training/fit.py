@@ -295,7 +295,7 @@ def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trai
     """Create Lightning's trainer; the first device gets a logger later."""
     cuda = torch.cuda.is_available()
     # Deterministic mode fills every new tensor with NaN, to expose reads of uninitialized memory;
-    # on a CPU that takes nearly half of a step.
+    # on a CPU that takes nearly half the time of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
         accelerator="auto",

@@ -112,7 +112,7 @@ def describe_run(
 
 
 def find_run(client: MlflowClient, experiment_id: str, description: RunDescription) -> Run:
-    """Return MLflow's run of a training, complete with all that describes it, or create it."""
+    """Return the MLflow run of a training with its parameters and tags; create it if absent."""
     query = f"tags.`{_RUN_ID}` = '{description.run_id}'"
     found = client.search_runs([experiment_id], query, run_view_type=ViewType.ALL)
     tags = {**description.tags, _RUN_ID: description.run_id}

@@ -107,6 +107,6 @@ def prior_shift(trained: float, wanted: float) -> float:
 
     Args:
         trained: share of FAKE that the logits assume; one half for balanced batches or loss.
-        wanted: share of FAKE that they should assume.
+        wanted: share of FAKE that the shifted logits should assume.
     """
     return math.log(wanted / (1 - wanted)) - math.log(trained / (1 - trained))

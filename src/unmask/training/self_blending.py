@@ -3,9 +3,9 @@
 Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a face, slightly
 changed and moved, is blended onto itself, so that a model learns the seam, the colours and the
 sharpness of a swap instead of one generator's artefacts. All numbers are from the paper's published
-code. Two things differ: crops are used as they are stored, without cropping around the landmarks
-first, and the code's shift of hue, saturation and value by 0.3 of 255 levels, which rounds to
-nothing, is left out.
+code. Two things differ: stored crops are used as they are, without cropping around the landmarks
+first; and the published shift of hue, saturation and value by 0.3 of 255 levels is omitted, because
+it rounds to zero.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ class Decoder:
         self._read_to = -math.inf
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Yield presentation times in seconds and pictures."""
+        """Yield pairs of a presentation time (in seconds) and a picture."""
         position = count()
         number = -1
         for packet in self._packets:

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _END = "end.json"
 _BLOCK = tarfile.BLOCKSIZE
-# Attributes of a frame that end.json has; its name has the others.
+# Attributes of a frame that end.json stores; the name of its member has the others.
 _PROPERTIES = ("time", "width", "height", "colorspace", "full_range")
 # Frames of videos that are decoded but not yet written; one 4K video has 400 MB.
 _BUFFER_MB = 500.0
