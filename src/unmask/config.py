@@ -119,8 +119,8 @@ class FacesConfig(Section):
     """Minimum width of a face in pixels of the video. In smaller faces, compression removes all
     traces of a swap."""
     max_per_frame: int = Field(2, ge=1, le=16)
-    """Maximum number of people followed in one video. DFDC's videos show up to two, of whom one or
-    both are swapped."""
+    """Maximum number of people followed in one video. DFDC's videos show up to two;
+    one or both are swapped."""
     margin: float = Field(0.3, ge=0, le=2)
     """Context around the face box on each side, as a share of the box. 0.3 includes the boundary of
     a swap; DFDC's write-ups found 0.3 to 0.7 clearly better than 0."""
