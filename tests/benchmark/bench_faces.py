@@ -72,13 +72,15 @@ def cpu_of_jobs(*jobs: subprocess.Popen[bytes]) -> list[float]:
     """Wait for jobs and all that they started; return the CPU seconds of each.
 
     A server of worker processes outlives its job by a moment and is then a child of this process,
-    see `adopt_orphans`. It is counted with the first job.
+    see `adopt_orphans`. It is counted with the first job. Without a job, this only waits for what
+    earlier commands have left.
     """
     seconds = dict.fromkeys([job.pid for job in jobs], 0.0)
     with suppress(ChildProcessError):  # no child is left
         while True:
             pid, status, usage = os.wait4(-1, 0)
-            seconds[pid if pid in seconds else jobs[0].pid] += usage.ru_utime + usage.ru_stime
+            if jobs:
+                seconds[pid if pid in seconds else jobs[0].pid] += usage.ru_utime + usage.ru_stime
             for job in jobs:
                 if job.pid == pid:
                     job.returncode = os.waitstatus_to_exitcode(status)
@@ -110,6 +112,7 @@ def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
     """
     folder.mkdir(parents=True)
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
+    cpu_of_jobs()
     watch = MemoryWatch()
     start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts]
     start += ["--chunk", "0", "--chunks", "1", "--output", probe]
