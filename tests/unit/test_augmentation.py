@@ -13,7 +13,11 @@ from skimage import data
 from unmask.config import Augment
 from unmask.config_files import resolve_augment
 from unmask.errors import UnmaskError
-from unmask.training.augmentation import create_augmentation, create_transforms
+from unmask.training.augmentation import (
+    create_augmentation,
+    create_transforms,
+    scoring_margin,
+)
 from unmask.training.backbones import ModelInput
 from unmask.training.face_masks import Face, fill_hull
 from unmask.training.recompress import TUNES, recode
@@ -90,7 +94,7 @@ def test_both_of_a_pair_get_the_same_parameters() -> None:
     entries = [one for one in entries if "ImageCompression" not in one and "OneOf" not in one]
     crops = [StoredCrop(FACE, lambda reach: [])] * 2
     for seed in range(8):
-        augmentation = create_augmentation([*entries, *always("sbi")[3:]], model_input(192))
+        augmentation = create_augmentation([*entries, *always("sbi")[:2]], model_input(192))
         first, second = augmentation([PICTURE, fake], crops, seed).pictures
         differs = (first != second).any(axis=2)
         assert 0 < differs.mean() < 2 * 1600 / 192**2
@@ -114,6 +118,7 @@ def test_both_of_a_pair_get_the_same_parameters() -> None:
             [{"HorizontalFlip": {}}, {"LandmarkCutout": {}}],
             "LandmarkCutout .*before HorizontalFlip",
         ),
+        ([{"TightCrop": {}}, {"VideoCodec": {}}], "VideoCodec .*before TightCrop"),
         ("absent_module:list", "absent_module"),
         ("builtins:dict", "builtins:dict returns no list"),
     ],
@@ -167,6 +172,48 @@ def test_without_landmarks_half_of_the_face_is_cut() -> None:
     for seed in range(8):
         cut = augment([{"LandmarkCutout": {"p": 1}}], seed, face=FACE_WITHOUT) != PICTURE
         assert 0.05 < cut.any(axis=2).mean() < 0.2
+
+
+def test_a_tight_crop_keeps_the_face_and_a_margin_in_the_range() -> None:
+    """The face is a red box on grey, without context at the border of the picture."""
+    picture = np.full((192, 192, 3), 128, np.uint8)
+    box = np.array([0, 40, 80, 140], np.float32)
+    picture[40:140, :80] = (255, 0, 0)
+    (transform,) = create_transforms([{"TightCrop": {"margin": [0.1, 0.3]}}])
+    shares = []
+    for _ in range(30):
+        crop = StoredCrop(Face(box, FACE_WITHOUT.landmarks), lambda reach: [])
+        cut = transform(image=picture, crops=[crop], is_aligned=False)["image"]
+        assert (cut == (255, 0, 0)).all(axis=2).sum() == 8000
+        shares.append([(cut.shape[0] - 100) / 200, cut.shape[1] / 80 - 1])
+    assert np.min(shares) > 0.09
+    assert np.max(shares) < 0.31
+    assert np.std(shares, axis=0).min() > 0.02
+
+
+def test_both_of_a_pair_are_cut_alike_though_their_boxes_differ() -> None:
+    crops = [StoredCrop(face, lambda reach: []) for face in (FACE, Face(FACE.box + 4, FIVE))]
+    augmentation = create_augmentation([{"TightCrop": {}}], model_input(192))
+    for seed in range(4):
+        real, fake = augmentation([PICTURE] * 2, crops, seed, is_aligned=True).pictures
+        np.testing.assert_array_equal(real, fake)
+        real, fake = augmentation([PICTURE] * 2, crops, seed, is_aligned=False).pictures
+        assert not np.array_equal(real, fake)
+
+
+@pytest.mark.parametrize(
+    ("augment", "margin"),
+    [
+        ("winner", None),
+        ("sbi", 0.125),
+        ([{"preset": "sbi"}, {"ToGray": {}}], 0.125),
+        ([{"OneOf": {"transforms": [{"TightCrop": {"margin": [0, 0.2]}}]}}], 0.1),
+    ],
+)
+def test_a_model_scores_crops_with_the_middle_of_the_margins_it_trains_with(
+    augment: Augment, margin: float | None
+) -> None:
+    assert scoring_margin(augment) == margin
 
 
 def test_pca_noise_adds_one_color() -> None:

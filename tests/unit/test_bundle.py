@@ -96,7 +96,8 @@ def test_half_precision_must_not_change_predictions(model: Path, tmp_path: Path)
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(6)]
     track = np.array([0, 0, 1, 2, 3, 3])
-    crops = VideoCrops(pictures, np.array([0, 0, 0, 1, 2, 2]), track)
+    boxes = np.tile(np.float32([0.2, 0.2, 0.8, 0.8]), (6, 1))
+    crops = VideoCrops(pictures, boxes, np.array([0, 0, 0, 1, 2, 2]), track)
     clips = Clips(["p/a.mp4", "p/b.mp4", "p/c.mp4"], crops)
     half, eighth = (
         measure_parity(pair(model, precision, tmp_path), clips, 0.5)

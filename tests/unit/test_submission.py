@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.special import expit, logit
@@ -22,7 +23,6 @@ from scipy.special import expit, logit
 from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop
-from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.faces.weights import YUNET, find_weights
 from unmask.files import write_json
@@ -33,6 +33,7 @@ from unmask.inference.predictor import (
     Bundle,
     Member,
     choose_device,
+    join_crops,
     load_bundle,
     member_logits,
     predict_videos,
@@ -49,8 +50,10 @@ from unmask.kaggle.submission import (
     read_sample,
 )
 from unmask.tables import FACES, read_table
-from unmask.training.backbones import create_backbone
+from unmask.training.backbones import ModelInput, create_backbone
+from unmask.training.dataset import FaceDataset
 from unmask.training.model_file import save_model
+from unmask.training.sampler import SampleId
 
 MakeVideo = Callable[..., Path]
 
@@ -137,10 +140,25 @@ def test_a_probability_is_the_calibrated_aggregate_at_the_prior_of_the_test_set(
 ) -> None:
     loaded = load_bundle(bundle)
     crops = crops_of(loaded, challenge / "test_videos/person.mp4")
-    pictures = [decode_jpeg(crop.jpeg, "") for crop in crops]
-    mean = member_logits(loaded.members[0], pictures, loaded.device).mean()
+    mean = member_logits(loaded.members[0], join_crops([crops]), loaded.device).mean()
     calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
     assert predict_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
+
+
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_the_model_sees_the_same_of_a_face_in_scoring_and_in_prediction(
+    margin: float | None, worked_part: Path, faces_config: FacesConfig
+) -> None:
+    model_input = ModelInput("any", 48, (0.5,) * 3, (0.5,) * 3, margin=margin)
+    index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    scored = FaceDataset(index.assign(label="REAL"), worked_part / "faces", model_input)
+    prepared = prepare_video(worked_part / "part", "a.mp4", FramesConfig(per_video=4), faces_config)
+    crops = join_crops([prepared.crops])
+    assert len(crops.pictures) == 4
+    for row, (picture, box) in enumerate(zip(crops.pictures, crops.boxes, strict=True)):
+        predicted = model_input.prepare(picture, box)
+        np.testing.assert_array_equal(predicted, scored[SampleId(0, row)].pictures[0])
+        assert np.array_equal(predicted, model_input.resize(picture)) == (margin is None)
 
 
 def test_videos_of_a_batch_do_not_affect_each_other(

@@ -36,3 +36,15 @@ def squares(x0: ArrayLike, y0: ArrayLike, side: ArrayLike) -> NDArray[np.float64
     """Return the boxes (..., 4) of squares, float64, from corner and side, each (...)."""
     left, top, sides = (np.asarray(one, np.float64) for one in (x0, y0, side))
     return np.stack([left, top, left + sides, top + sides], axis=-1)
+
+
+def in_crops(boxes: ArrayLike, crops: ArrayLike) -> NDArray[np.float32]:
+    """Return boxes (n, 4) in units of the side of their crop, float32, from its upper left corner.
+
+    Args:
+        boxes: in pixels of the frame.
+        crops: (n, 3), x0, y0 and side of the crops in pixels of the frame.
+    """
+    squares = np.asarray(crops, np.float32)
+    corners = squares[:, [0, 1, 0, 1]]
+    return (np.asarray(boxes, np.float32) - corners) / squares[:, 2:]

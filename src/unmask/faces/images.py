@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +24,40 @@ def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> bytes:
     return cv2.imencode(".jpg", picture, parameters)[1].tobytes()
 
 
+def cut_to_face(
+    crop: NDArray[np.uint8], box: NDArray[np.float32], margins: Sequence[float]
+) -> NDArray[np.uint8]:
+    """Cut a crop, uint8 (h, h, 3), to a face and some context, as far as the crop reaches.
+
+    Args:
+        crop: the stored crop.
+        box: float32 (4,), x0 y0 x1 y1 of the face in units of the crop's side.
+        margins: context on the left, above, on the right and below, as shares of the box.
+
+    Returns:
+        A view, uint8 (h', w', 3), seldom a square.
+    """
+    side = len(crop)
+    context = np.asarray(margins) * np.tile(box[2:] - box[:2], 2) * (-1, -1, 1, 1)
+    x0, y0, x1, y1 = np.clip(np.round((box + context) * side), 0, side).astype(int)
+    cut = crop[y0:y1, x0:x1]
+    return cut if cut.size else crop
+
+
 def resize_crop(
     crop: NDArray[np.uint8], size: int, enlarging: str = "bicubic"
 ) -> NDArray[np.uint8]:
-    """Bring a crop, uint8 (h, h, 3), to a model's size: uint8 (size, size, 3).
+    """Bring a crop, uint8 (h, w, 3), to a model's size: uint8 (size, size, 3).
 
     Averaged where it is at least halved; averaging at other factors takes OpenCV five times as long
     as bilinear interpolation. `enlarging` is "bicubic" or "bilinear".
     """
-    if len(crop) == size:
+    longest, shortest = max(crop.shape[:2]), min(crop.shape[:2])
+    if longest == shortest == size:
         return crop
-    shrinks = cv2.INTER_AREA if len(crop) >= 2 * size else cv2.INTER_LINEAR
+    shrinks = cv2.INTER_AREA if shortest >= 2 * size else cv2.INTER_LINEAR
     enlarges = cv2.INTER_LINEAR if enlarging == "bilinear" else cv2.INTER_CUBIC
-    interpolation = shrinks if len(crop) > size else enlarges
+    interpolation = shrinks if longest > size else enlarges
     return np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.uint8)
 
 

@@ -22,6 +22,7 @@ from torch import nn
 from unmask.config import Config
 from unmask.config_files import load_settings
 from unmask.errors import UnmaskError
+from unmask.faces.boxes import in_crops
 from unmask.faces.crops import Crop
 from unmask.faces.images import decode_jpeg
 from unmask.files import read_json
@@ -72,12 +73,14 @@ class VideoCrops:
     """The face crops of some videos, sorted by video and by track.
 
     Attributes:
-        pictures: n RGB crops, uint8 (h, w, 3) each.
+        pictures: n RGB crops, uint8 (h, h, 3) each.
+        boxes: float32 (n, 4), of the faces in units of the crops' sides.
         video: int64 (n,), the number of each crop's video, see `FaceLogits`.
         track: int64 (n,), the number of each crop's track over all videos.
     """
 
     pictures: list[NDArray[np.uint8]]
+    boxes: NDArray[np.float32]
     video: NDArray[np.int64]
     track: NDArray[np.int64]
 
@@ -174,13 +177,7 @@ def predict_videos(
     probabilities: list[float | None] = [None] * len(videos)
     if not with_crops:
         return probabilities
-    pairs = [(video, crop) for video, number in enumerate(with_crops) for crop in videos[number]]
-    track = np.array([(video, crop.track) for video, crop in pairs])
-    crops = VideoCrops(
-        [decode_jpeg(crop.jpeg, f"frame {crop.frame}") for _, crop in pairs],
-        np.array([video for video, _ in pairs], np.int64),
-        np.unique(track, axis=0, return_inverse=True)[1].reshape(-1),
-    )
+    crops = join_crops([videos[number] for number in with_crops])
     used = bundle.members[:members]
     prior, device = bundle.config.kaggle.prior, bundle.device
     log_odds = [member_log_odds(member, crops, prior, device) for member in used]
@@ -188,6 +185,18 @@ def predict_videos(
     for number, probability in zip(with_crops, averaged, strict=True):
         probabilities[number] = float(probability)
     return probabilities
+
+
+def join_crops(videos: Sequence[Sequence[Crop]]) -> VideoCrops:
+    """Return the decoded crops of some videos, at least one of each."""
+    pairs = [(video, crop) for video, crops in enumerate(videos) for crop in crops]
+    track = np.array([(video, crop.track) for video, crop in pairs])
+    return VideoCrops(
+        [decode_jpeg(crop.jpeg, f"frame {crop.frame}") for _, crop in pairs],
+        in_crops([c.box for _, c in pairs], [(c.x0, c.y0, c.side) for _, c in pairs]),
+        np.array([video for video, _ in pairs], np.int64),
+        np.unique(track, axis=0, return_inverse=True)[1].reshape(-1),
+    )
 
 
 def member_log_odds(
@@ -201,21 +210,20 @@ def member_log_odds(
         prior: expected share of FAKE.
         device: where the network is.
     """
-    logits = member_logits(member, crops.pictures, device) + member.prior_shift
+    logits = member_logits(member, crops, device) + member.prior_shift
     of_videos = member.head.logits(FaceLogits(logits, crops.video, crops.track))
     return member.head.calibration.log_odds(of_videos, prior)
 
 
-def member_logits(
-    member: Member, pictures: list[NDArray[np.uint8]], device: torch.device
-) -> NDArray[np.float64]:
-    """Return float64 logits (n,) of n RGB crops, uint8 (h, w, 3) each."""
+def member_logits(member: Member, crops: VideoCrops, device: torch.device) -> NDArray[np.float64]:
+    """Return float64 logits (n,) of n crops."""
     logits = []
     mean, std = member.input.statistics(device)
     with torch.inference_mode():
-        for start in range(0, len(pictures), _BATCH):
-            resized = [member.input.resize(one) for one in pictures[start : start + _BATCH]]
-            images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).to(device)
+        for start in range(0, len(crops.pictures), _BATCH):
+            batch = slice(start, start + _BATCH)
+            prepared = map(member.input.prepare, crops.pictures[batch], crops.boxes[batch])
+            images = torch.from_numpy(np.stack(list(prepared))).permute(0, 3, 1, 2).to(device)
             normalized = member.input.normalize(images, mean, std)
             logits.append(member.network(normalized).cpu())
     return np.asarray(torch.cat(logits).squeeze(1), np.float64)

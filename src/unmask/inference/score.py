@@ -28,7 +28,12 @@ from unmask.tables import (
     read_tables,
     write_table,
 )
-from unmask.training.dataset import create_score_loader, labelled_faces, loader_workers
+from unmask.training.dataset import (
+    SCORE_COLUMNS,
+    create_score_loader,
+    labelled_faces,
+    loader_workers,
+)
 from unmask.training.model_file import half_bytes, load_model
 from unmask.training.run_record import RunRecord
 from unmask.videos.ledger import with_file
@@ -36,8 +41,7 @@ from unmask.vocabulary import Role
 
 logger = logging.getLogger(__name__)
 
-# The columns of a face index that scoring needs. Landmarks are most of an index, and not needed.
-_COLUMNS = ("part", "video", "track", "frame", "time", "shard", "key", "offset", "size")
+_COLUMNS = (*SCORE_COLUMNS, "frame", "time")
 
 
 def score_model(

@@ -17,6 +17,7 @@ from unmask.faces.shards import ShardReader
 from unmask.inference.predictor import Member, VideoCrops, member_log_odds
 from unmask.inference.records import Parity
 from unmask.tables import FACES, read_tables
+from unmask.training.dataset import SCORE_COLUMNS, face_boxes
 
 _VIDEOS = 16
 _FACES_PER_VIDEO = 8
@@ -37,8 +38,8 @@ def read_clips(shards: Path, indices: Sequence[Path]) -> Clips:
         shards: folder of face shards.
         indices: face indices of all shards.
     """
-    columns = ["part", "video", "track", "frame", "shard", "key", "offset", "size"]
-    faces = read_tables(indices, FACES, columns)
+    columns = ["part", "video", "track"]
+    faces = read_tables(indices, FACES, [*SCORE_COLUMNS, "frame"])
     number = faces.groupby(columns[:2]).ngroup()
     chosen = [faces[number == one] for one in _spread(number.max() + 1, _VIDEOS)]
     faces = pd.concat([rows.iloc[_spread(len(rows), _FACES_PER_VIDEO)] for rows in chosen])
@@ -52,7 +53,7 @@ def read_clips(shards: Path, indices: Sequence[Path]) -> Clips:
         for depth in (2, 3)
     )
     names = (faces["part"] + "/" + faces["video"]).unique()
-    return Clips(list(names), VideoCrops(pictures, video, track))
+    return Clips(list(names), VideoCrops(pictures, face_boxes(faces), video, track))
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:

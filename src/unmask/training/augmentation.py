@@ -27,9 +27,12 @@ from unmask.training.transforms import (
     ResizeToInput,
     StoredCrop,
     StoredCropTransform,
+    TightCrop,
 )
 
 Transform: TypeAlias = A.BasicTransform | A.BaseCompose
+# After them, a position in the stored crop is one elsewhere in the picture.
+_MOVES = (A.DualTransform, ResizeToInput, TightCrop)
 
 
 class Augmented(NamedTuple):
@@ -120,9 +123,21 @@ def create_transforms(augment: Augment) -> list[Transform]:
             raise UnmaskError(
                 f"training.augment: {_name(transform)} needs stored crops; move it before {moves}"
             )
-        if any(isinstance(one, A.DualTransform | ResizeToInput) for one in flatten(transform)):
+        if any(isinstance(one, _MOVES) for one in flatten(transform)):
             moves = _name(transform)
     return created
+
+
+def scoring_margin(augment: Augment) -> float | None:
+    """Return the margin with which a model scores that trains with these transforms.
+
+    It is the middle of the range of `TightCrop`; None, the whole stored crop, without one.
+    """
+    for transform in create_transforms(augment):
+        for one in flatten(transform):
+            if isinstance(one, TightCrop):
+                return sum(one.margin) / 2
+    return None
 
 
 def flatten(transform: Transform) -> list[Transform]:

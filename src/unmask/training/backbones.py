@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unmask.config import TrainingConfig
 from unmask.errors import UnmaskError
-from unmask.faces.images import resize_crop
+from unmask.faces.images import cut_to_face, resize_crop
 from unmask.importing import import_object
 
 # Prefixes of models that timm loads from elsewhere than its registry.
@@ -42,6 +42,8 @@ class ModelInput:
         std: per RGB channel, of values in [0, 1].
         interpolation: for enlarging crops, "bicubic" or "bilinear", as the weights expect; see
             `resize_crop` for shrinking.
+        margin: context around the face box on each side, as a share of the box; None for the whole
+            stored crop.
     """
 
     backbone: str
@@ -49,9 +51,20 @@ class ModelInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+    margin: float | None = None
+
+    def prepare(self, crop: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return what the model sees of a stored crop when it scores, uint8 (size, size, 3).
+
+        Args:
+            crop: RGB uint8 (h, h, 3).
+            box: float32 (4,), of the face in units of the crop's side.
+        """
+        cut = crop if self.margin is None else cut_to_face(crop, box, [self.margin] * 4)
+        return self.resize(cut)
 
     def resize(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize an RGB crop, uint8 (h, h, 3), to the input's size, uint8 (size, size, 3)."""
+        """Resize an RGB picture, uint8 (h, w, 3), to the input's size, uint8 (size, size, 3)."""
         return resize_crop(crop, self.size, self.interpolation)
 
     def statistics(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:

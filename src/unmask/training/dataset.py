@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import TrainingConfig
+from unmask.faces.boxes import in_crops
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.training.augmentation import Augmentation, create_augmentation
@@ -50,13 +51,11 @@ from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
 
+_BOX, _SQUARE = ["x0", "y0", "x1", "y1"], ["crop_x0", "crop_y0", "crop_side"]
 # Columns of a face index that scoring needs, and those that pairs and augmentation need as well.
-SCORE_COLUMNS = ("part", "video", "track", "shard", "key", "offset", "size")
-TRAIN_COLUMNS = (
-    *SCORE_COLUMNS,
-    *("time", "x0", "y0", "x1", "y1", "crop_x0", "crop_y0", "crop_side"),
-    *("landmarks", "landmarks_68"),
-)
+# Landmarks are most of an index.
+SCORE_COLUMNS = ("part", "video", "track", "shard", "key", "offset", "size", *_BOX, *_SQUARE)
+TRAIN_COLUMNS = (*SCORE_COLUMNS, "time", "landmarks", "landmarks_68")
 # Times that differ by less than half a frame at 30 frames a second are the same moment.
 _SAME_TIME_S = 1 / 60
 
@@ -126,13 +125,10 @@ class FaceDataset(Dataset[Sample]):
         self._input = model_input
         self._augmentation = augmentation
         self._seed = seed
+        self._boxes = face_boxes(faces)
         if augmentation is not None:
-            # Boxes in units of the crop's side; landmarks are in pixels of the crop.
-            corner = faces[["crop_x0", "crop_y0"] * 2].to_numpy(np.float32)
-            side = faces[["crop_side"]].to_numpy(np.float32)
             self._times = faces["time"].to_numpy()
-            self._squares = faces[["crop_x0", "crop_y0", "crop_side"]].to_numpy(np.float32)
-            self._boxes = (faces[["x0", "y0", "x1", "y1"]].to_numpy(np.float32) - corner) / side
+            self._squares = faces[_SQUARE].to_numpy(np.float32)
             five = _stacked(faces["landmarks"], 5)
             self._landmarks = np.full((len(faces), 5, 2), np.nan) if five is None else five
             self._landmarks_68 = _stacked(faces["landmarks_68"], 68)
@@ -148,7 +144,8 @@ class FaceDataset(Dataset[Sample]):
             rows = [row] if partner == ALONE else [row, partner]
             targets = self.targets[rows].tolist()
         if self._augmentation is None:
-            return Sample([self._input.resize(self.picture(one)) for one in rows], targets, rows)
+            pictures = [self._input.prepare(self.picture(one), self._boxes[one]) for one in rows]
+            return Sample(pictures, targets, rows)
         seed = sample_seed(self._seed, epoch, row)
         if partner == BLENDED:
             pictures, crops = self._blended(row, seed)
@@ -226,6 +223,11 @@ def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
     stacked = np.full((len(column), points, 2), np.nan, np.float32)
     stacked[~missing] = np.stack(column[~missing].to_list()).reshape(-1, points, 2)
     return stacked
+
+
+def face_boxes(faces: pd.DataFrame) -> NDArray[np.float32]:
+    """Return the boxes of the faces of an index in units of their crop's side, float32 (n, 4)."""
+    return in_crops(faces[_BOX], faces[_SQUARE])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

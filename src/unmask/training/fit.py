@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from unmask.files import atomic_path, write_json
 from unmask.provenance import source_digest
 from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
+from unmask.training.augmentation import scoring_margin
 from unmask.training.backbones import create_backbone
 from unmask.training.dataset import (
     SCORE_COLUMNS,
@@ -125,6 +126,7 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
 
     # 3. Backbone
     backbone, model_input = create_backbone(config)
+    model_input = replace(model_input, margin=scoring_margin(config.augment))
 
     # 4. Callbacks
     checkpoints = output / "checkpoints"

@@ -154,6 +154,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelInput]:
             tuple(described["mean"]),
             tuple(described["std"]),
             described["interpolation"],
+            described["margin"],
         )
         model = create_network(model_input.backbone, model_input.size, False, {"num_classes": 1})
         model.load_state_dict(state, strict=True)
