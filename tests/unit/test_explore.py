@@ -19,7 +19,7 @@ from unmask.explore.costs import explore_costs, sum_storage, sum_times
 from unmask.explore.faces import draw_faces, explore_faces, summarise_faces
 from unmask.explore.pairs import choose_pairs, explore_pairs, make_clip
 from unmask.explore.videos import explore_videos, list_families
-from unmask.report.pages import TableSection, write_page
+from unmask.report.pages import Section, write_page
 from unmask.tables import FACES, VIDEOS, read_table, write_table
 from unmask.training.augmentation import create_transforms
 from unmask.videos.ledger import write_ledger
@@ -145,7 +145,7 @@ def test_a_clip_is_small_upright_and_short(make_video, tmp_path: Path) -> None:
 def test_names_of_files_are_escaped(tmp_path: Path) -> None:
     rows = pd.DataFrame({"video": ["<script>alert(1)</script>.mp4"], "label": ["REAL"]})
     page = tmp_path / "page.html"
-    write_page(page, "tables.html.j2", title="t", sections=[TableSection("a", "b", rows)])
+    write_page(page, "sections.html.j2", title="t", sections=[Section("a", "b", rows)])
     assert "<script>alert" not in page.read_text()
     assert "&lt;script&gt;" in page.read_text()
 

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
+from matplotlib.patches import Patch, Rectangle
 
 from unmask.config import AuditsConfig, FacesConfig, FramesConfig
 from unmask.errors import UnmaskError
@@ -31,7 +30,7 @@ from unmask.faces.search import detect_faces
 from unmask.files import atomic_path
 from unmask.progress import track
 from unmask.report.examples import spread
-from unmask.report.style import WIDTH, create_grid, draw_bars, save
+from unmask.report.style import WIDTH, draw_bars, draw_pictures, save
 from unmask.tables import VIDEOS, read_table
 from unmask.videos.color import picture_bgr
 from unmask.videos.frames import Frame, sample_frames
@@ -54,16 +53,6 @@ class DetectorResult:
     seconds: list[float]
 
 
-@dataclass(frozen=True)
-class _Example:
-    """A frame to show, RGB uint8, made smaller by `scale`, and what each detector found in it."""
-
-    title: str
-    picture: NDArray[np.uint8]
-    scale: float
-    faces: dict[str, Detections]
-
-
 def compare_detectors(
     ledger: Path, parts: Sequence[Path], audits: AuditsConfig, faces: FacesConfig, output: Path
 ) -> None:
@@ -81,7 +70,7 @@ def compare_detectors(
     cv2.setNumThreads(1)
     detectors, notes = _create_detectors(audits.detectors, faces)
     results = {name: DetectorResult([], []) for name in detectors}
-    examples: list[_Example] = []
+    examples: list[tuple[str, Frame, dict[str, Detections]]] = []
     sampled = _sample_frames(read_table(ledger, VIDEOS), parts, audits.detector_frames)
     step = max(1, audits.detector_frames // _SHOWN)
     for number, (title, frame) in enumerate(track(sampled, "frames", audits.detector_frames)):
@@ -92,9 +81,8 @@ def compare_detectors(
             results[name].faces.append(detect_faces(frame, detector, faces))
             results[name].seconds.append(time.process_time() - started)
         if number % step == 0 and len(examples) < _SHOWN:
-            examples.append(
-                _example(title, frame, {name: one.faces[-1] for name, one in results.items()})
-            )
+            found = {name: one.faces[-1] for name, one in results.items()}
+            examples.append((title, frame, found))
     table = summarise(results, notes)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_path(output / "comparison.csv") as temporary:
@@ -211,50 +199,34 @@ def draw_comparison(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _example(title: str, frame: Frame, faces: dict[str, Detections]) -> _Example:
-    scale = min(1.0, _SHOWN_WIDTH / max(frame.width, frame.height))
-    size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-    picture = cv2.cvtColor(picture_bgr(frame, *size), cv2.COLOR_BGR2RGB)
-    return _Example(title, np.asarray(picture, np.uint8), scale, faces)
-
-
-def _draw_examples(examples: Sequence[_Example], names: Sequence[str]) -> Figure:
-    figure, panels = create_grid("Detected faces", len(examples), across=2, cell=(3.6, 2.4))
-    for axes, example in zip(panels, examples, strict=True):
-        axes.imshow(example.picture)
-        axes.set_title(example.title, fontsize=8)
-        _draw_boxes(axes, {n: faces.scaled(example.scale) for n, faces in example.faces.items()})
-    handles = [
-        Rectangle((0, 0), 1, 1, fill=False, ec=DETECTORS[name].color, lw=2) for name in names
-    ]
+def _draw_examples(
+    examples: Sequence[tuple[str, Frame, dict[str, Detections]]], names: Sequence[str]
+) -> Figure:
+    """Draw frames with the boxes and scores of each detector."""
+    pictures, scales = [], []
+    for _, frame, _ in examples:
+        scale = min(1.0, _SHOWN_WIDTH / max(frame.width, frame.height))
+        size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+        pictures.append(cv2.cvtColor(picture_bgr(frame, *size), cv2.COLOR_BGR2RGB))
+        scales.append(scale)
+    titles = [title for title, _, _ in examples]
+    figure, panels = draw_pictures("Detected faces", pictures, titles, across=2, cell=(3.6, 2.4))
+    for axes, scale, (_, _, found) in zip(panels, scales, examples, strict=True):
+        for line, (name, faces) in enumerate(found.items()):
+            for (x0, y0, x1, y1), score in zip(
+                faces.scaled(scale).boxes, faces.scores, strict=True
+            ):
+                color = DETECTORS[name].color
+                axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.6))
+                axes.annotate(
+                    f"{score:.2f}",
+                    (x1, y0),
+                    xytext=(3, -9 * line - 5),
+                    textcoords="offset points",
+                    fontsize=7,
+                    color=color,
+                    bbox={"facecolor": "black", "alpha": 0.75, "pad": 0.8, "linewidth": 0},
+                )
+    handles = [Patch(fill=False, ec=DETECTORS[name].color, lw=2) for name in names]
     figure.legend(handles, names, loc="outside lower center", ncols=max(1, len(names)))
     return figure
-
-
-def _draw_boxes(axes: Axes, found: Mapping[str, Detections]) -> None:
-    """Draw all boxes, and the scores of each face in a column next to its boxes."""
-    groups: list[list[tuple[str, NDArray[np.float32], float]]] = []
-    for name, faces in found.items():
-        for box, score in zip(faces.boxes, faces.scores, strict=True):
-            x0, y0, x1, y1 = (float(value) for value in box)
-            rectangle = Rectangle(
-                (x0, y0), x1 - x0, y1 - y0, fill=False, ec=DETECTORS[name].color, lw=1.6
-            )
-            axes.add_patch(rectangle)
-            same = (g for g in groups if iou(g[0][1], box) >= SAME_FACE_IOU)
-            group = next(same, None)
-            if group is None:
-                groups.append(group := [])
-            group.append((name, box, float(score)))
-    for group in groups:
-        corner = max(box[2] for _, box, _ in group), min(box[1] for _, box, _ in group)
-        for line, (name, _, score) in enumerate(group):
-            axes.annotate(
-                f"{score:.2f}",
-                (float(corner[0]), float(corner[1])),
-                xytext=(3, -9 * line - 5),
-                textcoords="offset points",
-                fontsize=7,
-                color=DETECTORS[name].color,
-                bbox={"facecolor": "black", "alpha": 0.75, "pad": 0.8, "linewidth": 0},
-            )

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from unmask.audits.label_noise import MIN_CHANGED_SHARE, aligned_pair, compare_crops, match_original
 from unmask.config import Config
 from unmask.faces.shards import ShardReader
 from unmask.files import write_json
 from unmask.report.examples import spread
-from unmask.report.style import COLORS, GRAY, create_axes, create_grid, save
+from unmask.report.style import COLORS, GRAY, create_axes, draw_pictures, save
 from unmask.splits.roles import role_of
 from unmask.tables import FACES, NOISE, SPLITS, read_table, read_tables
 from unmask.vocabulary import Label, Role, Verdict
@@ -155,10 +156,11 @@ def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figur
     sides = (chosen["video"], chosen["original"])
     names = pd.concat([pd.DataFrame({"part": chosen["part"], "video": side}) for side in sides])
     tracks = read_tables(indices, FACES, matching=names).groupby(["part", "video", "track"])
-    title = "Originals, fakes and their differences"
-    figure, panels = create_grid(title, 3 * len(chosen), across=3, cell=(2.1, 2.5))
     reader = ShardReader(shards)
-    for number, row in enumerate(chosen.to_dict("records")):
+    pictures: list[NDArray[Any] | None] = []
+    captions: list[str] = []
+    boxes: list[dict[Any, Any]] = []
+    for row in chosen.to_dict("records"):
         part, video, original = row["part"], row["video"], row["original"]
         faces = tracks.get_group((part, video, row["track"])).to_dict("records")
         others = tracks.get_group((part, original, row["original_track"])).to_dict("records")
@@ -168,16 +170,17 @@ def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figur
             continue
         fake, real = pairs[len(pairs) // 2]
         fake_crop, real_crop = aligned_pair(fake, real, reader)
-        mask = compare_crops(fake, real, reader).mask
-        first, second, third = panels[3 * number : 3 * number + 3]
-        first.imshow(real_crop)
-        first.set_title(f"{original}\nREAL", fontsize=9)
-        second.imshow(fake_crop)
-        second.set_title(f"{video}\nFAKE, {row['verdict']}", fontsize=9)
-        third.imshow(mask, cmap="magma", vmin=0, vmax=_BRIGHTEST)
-        third.set_title(f"1 - SSIM\n{row['changed']:.1%} of the face changed", fontsize=9)
-        scale = len(mask) / fake["crop_side"]
-        x0, x1 = ((fake[key] - fake["crop_x0"]) * scale for key in ("x0", "x1"))
-        y0, y1 = ((fake[key] - fake["crop_y0"]) * scale for key in ("y0", "y1"))
-        third.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="w", lw=0.8))
+        pictures += [real_crop, fake_crop, compare_crops(fake, real, reader).mask]
+        captions += [f"{original}\nREAL", f"{video}\nFAKE, {row['verdict']}"]
+        captions.append(f"1 - SSIM\n{row['changed']:.1%} of the face changed")
+        boxes.append(fake)
+    title = "Originals, fakes and their differences"
+    figure, panels = draw_pictures(title, pictures, captions, across=3, cell=(2.1, 2.5))
+    for axes, fake in zip(panels[2::3], boxes, strict=True):
+        (picture,) = axes.images
+        picture.set(cmap="magma", clim=(0, _BRIGHTEST))
+        scale = picture.get_size()[0] / fake["crop_side"]
+        x, y = (fake["x0"] - fake["crop_x0"]) * scale, (fake["y0"] - fake["crop_y0"]) * scale
+        size = (fake["x1"] - fake["x0"]) * scale, (fake["y1"] - fake["y0"]) * scale
+        axes.add_patch(Rectangle((x, y), *size, fill=False, ec="w", lw=0.8))
     return figure

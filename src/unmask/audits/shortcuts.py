@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
-from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, draw_interval, save
+from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, draw_intervals, save
 from unmask.tables import SPLITS, VIDEOS, read_table
 from unmask.vocabulary import Label
 
@@ -240,22 +240,16 @@ def draw_shortcuts(found: Shortcuts, limit: float) -> Figure:
     title, label = "Metadata shortcuts", "ROC AUC of container metadata, cross-validated"
     size = (WIDTH, 1.9 + 0.34 * max(3, len(areas)))
     figure, axes = create_axes(title, label, size=size)
-    axes.set_xlim(0.2, 1.02)
     if not areas:
         axes.text(0.5, 0.5, found.reason, ha="center", transform=axes.transAxes, wrap=True)
         axes.set_yticks([])
         return figure
-    for row, area in enumerate(areas.values()):
-        color = COLORS[Label.FAKE] if area.low > limit else COLORS[Label.REAL]
-        draw_interval(axes, row, max(0.2, area.auc), (max(0.2, area.low), area.high), color)
-        axes.annotate(f"{area.auc:.2f}", (1.04, row), annotation_clip=False, va="center")
-    for x, name, color, style in (
-        (0.5, "chance", GRAY, ":"),
-        (limit, "limit", COLORS[Label.FAKE], "--"),
-    ):
-        axes.axvline(x, color=color, linestyle=style)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        axes.text(x, -0.75, name, ha="center", color=color, bbox=box)
-    axes.set_yticks(range(len(areas)), list(areas))
-    axes.set_ylim(len(areas) - 0.4, -1.1)
+    rows = pd.DataFrame(map(vars, areas.values())).rename(columns={"auc": "value"})
+    rows = rows.assign(name=list(areas), caption=rows["value"].map("{:.2f}".format))
+    colors = {True: COLORS[Label.FAKE], False: COLORS[Label.REAL]}
+    draw_intervals(axes, rows.assign(color=(rows["low"] > limit).map(colors)))
+    axes.axvline(0.5, color=GRAY, linestyle=":", label="chance")
+    axes.axvline(limit, color=COLORS[Label.FAKE], linestyle="--", label="limit")
+    axes.set_xlim(0.2, 1.02)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unmask.audits.duplicates import MAX_PAIRS, join_pairs
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
-from unmask.report.style import create_grid
+from unmask.report.style import draw_pictures
 from unmask.tables import FACES, read_tables
 
 _BLOCK = 512
@@ -109,15 +109,16 @@ def draw_similar_faces(
     crops = read_tables(list(indices), FACES, matching=pd.concat(sides).astype({"track": "int32"}))
     # Rows of the index by part, video and track.
     sharpest = crops.loc[crops.groupby(key)["sharpness"].idxmax()].set_index(key).to_dict("index")
-    title = "Most similar faces in two folds" if len(pairs) else "No two faces are in two folds"
-    figure, panels = create_grid(title, 2 * len(pairs), across=4, cell=(2.2, 2.9))
     reader = ShardReader(shards)
-    for number, pair in enumerate(pairs.to_dict("records")):
-        for axes, side in zip(panels[2 * number :], "ab", strict=False):
-            part, video = pair[f"part_{side}"], pair[f"video_{side}"]
-            if crop := sharpest.get((part, video, pair[f"track_{side}"])):
-                axes.imshow(reader.read_crop(crop))
+    pictures: list[NDArray[np.uint8] | None] = []
+    captions: list[str] = []
+    for pair in pairs.to_dict("records"):
+        for side in "ab":
+            part, video, number = (pair[f"{name}_{side}"] for name in key)
+            crop = sharpest.get((part, video, number))
+            pictures.append(None if crop is None else reader.read_crop(crop))
             similarity = f"cosine similarity {pair['similarity']:.3f}" if side == "a" else ""
             label, fold = pair[f"label_{side}"], pair[f"fold_{side}"]
-            axes.set_title(f"{similarity}\n{label} {video}\nfold {fold}, {part}", fontsize=8)
-    return figure
+            captions.append(f"{similarity}\n{label} {video}\nfold {fold}, {part}")
+    title = "Most similar faces in two folds" if len(pairs) else "No two faces are in two folds"
+    return draw_pictures(title, pictures, captions, across=4, cell=(2.2, 2.9))[0]

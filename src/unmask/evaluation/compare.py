@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +25,15 @@ from unmask.vocabulary import Role
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ComparisonFiles:
-    """The files of a comparison.
-
-    Attributes:
-        table: CSV, a row per experiment, sorted by validation log loss: the test role chooses
-            nothing.
-        details: JSON: `Comparison`.
-        figure: SVG.
-        page: HTML page of all results.
-    """
-
-    table: Path
-    details: Path
-    figure: Path
-    page: Path
-
-
 def compare(
     metrics: list[Path],
     predictions: list[Path],
     costs: list[Path],
     config: Config,
-    output: ComparisonFiles,
+    table: Path,
+    details: Path,
+    figure: Path,
+    page: Path,
 ) -> None:
     """Compare experiments: a table, paired differences, an ensemble, a figure and a page.
 
@@ -58,7 +42,11 @@ def compare(
         predictions: `predictions.parquet` of each, in the same order.
         costs: the speed of all models of all experiments, see `ScoringSpeed`.
         config: number of resamples, and the cost limits of a bundle.
-        output: the files to write.
+        table: CSV to write, a row per experiment. Validation log loss gives the order, because
+            nothing may be chosen on test videos.
+        details: JSON to write: `Comparison`.
+        figure: SVG to write.
+        page: HTML page to write, with all results.
     """
     measured = [read_json(path, ExperimentMetrics) for path in metrics]
     tables = {
@@ -70,25 +58,25 @@ def compare(
     order, resamples = list(rows["experiment"]), config.evaluation.resamples
     tests = [(name, tables[name][tables[name]["role"] == Role.TEST]) for name in order]
     differences = [paired_difference(other, tests[0], resamples) for other in tests[1:]]
-    speeds = [read_json(path, ScoringSpeed) for path in costs]
-    budget = Cost(config.kaggle.max_bytes, config.kaggle.seconds_per_video)
-    of_experiments = sum_costs(speeds, config.frames.per_video)
     ensemble = None
     if len(order) > 1:
+        speeds = [read_json(path, ScoringSpeed) for path in costs]
+        budget = Cost(config.kaggle.max_bytes, config.kaggle.seconds_per_video)
+        of_experiments = sum_costs(speeds, config.frames.per_video)
         ensemble = build_ensemble(tables, of_experiments, budget, resamples)
     comparison = Comparison(order, [one for one in differences if one is not None], ensemble)
-    with atomic_path(output.table) as temporary:
+    with atomic_path(table) as temporary:
         rows.to_csv(temporary, index=False)
-    write_json(comparison, output.details)
-    save(figures.comparison(rows), output.figure)
+    write_json(comparison, details)
+    save(figures.comparison(rows), figure)
     write_page(
-        output.page,
+        page,
         "comparison.html.j2",
         title="Experiments compared",
         experiments=rows.to_dict("records"),
         differences=comparison.differences,
         ensemble=comparison.ensemble,
-        figure=output.figure.read_bytes(),
+        figure=figure.read_bytes(),
     )
     logger.info("lowest validation log loss: %s", order[0])
 
@@ -109,7 +97,7 @@ def paired_difference(
 ) -> Difference | None:
     """Compare two experiments on their common test videos; None if there are none.
 
-    Both are resampled alike, so the difficulty of a family cancels out, and the interval of the
+    Both have the same resamples, so the difficulty of a family cancels out. The interval of the
     difference is much narrower than the intervals of the two experiments suggest.
 
     Args:

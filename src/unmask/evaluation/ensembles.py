@@ -1,9 +1,8 @@
 """Ensembles: which experiments to combine, with which weights, within a budget.
 
-A member is an experiment with all its models, since the models of each fold only predict the test
-videos of their own fold. Weights come from greedy selection with replacement (Caruana et al.,
-"Ensemble Selection from Libraries of Models", 2004) on validation predictions: neither the models
-nor the calibrations behind them saw these videos.
+A member is an experiment with all its models, since a model only predicts the test videos of its
+own fold. Weights come from greedy selection with replacement (Caruana et al., "Ensemble Selection
+from Libraries of Models", 2004) on validation videos, which no model and no calibration has seen.
 """
 
 from __future__ import annotations
@@ -57,13 +56,13 @@ def choose_members(
     """Return the weights of the experiments whose weighted mean log-odds have the lowest log loss.
 
     Args:
-        log_odds: experiment to held-out log-odds, float64 (n,), of the same videos.
+        log_odds: held-out log-odds of the same videos, float64 (n,), by experiment.
         labels: float64 (n,), 1 for FAKE.
         costs: of each experiment.
         budget: upper limit of the cost of all members together.
 
     Returns:
-        Experiment to weight; weights sum to 1. Empty if no experiment fits the budget.
+        Weights that sum to 1, by experiment; empty if no experiment fits the budget.
     """
     signs = np.where(labels == 1, 1.0, -1.0)
     chosen: Counter[str] = Counter()
@@ -100,11 +99,11 @@ def build_ensemble(
 ) -> EnsembleMetrics | None:
     """Choose, weight and measure an ensemble; None without a common fold or a fitting member.
 
-    The test videos of a fold are predicted with weights from its own validation videos. The weights
-    of all folds have seen them, since they are validation videos of another fold.
+    The test videos of a fold are predicted with weights from its own validation videos. Weights
+    from all folds have seen these test videos, which are validation videos of another fold.
 
     Args:
-        predictions: experiment to rows of `unmask.tables.PREDICTIONS`.
+        predictions: rows of `unmask.tables.PREDICTIONS`, by experiment.
         costs: of each experiment.
         budget: upper limit of the cost of all members together.
         resamples: of whole groups, for intervals.

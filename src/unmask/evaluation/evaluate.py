@@ -1,7 +1,6 @@
-"""Evaluation of one experiment: fitted on validation videos, measured on test videos.
+"""Evaluation of one experiment: scoring heads fitted on validation videos, metrics of test videos.
 
-It starts from face scores and needs no network, so another aggregation, calibration or interval
-takes seconds.
+It starts from face scores, so it needs no network and takes seconds.
 """
 
 from __future__ import annotations
@@ -11,30 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from unmask.config import EvaluationConfig
-from unmask.evaluation import figures
+from unmask.evaluation import figures, results
+from unmask.evaluation.intervals import FEWEST_GROUPS
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.predictions import (
     TRACK,
     VIDEO,
-    ModelPredictions,
     average_models,
     is_fake,
     measure,
     measure_with_intervals,
     out_of_fold,
     predict_held_out,
-)
-from unmask.evaluation.results import (
-    CALIBRATION,
-    METRICS,
-    OUT_OF_FOLD_TABLE,
-    PAGE,
-    PREDICTIONS_TABLE,
-    ExperimentMetrics,
 )
 from unmask.evaluation.subgroups import describe_videos, measure_subgroups, worst_subgroup
 from unmask.files import write_json
@@ -57,13 +47,6 @@ logger = logging.getLogger(__name__)
 
 # The columns of the face index that subgroups and the figure of mistakes need.
 _INDEX = [*TRACK, "x0", "x1", "brightness", "sharpness", "shard", "key", "offset", "size"]
-_ON_THE_PAGE = {
-    "predicted probabilities": "probabilities.svg",
-    "decomposition of the log loss": "losses.svg",
-    "reliability diagram": "reliability.svg",
-    "ROC curve": "roc.svg",
-    "log loss of subgroups": "subgroups.svg",
-}
 
 
 def evaluate(
@@ -97,22 +80,16 @@ def evaluate(
         job.model: predict_held_out(job, split_videos, path, config)
         for job, path in zip(jobs, scores, strict=True)
     }
-    folds: dict[int, list[ModelPredictions]] = {}
-    for job in jobs:
-        folds.setdefault(job.fold, []).append(models[job.model])
-    predictions = pd.concat(
-        [average_models([one.videos for one in of_fold]) for of_fold in folds.values()],
-        ignore_index=True,
-    )
-    faces = pd.concat(
-        [average_models([one.faces for one in of_fold]) for of_fold in folds.values()],
-        ignore_index=True,
-    )
+    folds = sorted({job.fold for job in jobs})
+    of_folds = [[models[job.model] for job in jobs if job.fold == fold] for fold in folds]
+    averaged = [average_models([one.videos for one in of_fold]) for of_fold in of_folds]
+    predictions = pd.concat(averaged, ignore_index=True)
     test, val = (predictions[predictions["role"] == role] for role in (Role.TEST, Role.VAL))
-    faces = faces.merge(test[[*VIDEO, "label", "group"]], on=VIDEO)
+    averaged = [average_models([one.faces for one in of_fold]) for of_fold in of_folds]
+    faces = pd.concat(averaged, ignore_index=True).merge(test[[*VIDEO, "label", "group"]], on=VIDEO)
     index = read_tables(indices, FACES, _INDEX)
     subgroups = measure_subgroups(describe_videos(test, all_videos, index), config.resamples)
-    metrics = ExperimentMetrics(
+    metrics = results.ExperimentMetrics(
         experiment=jobs[0].experiment,
         test=measure_with_intervals(test, config.resamples),
         val=measure_with_intervals(val, config.resamples),
@@ -128,17 +105,42 @@ def evaluate(
         },
     )
     heads = {name: model.head for name, model in models.items()}
-    write_table(predictions, PREDICTIONS, output / PREDICTIONS_TABLE)
-    write_table(
-        out_of_fold(all_videos, split_videos, test), OUT_OF_FOLD, output / OUT_OF_FOLD_TABLE
+    write_table(predictions, PREDICTIONS, output / results.PREDICTIONS_TABLE)
+    known = out_of_fold(all_videos, split_videos, test)
+    write_table(known, OUT_OF_FOLD, output / results.OUT_OF_FOLD_TABLE)
+    write_json(metrics, output / results.METRICS)
+    write_json(heads, output / results.CALIBRATION)
+
+    labels, probabilities = is_fake(test), test["probability"].to_numpy()
+    save(figures.training_curves(jobs), output / "curves.svg")
+    save(figures.worst_mistakes(test, index, shards), output / "mistakes.png")
+    on_page = {
+        "probabilities": figures.predicted_probabilities(labels, probabilities),
+        "losses": figures.losses(labels, probabilities, metrics.test),
+        "reliability": figures.reliability(labels, probabilities),
+        "roc": figures.roc(labels, probabilities, metrics.test.roc_auc),
+        "precision": figures.precision_recall(
+            labels, probabilities, metrics.test.average_precision
+        ),
+        "confusion": figures.confusion(labels, probabilities),
+        "subgroups": figures.subgroups(subgroups, metrics.test.log_loss),
+    }
+    for name, figure in on_page.items():
+        save(figure, output / f"{name}.svg")
+    write_page(
+        output / results.PAGE,
+        "experiment.html.j2",
+        metrics=metrics,
+        heads=heads,
+        fewest_groups=FEWEST_GROUPS,
+        figures={name: (output / f"{name}.svg").read_bytes() for name in on_page},
     )
-    write_json(metrics, output / METRICS)
-    write_json(heads, output / CALIBRATION)
-    for name, figure in _draw(test, metrics, jobs, shards, index).items():
-        save(figure, output / name)
-    pictures = {alt: (output / name).read_bytes() for alt, name in _ON_THE_PAGE.items()}
-    write_page(output / PAGE, "experiment.html.j2", metrics=metrics, heads=heads, figures=pictures)
-    _log(metrics)
+    logger.info(
+        "%s: test log loss %.4f, constant baseline %.4f, %d videos in %d groups",
+        *(metrics.experiment, metrics.test.log_loss, metrics.test.constant_log_loss),
+        *(metrics.test.count, metrics.test.groups),
+    )
+    logger.info("worst subgroup: %s", metrics.worst_subgroup)
 
 
 def _uncalibrated(test: pd.DataFrame, jobs: Sequence[RunRecord]) -> Metrics:
@@ -152,41 +154,3 @@ def _tracks(faces: pd.DataFrame) -> pd.DataFrame:
     of_track = faces.groupby([*TRACK, "label", "group"], sort=False)[["logit", "log_odds"]]
     tracks = of_track.mean().reset_index()
     return tracks.assign(probability=expit(tracks["log_odds"]))
-
-
-def _draw(
-    test: pd.DataFrame,
-    metrics: ExperimentMetrics,
-    jobs: list[RunRecord],
-    shards: Path,
-    index: pd.DataFrame,
-) -> dict[str, Figure]:
-    """Return file name to figure."""
-    labels, probabilities = is_fake(test), test["probability"].to_numpy()
-    return {
-        "curves.svg": figures.training_curves(jobs),
-        "roc.svg": figures.roc(labels, probabilities, metrics.test),
-        "precision.svg": figures.precision_recall(labels, probabilities, metrics.test),
-        "reliability.svg": figures.reliability(labels, probabilities),
-        "probabilities.svg": figures.predicted_probabilities(labels, probabilities),
-        "losses.svg": figures.losses(labels, probabilities, metrics.test),
-        "subgroups.svg": figures.subgroups(metrics.subgroups, metrics.test.log_loss),
-        "confusion.svg": figures.confusion(labels, probabilities),
-        "mistakes.png": figures.worst_mistakes(test, index, shards),
-    }
-
-
-def _log(metrics: ExperimentMetrics) -> None:
-    test = metrics.test
-    low, high = test.intervals["log_loss"]
-    logger.info(
-        "%s: test log loss %.4f (95 %% %s to %s; constant baseline %.4f), AUC %s, %d videos",
-        metrics.experiment,
-        test.log_loss,
-        *("?" if end is None else f"{end:.4f}" for end in (low, high)),
-        test.constant_log_loss,
-        "?" if test.roc_auc is None else f"{test.roc_auc:.4f}",
-        test.count,
-    )
-    if metrics.worst_subgroup is not None:
-        logger.info("worst subgroup: %s", metrics.worst_subgroup)

@@ -1,8 +1,8 @@
 """External sets: predictions for data that no fold comes from.
 
 People, cameras, codecs and manipulations differ from the training data, so these metrics come
-closest to those on a hidden test set. Nothing is trained, chosen or calibrated on an external set:
-each model keeps the scoring head of its own validation videos.
+closest to those on a hidden test set. Nothing is trained, chosen or calibrated on an external set.
+Each model keeps the scoring head that was fitted on its own validation videos.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
+from unmask.evaluation.figures import log_losses
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.predictions import average_models, measure, predict_videos
 from unmask.evaluation.results import CALIBRATION
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
-from unmask.report.style import COLORS, create_axes, save
+from unmask.report.style import save
 from unmask.tables import SCORES, VIDEOS, read_table
 from unmask.training.run_record import RunRecord
 from unmask.videos.ledger import with_file
-from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def evaluate_sets(
         job = RunRecord.read(run)
         models.setdefault(job.experiment, []).append(job.model)
     known = set(read_table(ledger, VIDEOS)["fingerprint"].dropna())
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     of_models: dict[str, dict[str, dict[str, Metrics]]] = {
         experiment: {model: {} for model in of} for experiment, of in models.items()
     }
@@ -69,8 +68,9 @@ def evaluate_sets(
         if in_data:
             logger.warning("%s: %d of its videos are also in data_root", name, in_data)
         for experiment in models:
-            calibration = results / "evaluation" / experiment / CALIBRATION
-            heads = read_json(calibration, dict[str, ScoringHead])
+            heads = read_json(
+                results / "evaluation" / experiment / CALIBRATION, dict[str, ScoringHead]
+            )
             predictions = []
             for model in models[experiment]:
                 scores = results / "sets" / name / "scores" / experiment / f"{model}.parquet"
@@ -79,30 +79,18 @@ def evaluate_sets(
                 predictions.append(predicted)
             metrics = measure(average_models(predictions))
             row = {"experiment": experiment, "set": name, "models": len(predictions)}
-            rows.append(row | metrics.values() | {"also_in_data": in_data})
+            measured.append(row | metrics.values() | {"also_in_data": in_data})
             logger.info("%s on %s: log loss %.4f", experiment, name, metrics.log_loss)
-    compared = pd.DataFrame(rows).drop(columns="groups")
+    compared = pd.DataFrame(measured).drop(columns="groups")
     compared = compared.sort_values(["set", "log_loss", "experiment"])
     with atomic_path(table) as temporary:
         compared.to_csv(temporary, index=False)
     write_json(of_models, details)
-    save(draw_sets(compared), figure)
-
-
-def draw_sets(table: pd.DataFrame) -> Figure:
-    """Draw the log loss of each experiment on each set, and the set's constant baseline."""
-    size = (7, 1.8 + 0.34 * len(table))
-    figure, axes = create_axes("External sets", "log loss", size=size)
-    names = table["set"] + ": " + table["experiment"]
-    axes.barh(names, table["log_loss"], height=0.7, color=COLORS[Label.REAL], label="log loss")
-    for row, one in enumerate(table.to_dict("records")):
-        loss, constant, auc = one["log_loss"], one["constant_log_loss"], one["roc_auc"]
-        axes.plot([constant, constant], [row - 0.45, row + 0.45], color=COLORS[Label.FAKE], lw=2)
-        area = "" if pd.isna(auc) else f", AUC {auc:.3f}"
-        at, text = (max(loss, constant), row), f"{loss:.3f}{area} (n={one['count']})"
-        axes.annotate(text, at, xytext=(5, 0), textcoords="offset points", va="center")
-    axes.plot([], [], color=COLORS[Label.FAKE], lw=2, label="constant baseline")
-    axes.invert_yaxis()
-    axes.margins(x=0.4)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    return figure
+    areas = compared["roc_auc"].map(", AUC {:.3f}".format, na_action="ignore").fillna("")
+    rows = compared.assign(
+        name=compared["set"] + ": " + compared["experiment"],
+        caption=compared["log_loss"].map("{:.3f}".format) + areas,
+        low=None,
+        high=None,
+    )
+    save(log_losses("External sets", rows), figure)

@@ -1,8 +1,8 @@
 """95 % intervals of metrics, from a bootstrap over groups.
 
-The errors of an original and its fakes are correlated, and so are those of all videos of a person.
-Resampling single videos would treat them as independent and make intervals far too narrow, so whole
-groups of the split (families, or identities) are drawn.
+An original and its fakes have correlated errors, and so have all videos of a person. Resampling
+single videos would treat the errors as independent and make intervals far too narrow. Whole groups
+of the split (families, or identities) are drawn instead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from unmask.evaluation.metrics import Counts, Interval, finite, metrics_of, row_
 
 Floats = NDArray[np.float64]
 
+# Fewer groups have no interval. Its upper end would often be more than ten times its lower end.
+FEWEST_GROUPS = 5
 _CONFIDENCE = 0.95
-# More distinct probabilities than this are merged with their neighbours: intervals do not change,
-# and memory stays small.
+# More distinct probabilities than this are merged with their neighbours to save memory. Intervals
+# hardly change.
 _LEVELS = 4096
 _BOOTSTRAP_T_GROUPS = 20
 # Resamples that are in memory at once.
@@ -30,15 +32,9 @@ _BLOCK = 50
 
 @dataclass(frozen=True)
 class Resampling:
-    """Draws of whole groups, the same for all metrics and experiments that are compared.
+    """Draws of whole groups, the same for all metrics and experiments that are compared."""
 
-    Attributes:
-        group: int64 (n,), the number of each row's group, from 0.
-        draws: number of resamples.
-        seed: of the draws.
-    """
-
-    group: NDArray[np.int64]
+    group: NDArray[np.int64]  # (n,), the number of each row's group, from 0
     draws: int
     seed: int
 
@@ -85,10 +81,9 @@ def _levels(probabilities: Floats) -> tuple[Floats, NDArray[np.int64]]:
     levels, level = np.unique(probabilities, return_inverse=True)
     if len(levels) <= _LEVELS:
         return levels, level
-    coarse = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
-    coarse = coarse * _LEVELS // len(probabilities)
-    means = np.bincount(coarse, probabilities) / np.bincount(coarse)
-    return means, coarse
+    rank = np.argsort(np.argsort(probabilities, kind="stable"), kind="stable")
+    merged = rank * _LEVELS // len(probabilities)
+    return np.bincount(merged, probabilities) / np.bincount(merged), merged
 
 
 def interval(values: Floats, groups: int) -> Interval:
@@ -104,7 +99,7 @@ def interval(values: Floats, groups: int) -> Interval:
         groups: number of groups that were drawn from.
     """
     known = values[np.isfinite(values)]
-    if groups < 2 or not len(known):
+    if groups < FEWEST_GROUPS or not len(known):
         return None, None
     student = stats.t.ppf((1 + _CONFIDENCE) / 2, groups - 1)
     tail = 100 * stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * student)
@@ -113,20 +108,16 @@ def interval(values: Floats, groups: int) -> Interval:
 
 
 def mean_interval(values: Floats, resampled: Resampling) -> Interval:
-    """Return the 95 % interval of a mean over rows.
+    """Return the 95 % interval of a mean over rows; `values` is float64 (n,).
 
     The bootstrap-t interval (Efron and Tibshirani, 1993, section 12.5) of a ratio of sums over
     groups. A few very wrong predictions skew the losses, and percentile intervals then cover less
     often than they should (docs/decisions/022 has a simulation).
 
-    With fewer than 20 groups, Student's interval, on the log scale if no row is negative: resamples
-    of few groups include some of one group alone, whose standard error is 0.
-
-    Args:
-        values: float64 (n,).
-        resampled: of the same rows.
+    Fewer than 20 groups have Student's interval, on the log scale if no row is negative. Some
+    resamples of few groups contain a single group, whose standard error is 0.
     """
-    if resampled.groups < 2:
+    if resampled.groups < FEWEST_GROUPS:
         return None, None
     sums = np.bincount(resampled.group, values)
     counts = np.bincount(resampled.group, np.ones(len(values)))
@@ -163,7 +154,7 @@ def _mean_and_error(
 def metric_intervals(
     labels: Floats, probabilities: Floats, resampled: Resampling
 ) -> dict[str, Interval]:
-    """Return the interval of each metric of `metrics_of`."""
+    """Return the 95 % interval of each metric of `metrics_of`."""
     found = resampled_metrics(labels, probabilities, resampled)
     intervals = {name: interval(values, resampled.groups) for name, values in found.items()}
     losses = row_losses(labels, probabilities)

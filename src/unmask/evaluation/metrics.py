@@ -1,8 +1,7 @@
 """Metrics of predicted probabilities, for one set of weights or for many bootstrap resamples.
 
-Everything is computed from how many FAKE and how many REAL videos have each predicted probability.
-Weighted counts give the metrics of a resample (`unmask.evaluation.intervals`), so that a metric and
-its interval come from the same code.
+Metrics are computed from the numbers of FAKE and REAL videos at each predicted probability.
+Weighted counts give the metrics of a resample, so a metric and its interval share their code.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 from sklearn.isotonic import IsotonicRegression
 
 Floats = NDArray[np.float64]
@@ -60,26 +60,18 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many FAKE and REAL videos have each predicted probability.
+    """The (weighted) numbers of FAKE and REAL at each predicted probability, in each set."""
 
-    Attributes:
-        probabilities: float64 (levels,), ascending.
-        fakes: float64 (levels, sets), the (weighted) number of FAKE at each level in each set.
-        reals: float64 (levels, sets), the same of REAL.
-    """
-
-    probabilities: Floats
-    fakes: Floats
-    reals: Floats
+    probabilities: Floats  # (levels,), ascending
+    fakes: Floats  # (levels, sets)
+    reals: Floats  # (levels, sets)
 
 
 def count_labels(labels: Floats, probabilities: Floats) -> Counts:
     """Count labels by predicted probability, each prediction with weight 1."""
     levels, level = np.unique(probabilities, return_inverse=True)
-    fakes, reals = np.zeros((2, len(levels), 1))
-    np.add.at(fakes[:, 0], level[labels == 1], 1)
-    np.add.at(reals[:, 0], level[labels == 0], 1)
-    return Counts(levels, fakes, reals)
+    fakes, reals = (np.asarray(np.bincount(level, of), np.float64) for of in (labels, 1 - labels))
+    return Counts(levels, fakes[:, None], reals[:, None])
 
 
 def metrics_of(counts: Counts) -> dict[str, Floats]:
@@ -150,7 +142,7 @@ def _curve_metrics(
 
 
 def row_losses(labels: Floats, probabilities: Floats) -> dict[str, Floats]:
-    """Return what each prediction adds to the metrics that are means over predictions, (n,)."""
+    """Return the log loss and the Brier score of each prediction, float64 (n,)."""
     p = np.clip(probabilities, CLIP, 1 - CLIP)
     return {
         "log_loss": -np.where(labels == 1, np.log(p), np.log1p(-p)),
@@ -163,21 +155,17 @@ def constant_log_loss(labels: Floats) -> float:
 
     This is the entropy of the labels; no other constant has a lower log loss on them.
     """
-    rate = float(np.clip(labels.mean(), CLIP, 1 - CLIP))
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+    rate = labels.mean()
+    return float(entr(rate) + entr(1 - rate))
 
 
 def decompose_log_loss(labels: Floats, probabilities: Floats) -> tuple[float, float]:
-    """Return resolution and calibration error, of which the log loss is made.
+    """Return the resolution and the calibration error of float64 (n,) predictions.
 
-    The CORP decomposition (Dimitriadis, Gneiting and Jordan, "Stable reliability diagrams", 2021),
-    whose terms are uncertainty, discrimination and miscalibration there: log loss = constant
-    baseline - resolution + calibration error. The recalibrated predictions are the isotonic fit to
-    the same labels, so both terms are too large, by the same amount, for few predictions.
-
-    Args:
-        labels: float64 (n,), 1 for FAKE.
-        probabilities: float64 (n,) of FAKE.
+    The CORP decomposition (Dimitriadis, Gneiting and Jordan, "Stable reliability diagrams", 2021):
+    log loss = constant baseline - resolution + calibration error. The paper calls these terms
+    uncertainty, discrimination and miscalibration. The recalibrated predictions are the isotonic
+    fit to the same labels, so few predictions make both terms too large by the same amount.
     """
     loss = row_losses(labels, probabilities)["log_loss"].mean()
     isotonic = IsotonicRegression(y_min=0, y_max=1).fit_transform(probabilities, labels)
@@ -186,12 +174,7 @@ def decompose_log_loss(labels: Floats, probabilities: Floats) -> tuple[float, fl
 
 
 def binary_metrics(labels: Floats, probabilities: Floats) -> Metrics:
-    """Return the metrics of predictions, without intervals.
-
-    Args:
-        labels: float64 (n,), 1 for FAKE; n > 0.
-        probabilities: float64 (n,) of FAKE.
-    """
+    """Return the metrics of float64 (n,) predictions, n > 0, without intervals."""
     measured = metrics_of(count_labels(labels, probabilities))
     values: dict[str, Any] = {name: finite(value[0]) for name, value in measured.items()}
     resolution, calibration_error = decompose_log_loss(labels, probabilities)

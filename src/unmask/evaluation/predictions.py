@@ -33,8 +33,8 @@ class ModelPredictions:
 
     Attributes:
         head: the model's scoring head.
-        videos: one row per video, with `role`, `logit`, `faces`, `log_odds` and `probability`;
-            those of validation videos are cross-fitted.
+        videos: one row per video, with `role`, `logit`, `faces`, `log_odds` and `probability`.
+            Log-odds and probability of validation videos are cross-fitted.
         faces: one row per face of the test videos, with `logit` and calibrated `log_odds`.
     """
 
@@ -76,7 +76,7 @@ def predict_held_out(
 
 
 def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead) -> pd.DataFrame:
-    """Return one model's predictions; nothing is fitted.
+    """Return `videos` with one model's predictions; nothing is fitted.
 
     Args:
         videos: rows with `part` and `video`.
@@ -84,7 +84,7 @@ def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead
         head: the model's scoring head. A video without faces gets its prior.
 
     Returns:
-        `videos` with the number of `faces`, `logit` (NaN without a face), `log_odds` and
+        `videos` with `faces` (their number), `logit` (NaN without a face), `log_odds` and
         `probability`.
     """
     faces, with_faces = number_faces(scores)
@@ -103,49 +103,28 @@ def number_faces(scores: pd.DataFrame) -> tuple[FaceLogits, pd.DataFrame]:
     Returns:
         Their logits, and one row per video, in order, with the number of its `faces`.
     """
-    new_video = _changes(scores, VIDEO)
-    video = np.cumsum(new_video) - 1
-    track = np.cumsum(new_video | _changes(scores, ["track"])) - 1
-    videos = scores.loc[new_video, VIDEO].reset_index(drop=True)
+    video, track = (
+        np.asarray(scores.groupby(key, sort=False).ngroup(), np.int64) for key in (VIDEO, TRACK)
+    )
     faces = FaceLogits(scores["logit"].to_numpy(), video, track)
+    videos = scores[VIDEO].drop_duplicates(ignore_index=True)
     return faces, videos.assign(faces=np.bincount(video, minlength=len(videos)))
 
 
-def _changes(rows: pd.DataFrame, columns: list[str]) -> NDArray[np.bool_]:
-    """Return whether each row differs from the previous one in any of the columns."""
-    changed = np.zeros(len(rows), bool)
-    changed[:1] = True
-    for column in columns:
-        values = rows[column].to_numpy()
-        changed[1:] |= values[1:] != values[:-1]
-    return changed
-
-
 def average_models(predictions: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Average the predictions of several models in log-odds, as the bundle does.
-
-    Args:
-        predictions: of each model, for the same rows in the same order: `logit` and `log_odds`.
-
-    Returns:
-        The first table with the mean `logit` and `log_odds`, and the `probability` of the latter.
-    """
+    """Average models' predictions for the same rows in log-odds, as the bundle does."""
     log_odds = np.mean([one["log_odds"] for one in predictions], axis=0)
     logit = np.mean([one["logit"] for one in predictions], axis=0)
     return predictions[0].assign(log_odds=log_odds, logit=logit, probability=expit(log_odds))
 
 
 def out_of_fold(ledger: pd.DataFrame, splits: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Return the out-of-fold prediction of each video of the ledger, see `OUT_OF_FOLD`.
+    """Return a row per video of the ledger: its out-of-fold prediction, see `OUT_OF_FOLD`.
 
     Args:
         ledger: rows of `unmask.tables.VIDEOS`.
         splits: rows of `unmask.tables.SPLITS`.
         test: predictions of the test videos of all folds.
-
-    Returns:
-        One row per video of the ledger. `source` is none for a video in no split, and for one whose
-        fold has no model.
     """
     columns = ["fold", "faces", "logit", "probability"]
     rows = ledger[[*VIDEO, "label", "status"]]

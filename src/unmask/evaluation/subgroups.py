@@ -13,7 +13,7 @@ from unmask.evaluation.predictions import VIDEO, is_fake
 from unmask.evaluation.results import Subgroup
 from unmask.vocabulary import Label
 
-# A smaller subgroup is never named the worst: that would be chance.
+# A smaller subgroup is never the worst, because chance alone makes some small one look bad.
 _FEWEST_VIDEOS = 10
 
 # Column of a described video to its title, the upper ends of its bins, and their names.
@@ -36,13 +36,7 @@ _BINS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
 
 
 def describe_videos(test: pd.DataFrame, ledger: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions of test videos with the columns that define subgroups.
-
-    Args:
-        test: rows of `unmask.tables.PREDICTIONS`.
-        ledger: rows of `unmask.tables.VIDEOS`.
-        faces: the face index: `x0`, `x1`, `brightness`, `sharpness` and `track`.
-    """
+    """Return the predictions of test videos with the columns that define subgroups."""
     measured = faces[[*VIDEO, "brightness", "sharpness"]].assign(
         face_width=faces["x1"] - faces["x0"]
     )
@@ -57,14 +51,10 @@ def describe_videos(test: pd.DataFrame, ledger: pd.DataFrame, faces: pd.DataFram
 
 
 def measure_subgroups(videos: pd.DataFrame, resamples: int) -> list[Subgroup]:
-    """Return the metrics of each subgroup that is not empty.
+    """Return the metrics of each subgroup of described videos that is not empty.
 
-    Subgroups of fakes (by method) include all REAL videos, since the log loss of FAKE alone only
+    The subgroup of a method includes all REAL videos, since the log loss of FAKE alone only
     measures how often a model predicts FAKE.
-
-    Args:
-        videos: returned by `describe_videos`.
-        resamples: of whole groups, for intervals.
     """
     rows: list[tuple[str, str, pd.DataFrame]] = []
     for column, (title, edges, names) in _BINS.items():

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.config import TrainingConfig
-from unmask.report.pages import PictureSection, write_page
+from unmask.report.pages import Section, write_page
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.training.augmentation import Augmentation, Transform, create_transforms
 from unmask.training.backbones import ModelInput
@@ -62,17 +62,17 @@ def explore_augmentations(
         of_pairs = isinstance(transform, PairMixup)
         if fakes or not of_pairs:
             jpeg = draw([transform], fakes if of_pairs else single)
-            sections.append(PictureSection(_heading(transform), _first_sentence(transform), jpeg))
+            sections.append(Section(_heading(transform), _first_sentence(transform), jpeg))
     text = "As configured in `training.augment`."
     jpeg = draw(create_transforms(config.augment), single)
-    sections.append(PictureSection("all together", text, jpeg))
+    sections.append(Section("all together", text, jpeg))
     if fakes:
         text = "Originals, each above one of its fakes, as configured."
         jpeg = draw(create_transforms(config.augment), fakes)
-        sections.append(PictureSection("paired batches", text, jpeg))
+        sections.append(Section("paired batches", text, jpeg))
     text = "REAL crops, each above itself blended, without any other augmentation."
-    sections.append(PictureSection("self-blended images", text, draw([], blended)))
-    write_page(output, "pictures.html.j2", title="Augmentations", sections=sections)
+    sections.append(Section("self-blended images", text, draw([], blended)))
+    write_page(output, "sections.html.j2", title="Augmentations", sections=sections)
     logger.info("%d augmentations of %d crops", len(sections), len(samples))
 
 

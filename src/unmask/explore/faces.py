@@ -16,7 +16,7 @@ from unmask.explore.distributions import describe, draw_distributions
 from unmask.faces.shards import ShardReader
 from unmask.files import atomic_path
 from unmask.report.examples import spread
-from unmask.report.style import create_grid, save
+from unmask.report.style import draw_pictures, save
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.vocabulary import Label, Status
 
@@ -155,16 +155,11 @@ def draw_faces(
         shards: folder of the face shards.
         landmarks: draw them: 68 where the index has them, else five.
     """
-    title = title if len(faces) else f"{title}: no face"
-    figure, panels = create_grid(title, len(faces), across=3)
-    reader = ShardReader(shards)
-    for axes, face, caption in zip(panels, faces.to_dict("records"), captions, strict=True):
-        crop = reader.read_crop(face)
-        axes.imshow(crop)
-        axes.set_title(caption, fontsize=9, pad=3)
-        if landmarks:
-            _draw_landmarks(axes, face)
-            axes.set(xlim=(0, crop.shape[1]), ylim=(crop.shape[0], 0))
+    title, reader = title if len(faces) else f"{title}: no face", ShardReader(shards)
+    rows = faces.to_dict("records")
+    figure, panels = draw_pictures(title, list(map(reader.read_crop, rows)), captions, across=3)
+    for axes, face in zip(panels, rows if landmarks else [], strict=False):
+        _draw_landmarks(axes, face)
     return figure
 
 

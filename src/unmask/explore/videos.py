@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from unmask.explore.distributions import describe, draw_distributions
 from unmask.files import atomic_path
-from unmask.report.pages import TableSection, write_page
+from unmask.report.pages import Section, write_page
 from unmask.report.style import COLORS, WIDTH, create_axes, draw_bars, save
 from unmask.tables import VIDEOS, read_table
 from unmask.vocabulary import Label, Status
@@ -58,10 +58,10 @@ def explore_videos(ledger: Path, output: Path) -> None:
         with atomic_path(output / name) as temporary:
             table.to_csv(temporary, index=False)
 
-    def section(heading: str, text: str, rows: pd.DataFrame, name: str) -> TableSection:
+    def section(heading: str, text: str, rows: pd.DataFrame, name: str) -> Section:
         if len(rows) > _MAX_ROWS:
             text += f" The first {_MAX_ROWS} of {name}."
-        return TableSection(heading, text, rows.head(_MAX_ROWS))
+        return Section(heading, text, rows.head(_MAX_ROWS))
 
     shown = described.assign(column=described["column"].map(_CONTAINER_COLUMNS))
     units = "Sizes in bytes, bit rates in bit/s, times in seconds, width and height in pixels."
@@ -82,7 +82,7 @@ def explore_videos(ledger: Path, output: Path) -> None:
             "videos.csv",
         ),
     ]
-    write_page(output / "metadata.html", "tables.html.j2", title="Metadata", sections=sections)
+    write_page(output / "metadata.html", "sections.html.j2", title="Metadata", sections=sections)
 
 
 def draw_statuses(statuses: pd.Series) -> Figure:

@@ -1,4 +1,4 @@
-"""Pages: self-contained HTML, rendered from `templates/`, that works without a network."""
+"""Pages: HTML from `templates/` with all pictures inside, so it needs no network."""
 
 from __future__ import annotations
 
@@ -14,39 +14,18 @@ from unmask.files import atomic_path
 from unmask.report.style import COLORS
 from unmask.vocabulary import Label
 
-# Bootstrap intervals of the log loss are too narrow when they resample fewer groups than this.
-_ENOUGH_GROUPS = 30
-
 
 @dataclass(frozen=True)
-class TableSection:
-    """A section of `tables.html.j2`."""
+class Section:
+    """A section of `sections.html.j2`: a heading, a sentence, and a table or a JPEG."""
 
     heading: str
     text: str
-    rows: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class PictureSection:
-    """A section of `pictures.html.j2`."""
-
-    heading: str
-    text: str
-    jpeg: bytes
+    content: pd.DataFrame | bytes
 
 
 def write_page(path: Path, template: str, **content: object) -> None:
-    """Render a template to a file.
-
-    Args:
-        path: HTML file to write.
-        template: file name in `report/templates`.
-        content: variables of the template.
-
-    Raises:
-        jinja2.UndefinedError: the template uses a variable that `content` lacks.
-    """
+    """Render one of `report/templates` with the variables in `content` to an HTML file."""
     html = _ENVIRONMENT.get_template(template).render(content)
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -59,14 +38,14 @@ def _number(value: float | None) -> str:
 
 
 def _interval(ends: Sequence[float | None] | None) -> str:
-    """Return an interval in brackets, or nothing where an end is not known."""
+    """Return an interval in brackets, or nothing if an end is unknown."""
     if ends is None or any(end is None or pd.isna(end) for end in ends):
         return ""
     return f"({_number(ends[0])} to {_number(ends[1])})"
 
 
 def _cell(value: object) -> str:
-    """Return a value of any table as text, numbers with four significant digits."""
+    """Return a table's value as text, numbers with four significant digits."""
     if pd.isna(value):  # type: ignore[call-overload]
         return ""
     if isinstance(value, bool):
@@ -86,12 +65,6 @@ def _data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _few_groups(groups: int) -> str:
-    if groups >= _ENOUGH_GROUPS:
-        return ""
-    return f" With fewer than {_ENOUGH_GROUPS} groups, intervals are too narrow."
-
-
 _ENVIRONMENT = Environment(
     loader=PackageLoader("unmask.report"),
     autoescape=True,
@@ -107,4 +80,4 @@ _ENVIRONMENT.filters |= {
     "cell_class": _cell_class,
     "data_uri": _data_uri,
 }
-_ENVIRONMENT.globals |= {"colors": COLORS, "few_groups": _few_groups}
+_ENVIRONMENT.globals["colors"] = COLORS

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from unmask.files import atomic_path
 from unmask.vocabulary import Label
@@ -47,17 +49,26 @@ def create_axes(
     return figure, axes
 
 
-def create_grid(
-    title: str, count: int, across: int, cell: tuple[float, float] = (2.0, 2.4)
+def draw_pictures(
+    title: str,
+    pictures: Sequence[NDArray[Any] | None],
+    captions: Sequence[str],
+    across: int,
+    cell: tuple[float, float] = (2.0, 2.4),
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels for pictures in rows of `across`; `cell` in inches."""
-    rows = max(1, -(-count // across))
+    """Draw pictures under their captions in rows of `across`, a gap for None; `cell` in inches."""
+    rows = max(1, -(-len(pictures) // across))
     figure = Figure(figsize=(cell[0] * across, cell[1] * rows + 0.4))
     figure.suptitle(title, x=0.02, ha="left")
     panels = list(figure.subplots(rows, across, squeeze=False).flat)
     for axes in panels:
         axes.axis("off")
-    return figure, panels[:count]
+    for axes, picture, caption in zip(panels, pictures, captions, strict=False):
+        axes.set_title(caption, fontsize=8)
+        if picture is not None:
+            axes.imshow(picture)
+            axes.autoscale(False)  # what is drawn on a picture does not enlarge its axes
+    return figure, panels[: len(pictures)]
 
 
 def draw_bars(
@@ -70,18 +81,23 @@ def draw_bars(
     axes.margins(x=0.3)
 
 
-def draw_interval(
-    axes: Axes,
-    row: int,
-    value: float,
-    interval: tuple[float | None, float | None],
-    color: str = COLORS[Label.REAL],
-) -> None:
-    """Draw a value as a dot in a row, and its interval as a line where both ends are known."""
-    low, high = interval
-    if low is not None and high is not None:
-        axes.plot([low, high], [row, row], color=color, linewidth=2)
-    axes.plot(value, row, "o", color=color)
+def draw_intervals(axes: Axes, rows: pd.DataFrame) -> None:
+    """Draw a dot and an interval per row, the first on top.
+
+    Args:
+        axes: where to draw.
+        rows: columns `name` (drawn on the left), `value`, `low` and `high` (NaN without an
+            interval), `caption` (drawn on the right) and `color`.
+    """
+    numbers = range(len(rows))
+    low, high = rows["low"].astype(float), rows["high"].astype(float)
+    axes.hlines(numbers, low, high, colors=rows["color"].to_list(), linewidth=2)
+    axes.scatter(rows["value"], numbers, c=rows["color"].to_list())
+    for number, caption in enumerate(rows["caption"].astype(str)):
+        at = ("axes fraction", "data")
+        axes.annotate(caption, (1.02, number), xycoords=at, annotation_clip=False, va="center")
+    axes.set_yticks(numbers, rows["name"])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
 def save(figure: Figure, path: Path) -> None:
