@@ -22,8 +22,8 @@ def crop_parts(
         shard: path of the shard in `out`.
     """
     from unmask.faces.cropping import crop_shard
+    from unmask.videos.extraction import write_stream
     from unmask.videos.probe import probe_shard
-    from unmask.videos.stream import write_stream
 
     out.mkdir(parents=True, exist_ok=True)
     probe, stream, faces = out / "probe.parquet", out / "frames.tar", out / shard

@@ -39,7 +39,7 @@ FOR_PEOPLE = {
 }
 FOR_RULES = {
     "probe": "videos.probe:probe_shard",
-    "extract-frames": "videos.stream:write_stream",
+    "extract-frames": "videos.extraction:write_stream",
     "extract-audio": "videos.audio:extract_audio",
     "ledger": "videos.ledger:write_ledger",
     "crop-faces": "faces.cropping:crop_shard",

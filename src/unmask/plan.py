@@ -28,9 +28,9 @@ from unmask.faces.crops import crop_video
 from unmask.faces.detectors import cached_detector
 from unmask.faces.search import Search
 from unmask.progress import track
-from unmask.videos.frames import sample_video
+from unmask.videos.container import probe_entry
 from unmask.videos.isolation import Lost, Task, run_isolated
-from unmask.videos.probe import probe_entry
+from unmask.videos.sampling import sample_video
 from unmask.videos.source import Entry, VideoFile, find_parts, read_metadata, shards_of
 from unmask.vocabulary import Label, Status
 
@@ -49,7 +49,7 @@ _WORTH_SAVING = 0.1
 _BYTES_PER_CROP = 512 + 256 + 100
 # Of a video, or of many: CPU seconds, bytes of faces and bytes of frames, float64 (3,).
 Cost = NDArray[np.float64]
-_STARTED = ("unmask.videos.probe", "unmask.videos.stream", "unmask.faces.cropping")
+_STARTED = ("unmask.videos.probe", "unmask.videos.extraction", "unmask.faces.cropping")
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ def measure_family(
         start = time.process_time()
         shard_bytes = frame_bytes = 0
         if probe_entry(one.part, one.entry)["status"] == Status.OK:
-            sampled = sample_video(VideoFile(one.part, one.entry.name).opened(), config.frames)
+            file = VideoFile(one.part, one.entry.name).opened()
+            sampled = sample_video(file, config.frames.per_video, config.frames.rate)
             cropped = crop_video(sampled, detector, faces, reference)
             reference = cropped.search if one == original else reference
             frame_bytes = sum(plane.nbytes for frame in sampled.frames for plane in frame.planes)

@@ -41,7 +41,7 @@ from unmask.faces.boxes import iou, squares
 from unmask.faces.detectors import create_detector
 from unmask.faces.search import detect_faces
 from unmask.faces.tracks import prominent_faces
-from unmask.videos.frames import sample_frames
+from unmask.videos.sampling import sample_frames
 from unmask.videos.source import find_parts, shards_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -214,7 +214,7 @@ def reuse_overlap(root: Path, videos: pd.DataFrame, faces: pd.DataFrame) -> pd.S
     for row in videos[videos["reused"]].itertuples():
         own = faces[(faces["video"] == row.video) & (faces["track"] == 0)].set_index("frame")
         url = f"file:{root / row.part / row.video}"
-        for frame in sample_frames(url, FramesConfig()):
+        for frame in sample_frames(url, FramesConfig().per_video):
             found = prominent_faces(detect_faces(frame, detector, config))
             if frame.index not in own.index or not len(found):
                 continue

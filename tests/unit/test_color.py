@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from unmask.config import FramesConfig
 from unmask.videos.color import picture_bgr, square_bgr
-from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.frames import Frame
+from unmask.videos.sampling import sample_frames
 
 MakeVideo = Callable[..., Path]
 
 
 def sample(path: Path, count: int) -> list[Frame]:
-    return list(sample_frames(f"file:{path}", FramesConfig(per_video=count)))
+    return list(sample_frames(f"file:{path}", count))
 
 
 def whole(frame: Frame) -> NDArray[np.uint8]:

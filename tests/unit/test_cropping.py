@@ -25,16 +25,17 @@ from unmask.faces.shards import ShardReader
 from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import Frame, SampledVideo, sample_video
+from unmask.videos.extraction import write_stream
+from unmask.videos.frames import Frame, SampledVideo
 from unmask.videos.probe import probe_shard
-from unmask.videos.stream import write_stream
+from unmask.videos.sampling import sample_video
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
 
 
 def sample(path: Path, count: int = 6) -> list[Frame]:
-    return sample_video(nullcontext(f"file:{path}"), FramesConfig(per_video=count)).frames
+    return sample_video(nullcontext(f"file:{path}"), count).frames
 
 
 def crop(path: Path, config: FacesConfig, count: int = 6) -> list[Crop]:

@@ -19,9 +19,11 @@ from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
 from unmask.tables import CROPPED, PROBE, read_rows
-from unmask.videos import probe, stream
+from unmask.videos import extraction, probe
 from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.sampling import Written
 from unmask.videos.source import Entry, VideoFile
+from unmask.videos.stream import read_stream
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -235,7 +237,9 @@ def part(
 
 def crop(part: Path, root: Path, workers: int) -> dict[str, dict[str, Any]]:
     """Decode and crop a part; return what became of each video."""
-    stream.write_stream([part], part.parent / "probe.parquet", CONFIG, workers, root / "frames.tar")
+    extraction.write_stream(
+        [part], part.parent / "probe.parquet", CONFIG, workers, root / "frames.tar"
+    )
     crop_shard(
         root / "frames.tar",
         part.parent / "probe.parquet",
@@ -254,11 +258,11 @@ def copies_of(path: Path) -> dict[str, tuple[Status, list[list[bytes]]]]:
             sampled.status,
             [[plane.tobytes() for plane in frame.planes] for frame in sampled.frames],
         )
-        for _, video, sampled in stream.read_stream(path)
+        for _, video, sampled in read_stream(path)
     }
 
 
-write_frames, probe_entry = stream.write_frames, probe.probe_entry
+write_frames, probe_entry = extraction.write_frames, probe.probe_entry
 
 
 def misbehave(part: Path) -> None:
@@ -266,14 +270,12 @@ def misbehave(part: Path) -> None:
     globals()[(part.parent / "misbehaviour").read_text()]()
 
 
-def write_frames_badly(
-    buffer: Path, name: str, video: VideoFile, config: FramesConfig
-) -> stream.Written:
+def write_frames_badly(buffer: Path, name: str, video: VideoFile, *sampling: Any) -> Written:
     if video.name == "b.mp4":
         with buffer.open("r+b") as sink:
             sink.write(bytes(1000))  # as if something had been decoded
         misbehave(video.part)
-    return write_frames(buffer, name, video, config)
+    return write_frames(buffer, name, video, *sampling)
 
 
 @pytest.mark.parametrize(("misbehaviour", "status"), LOSSES)
@@ -288,7 +290,7 @@ def test_a_video_that_loses_its_decoder_is_lost_alone(
     before = crop(part, tmp_path / "before", 2)
     undisturbed = copies_of(tmp_path / "before/frames.tar")
     (part.parent / "misbehaviour").write_text(misbehaviour.__name__)
-    monkeypatch.setattr(stream, "write_frames", write_frames_badly)
+    monkeypatch.setattr(extraction, "write_frames", write_frames_badly)
     after = crop(part, tmp_path, 2)
     assert copies_of(tmp_path / "frames.tar") == undisturbed | {"b.mp4": (status, [])}
     lost = after.pop("b.mp4")
@@ -338,6 +340,6 @@ def test_an_enormous_picture_is_too_large(make_part: MakePart, tmp_path: Path) -
     for megabytes, expected in [(100, Status.TOO_LARGE), (1000, Status.OK)]:
         limits = LimitsConfig(memory_mb=megabytes)
         config = CONFIG.model_copy(update={"limits": limits})
-        stream.write_stream([part], table, config, 1, tmp_path / "frames.tar")
-        ((_, _, sampled),) = stream.read_stream(tmp_path / "frames.tar")
+        extraction.write_stream([part], table, config, 1, tmp_path / "frames.tar")
+        ((_, _, sampled),) = read_stream(tmp_path / "frames.tar")
         assert sampled.status == expected

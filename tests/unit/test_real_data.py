@@ -14,7 +14,7 @@ import pytest
 
 from ffprobe import assert_like_ffprobe
 from unmask.audits.shortcuts import find_shortcuts
-from unmask.config import Config, FacesConfig, FramesConfig
+from unmask.config import Config, FacesConfig
 from unmask.faces.crops import crop_video
 from unmask.faces.detectors import create_detector
 from unmask.robustness.shifted_clips import shift_video
@@ -22,8 +22,9 @@ from unmask.robustness.shifts import SHIFTS
 from unmask.splits.folds import assign_folds, choose_seed
 from unmask.splits.groups import group_videos
 from unmask.tables import PROBE
-from unmask.videos.frames import Frame, SampledVideo, sample_frames
-from unmask.videos.probe import probe_entry
+from unmask.videos.container import probe_entry
+from unmask.videos.frames import Frame, SampledVideo
+from unmask.videos.sampling import sample_frames
 from unmask.videos.source import Entry, VideoFile, read_metadata
 from unmask.vocabulary import Label, Status
 
@@ -36,7 +37,7 @@ pytestmark = [
 
 
 def sample(clip: Path, count: int) -> list[Frame]:
-    return list(sample_frames(f"file:{clip}", FramesConfig(per_video=count)))
+    return list(sample_frames(f"file:{clip}", count))
 
 
 def clips() -> list[Path]:

@@ -34,7 +34,7 @@ from unmask.tables import (
     write_table,
 )
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import first_frames
+from unmask.videos.sampling import first_frames
 from unmask.videos.source import VideoFile
 from unmask.vocabulary import Status
 

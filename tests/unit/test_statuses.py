@@ -17,8 +17,9 @@ from stages import crop_parts
 from unmask.config import Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.faces import cropping
 from unmask.tables import CROPPED, VIDEOS, read_rows
-from unmask.videos import stream
+from unmask.videos import extraction
 from unmask.videos.ledger import write_ledger
+from unmask.videos.sampling import Written
 from unmask.videos.source import VideoFile
 from unmask.vocabulary import Status
 
@@ -30,12 +31,10 @@ CONFIG = Config(
     limits=LimitsConfig(seconds=1, memory_mb=200),
     faces=FacesConfig(size=64),
 )
-write_frames = stream.write_frames
+write_frames = extraction.write_frames
 
 
-def write_frames_or_misbehave(
-    buffer: Path, name: str, video: VideoFile, config: FramesConfig
-) -> stream.Written:
+def write_frames_or_misbehave(buffer: Path, name: str, video: VideoFile, *sampling: Any) -> Written:
     if video.name == "crashed.mp4":
         ctypes.string_at(0)
     if video.name == "timeout.mp4":
@@ -44,7 +43,7 @@ def write_frames_or_misbehave(
         np.ones(400_000_000, np.uint8)
     if video.name == "failed.mp4":
         raise ZeroDivisionError
-    return write_frames(buffer, name, video, config)
+    return write_frames(buffer, name, video, *sampling)
 
 
 def spoil(path: Path) -> None:
@@ -80,7 +79,7 @@ def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Pa
 def test_every_status_has_a_fault_that_leads_to_it(
     parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "write_frames", write_frames_or_misbehave)
+    monkeypatch.setattr(extraction, "write_frames", write_frames_or_misbehave)
     for part in parts:
         crop_parts([part], tmp_path / "out" / part.name, CONFIG, workers=2)
     write_ledger(

@@ -23,9 +23,11 @@ from unmask.faces.cropping import crop_shard
 from unmask.faces.images import decode_jpeg
 from unmask.faces.shards import ShardReader
 from unmask.tables import FACES, PROBE, read_rows, write_rows
-from unmask.videos.frames import Frame, SampledVideo, sample_frames
+from unmask.videos.extraction import write_stream
+from unmask.videos.frames import Frame, SampledVideo
 from unmask.videos.probe import probe_shard
-from unmask.videos.stream import read_stream, write_stream
+from unmask.videos.sampling import sample_frames
+from unmask.videos.stream import read_stream
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -45,7 +47,7 @@ def stream_of(part: Path, config: Config = THREE, workers: int = 1) -> Path:
 
 
 def sample(path: Path, count: int = 3) -> list[Frame]:
-    return list(sample_frames(f"file:{path}", FramesConfig(per_video=count)))
+    return list(sample_frames(f"file:{path}", count))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from unmask.config import Config, FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.cropping import crop_shard
-from unmask.videos.stream import write_stream
+from unmask.videos.extraction import write_stream
 
 from running import Finished, digests
 

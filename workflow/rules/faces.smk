@@ -32,7 +32,7 @@ rule extract_frames:
         decoders=2 if is_piped() else 1,
     params:
         settings=settings("frames", "limits"),
-        code=source_digest("videos.stream"),
+        code=source_digest("videos.extraction"),
     shell:
         r"""
         exec python -m unmask extract-frames --log {log:q} --parts {input.parts:q} \
@@ -63,6 +63,7 @@ rule crop_faces:
         settings=settings("faces"),
         # A pipe leaves no file with a modification time.
         frames=settings("frames"),
+        extraction=source_digest("videos.extraction"),
         code=source_digest("faces.cropping"),
     shell:
         r"""

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from unmask.config import AuditsConfig, FacesConfig, FramesConfig
+from unmask.config import AuditsConfig, FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.boxes import iou
 from unmask.faces.detectors import (
@@ -33,7 +33,8 @@ from unmask.report.examples import spread
 from unmask.report.style import WIDTH, draw_bars, draw_pictures, save
 from unmask.tables import VIDEOS, read_table
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import Frame, sample_frames
+from unmask.videos.frames import Frame
+from unmask.videos.sampling import sample_frames
 from unmask.videos.source import VideoFile, part_name
 from unmask.vocabulary import Status
 
@@ -124,7 +125,7 @@ def _sample_frames(
     for part, video in zip(chosen["part"], chosen["video"], strict=True):
         try:
             with VideoFile(folders[part], video).opened() as source:
-                for frame in sample_frames(source, FramesConfig(per_video=per_video)):
+                for frame in sample_frames(source, per_video):
                     if yielded < count:
                         yield f"{video} at {frame.time:.1f} s", frame
                         yielded += 1

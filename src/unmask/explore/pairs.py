@@ -10,13 +10,13 @@ from pathlib import Path
 import av
 import pandas as pd
 
-from unmask.config import FramesConfig, LimitsConfig
+from unmask.config import LimitsConfig
 from unmask.report.examples import spread
 from unmask.report.pages import write_page
 from unmask.tables import VIDEOS, read_table
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import sample_frames
 from unmask.videos.isolation import Task, run_isolated
+from unmask.videos.sampling import sample_frames
 from unmask.videos.source import VideoFile, part_name
 from unmask.vocabulary import Label, Status
 
@@ -99,7 +99,7 @@ def make_clip(file: VideoFile) -> bytes:
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "27", "preset": "fast", "x264-params": "threads=1"}
         start: float | None = None
-        for frame in sample_frames(source, FramesConfig(rate=_FRAMES_PER_SECOND)):
+        for frame in sample_frames(source, per_video=1, rate=_FRAMES_PER_SECOND):
             if start is None:
                 start = frame.time
                 scale = min(1.0, _LONG_SIDE / max(frame.width, frame.height))

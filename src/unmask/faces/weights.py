@@ -7,11 +7,9 @@ it, and, if its authors publish it, a download that is kept in the user's cache 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import logging
 import os
 import shutil
-import urllib.request
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -121,10 +119,12 @@ def find_weights(wanted: WeightsFile, key: str, configured: str | None = None) -
         raise UnmaskError(f"{missing}; {remedy}")
     cached = _cache_folder() / wanted.name
     if not cached.is_file() or _sha256(cached) != wanted.sha256:
+        from http.client import HTTPException
+
         logger.info("downloading %s", wanted.url)
         try:
             _download(wanted.url, wanted.sha256, cached)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, HTTPException) as error:
             raise UnmaskError(
                 f"{missing}, and {wanted.url} cannot be downloaded to {cached.parent} ({error}); "
                 f"{remedy}"
@@ -150,11 +150,10 @@ def import_package(module: str, install: str, key: str) -> ModuleType:
 
 
 def _download(url: str, sha256: str, path: Path) -> None:
+    from urllib.request import urlopen  # slow to import, and most have the file
+
     with atomic_path(path) as temporary:
-        with (
-            urllib.request.urlopen(url, timeout=_TIMEOUT) as response,
-            temporary.open("wb") as file,
-        ):
+        with urlopen(url, timeout=_TIMEOUT) as response, temporary.open("wb") as file:
             shutil.copyfileobj(response, file)
         digest = _sha256(temporary)
         if digest != sha256:  # the login page of a hotel's network has status 200 as well

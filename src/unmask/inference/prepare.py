@@ -10,7 +10,7 @@ from unmask.config import FacesConfig, FramesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop, crop_video
 from unmask.faces.detectors import cached_detector
-from unmask.videos.frames import sample_video
+from unmask.videos.sampling import sample_video
 from unmask.videos.source import VideoFile
 
 
@@ -33,7 +33,8 @@ def prepare_video(videos: Path, name: str, frames: FramesConfig, faces: FacesCon
     """Decode a video of a folder and crop its faces."""
     started = time.perf_counter()
     try:
-        sampled = sample_video(VideoFile(videos, name).opened(), frames)
+        file = VideoFile(videos, name).opened()
+        sampled = sample_video(file, frames.per_video, frames.rate)
         cropped = crop_video(sampled, cached_detector(faces), faces)
         crops, reason = cropped.crops, "" if cropped.crops else cropped.detail
     except UnmaskError as error:  # no detector: all videos fall back to the prior

@@ -41,8 +41,8 @@ from unmask.tables import (
     write_table,
 )
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import first_frames, sample_video
 from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.sampling import first_frames, sample_video
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Status
 
@@ -190,7 +190,8 @@ def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
     detector = cached_detector(config.faces)
     cropped = {}
     for shift, clip in clips.items():
-        sampled = sample_video(nullcontext(io.BytesIO(clip)), config.frames)
+        file = nullcontext(io.BytesIO(clip))
+        sampled = sample_video(file, config.frames.per_video, config.frames.rate)
         cropped[shift] = crop_video(sampled, detector, config.faces)
     return cropped
 

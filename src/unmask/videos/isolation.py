@@ -19,13 +19,15 @@ from concurrent.futures import TimeoutError as TimeLimitExceeded
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from unmask.config import LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.vocabulary import Status
+
+if TYPE_CHECKING:
+    from unmask.config import LimitsConfig  # workers start faster without it
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

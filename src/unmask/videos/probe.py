@@ -9,28 +9,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import av
-
 from unmask.config import LimitsConfig
-from unmask.errors import UnmaskError, reason
 from unmask.progress import track
 from unmask.tables import PROBE, write_rows
-from unmask.videos.decoding import open_container, video_stream
+from unmask.videos.container import probe_entry
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import (
     METADATA,
     Entry,
-    VideoFile,
     part_name,
     shard_entries,
     video_names,
 )
-from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 
@@ -81,108 +74,6 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
         "method": entry.method,
         **values,
     }
-
-
-def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
-    """Return status, detail and metadata of one entry's file. This runs in a worker process."""
-    values: dict[str, Any] = {"status": entry.status, "detail": entry.detail}
-    if entry.status != Status.OK:
-        return values
-    video = VideoFile(part, entry.name)
-    size = video.size()
-    if size is None:
-        return {
-            "status": Status.MISSING,
-            "detail": f"no regular file of this name in the part ({METADATA})",
-        }
-    values["file_size"] = size
-    try:
-        values["fingerprint"] = video.fingerprint()
-        with video.opened() as source, open_container(source) as container:
-            return values | _container_values(container)
-    except MemoryError:
-        raise
-    except (av.FFmpegError, UnmaskError, OSError) as error:
-        return values | {"status": Status.UNREADABLE, "detail": reason(error)}
-
-
-def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
-    values: dict[str, Any] = {"format": container.format.name}
-    # A stream whose codec FFmpeg does not know has no context.
-    if container.streams.audio and container.streams.audio[0].codec_context is not None:
-        values |= _audio_values(container.streams.audio[0])
-    stream = video_stream(container)
-    if stream is None:
-        detail = "the file holds no video stream"
-        return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
-    if stream.codec_context is None:
-        return values | {"status": Status.DECODE_ERROR, "detail": "no decoder for its video codec"}
-    values |= {
-        "video_codec_name": stream.codec_context.codec.canonical_name,
-        "video_height": stream.codec_context.height,
-        "video_width": stream.codec_context.width,
-        "video_nb_frames": stream.frames or None,
-        "video_bit_rate": stream.bit_rate,
-        "video_duration": _seconds(stream.duration, stream),
-        "video_start_time": _seconds(stream.start_time, stream),
-        "video_fps": float(stream.average_rate) if stream.average_rate else None,
-        "video_pix_fmt": stream.codec_context.pix_fmt,
-        "video_keyframes": sum(entry.is_keyframe for entry in stream.index_entries),
-        "video_has_b_frames": stream.codec_context.has_b_frames,
-    }
-    try:
-        rotation = _first_rotation(container, stream)
-    except MemoryError:
-        raise
-    except av.FFmpegError as error:
-        return values | {"status": Status.DECODE_ERROR, "detail": reason(error)}
-    if rotation is None:
-        detail = "no frame in the video stream can be decoded"
-        return values | {"status": Status.DECODE_ERROR, "detail": detail}
-    return values | {"video_rotation": rotation}
-
-
-def _first_rotation(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> int | None:
-    """Return the rotation of the first frame that can be decoded; None where none can."""
-    damage: av.FFmpegError | None = None
-    packets = container.demux(stream)
-    first = next(packets)
-    # Flushed at once, because a decoder that reorders frames would need three more packets.
-    with suppress(av.error.InvalidDataError):
-        frames = first.decode() or (stream.codec_context.decode(None) if first.size else [])
-        if frames:
-            return frames[0].rotation % 360
-    stream.codec_context.flush_buffers()
-    # The first picture may be damaged, or cut off by an edit list. Later ones may be intact.
-    for packet in chain([first], packets):
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError as error:
-            damage = error
-            frames = []
-        if frames:
-            return frames[0].rotation % 360
-    if damage is not None:
-        raise damage
-    return None
-
-
-def _audio_values(stream: av.audio.stream.AudioStream) -> dict[str, Any]:
-    return {
-        "audio_codec_name": stream.codec_context.codec.canonical_name,
-        "audio_channels": stream.codec_context.channels,
-        "audio_sample_rate": stream.codec_context.sample_rate,
-        "audio_nb_frames": stream.frames or None,
-        "audio_bit_rate": stream.bit_rate,
-        "audio_duration": _seconds(stream.duration, stream),
-        "audio_start_time": _seconds(stream.start_time, stream),
-    }
-
-
-def _seconds(ticks: int | None, stream: av.stream.Stream) -> float | None:
-    return None if ticks is None or stream.time_base is None else float(ticks * stream.time_base)
 
 
 def _warn_unlisted(part: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clips import write_sound
-from unmask.config import FramesConfig
 from unmask.errors import UnmaskError
-from unmask.videos import frames as frames_module
+from unmask.videos import sampling
 from unmask.videos.color import picture_bgr
-from unmask.videos.frames import Frame, plan_times, sample_frames
+from unmask.videos.frames import Frame
+from unmask.videos.sampling import plan_times, sample_frames
 from unmask.videos.source import VideoFile
 
 MakeVideo = Callable[..., Path]
@@ -30,7 +30,7 @@ MakePart = Callable[..., Path]
 
 
 def sample(path: Path, count: int) -> list[Frame]:
-    return list(sample_frames(f"file:{path}", FramesConfig(per_video=count)))
+    return list(sample_frames(f"file:{path}", count))
 
 
 def decode_all(path: Path) -> dict[float, av.VideoFrame]:
@@ -64,7 +64,7 @@ def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.int16]:
 )
 def test_sampling_times_are_evenly_spaced(gaps: list[float], start: float, count: int) -> None:
     times = start + np.cumsum(gaps)
-    plan = plan_times(times, FramesConfig(per_video=count))
+    plan = plan_times(times, count)
     assert len(plan) == min(count, len(times))
     assert (np.diff(plan) > 0).all()
     assert plan[0] == times[0] or count == 1
@@ -80,7 +80,7 @@ def test_sampling_times_are_evenly_spaced(gaps: list[float], start: float, count
 )
 def test_sampling_times_at_a_rate_have_its_distance(gaps: list[float], rate: float) -> None:
     times = np.cumsum(gaps)
-    plan = plan_times(times, FramesConfig(per_video=3, rate=rate))
+    plan = plan_times(times, 3, rate)
     assert len(plan) <= 1000
     if len(plan) == len(times):
         assert plan.tolist() == times.tolist()
@@ -94,15 +94,15 @@ def test_sampling_times_at_a_rate_have_its_distance(gaps: list[float], rate: flo
 
 def test_a_rate_samples_per_second_and_at_most_1000_frames() -> None:
     minute, hour = np.arange(60 * 30) / 30, np.arange(3600 * 5) / 5
-    assert len(plan_times(minute, FramesConfig(rate=2))) == 120
-    assert len(plan_times(minute, FramesConfig(rate=0.5))) == 30
-    assert plan_times(minute, FramesConfig(rate=10))[:3].tolist() == pytest.approx([0, 0.1, 0.2])
-    assert len(plan_times(hour, FramesConfig(rate=4))) == 1000
-    assert len(plan_times(minute[:40], FramesConfig(rate=60))) == 40
+    assert len(plan_times(minute, 32, 2)) == 120
+    assert len(plan_times(minute, 32, 0.5)) == 30
+    assert plan_times(minute, 32, 10)[:3].tolist() == pytest.approx([0, 0.1, 0.2])
+    assert len(plan_times(hour, 32, 4)) == 1000
+    assert len(plan_times(minute[:40], 32, 60)) == 40
 
 
 def test_a_single_sample_is_taken_in_the_middle() -> None:
-    assert plan_times(np.array([1.0, 2.0, 5.0]), FramesConfig(per_video=1)).tolist() == [3.0]
+    assert plan_times(np.array([1.0, 2.0, 5.0]), 1).tolist() == [3.0]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
@@ -278,7 +278,7 @@ def test_flushing_the_decoder_early_gives_the_same_samples(
     clip = make_video(tmp_path / "a.mp4", (96, 64), frames, fps, **values)
     counts = (2, 5, 7, 11, 15, 16, 23, 59)
     early = [sample(clip, count) for count in counts]
-    monkeypatch.setattr(frames_module, "_shortcuts", lambda *_: {})
+    monkeypatch.setattr(sampling, "_shortcuts", lambda *_: {})
     for sampled, in_turn in zip(early, (sample(clip, count) for count in counts), strict=True):
         assert [frame.time for frame in sampled] == [frame.time for frame in in_turn]
         for one, other in zip(sampled, in_turn, strict=True):
@@ -317,7 +317,7 @@ def test_a_damaged_last_frame_is_the_only_one_lost(
         lost = float(last.pts * last.time_base)
     spoilt = with_noise(clip, tmp_path / "b.mp4", lambda time: time == lost)
     problems: list[str] = []
-    frames = list(sample_frames(f"file:{spoilt}", FramesConfig(per_video=13), problems))
+    frames = list(sample_frames(f"file:{spoilt}", 13, None, problems))
     kept = [frame for frame in whole if frame.time != lost]
     assert [frame.time for frame in frames] == [frame.time for frame in kept]
     assert ("damaged" in "".join(problems)) == (len(kept) < len(whole))
@@ -369,7 +369,7 @@ def test_a_group_is_decoded_up_to_its_last_sample(make_video: MakeVideo, tmp_pat
     # The length of a unit and its header, which says whether others refer to it, stay.
     spoilt = with_noise(clip, tmp_path / "b.mp4", lambda time: round(time * 24) in unread, kept=5)
     problems: list[str] = []
-    again = list(sample_frames(f"file:{spoilt}", FramesConfig(per_video=9), problems))
+    again = list(sample_frames(f"file:{spoilt}", 9, None, problems))
     assert problems == []
     for one, other in zip(again, frames, strict=True):
         assert one.time == other.time
@@ -432,7 +432,7 @@ def test_a_name_with_special_characters_is_a_plain_file(
     monkeypatch.chdir(tmp_path / "part")
     for part in (tmp_path / "part", Path()):
         with VideoFile(part, name).opened() as source:
-            frames = list(sample_frames(source, FramesConfig(per_video=2)))
+            frames = list(sample_frames(source, 2))
         assert [frame.width for frame in frames] == [64, 64]
 
 
@@ -489,7 +489,7 @@ def test_a_file_that_refers_to_other_files_is_refused(
     path.write_text(LISTS[kind].replace("PORT", str(server[0])))
     source = io.BytesIO(path.read_bytes()) if as_bytes else f"file:{path}"
     with pytest.raises(av.FFmpegError):
-        list(sample_frames(source, FramesConfig(per_video=2)))
+        list(sample_frames(source, 2))
     assert server[1] == []
 
 
@@ -509,7 +509,7 @@ def test_a_file_without_a_video_stream_is_refused(cover: bool, tmp_path: Path) -
 def test_a_frame_stays_valid_while_more_are_decoded(make_video: MakeVideo, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "a.mp4", (64, 48), 40, b_frames=0)
     kept = []
-    for frame in sample_frames(f"file:{clip}", FramesConfig(per_video=40)):
+    for frame in sample_frames(f"file:{clip}", 40):
         kept.append((frame, packed(frame).copy()))
     gc.collect()
     for frame, copied in kept:

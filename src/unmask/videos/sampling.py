@@ -1,0 +1,318 @@
+"""Sampling: which frames of a video are taken, and how they are decoded.
+
+A clip is decoded once, in order. Two kinds of frames are skipped: those that no other frame is
+predicted from (`skip_frame=NONREF`), and those between the last sampled frame of a group of
+pictures and the next key frame. Every decoded picture is therefore bit-exact, at about half the CPU
+time of a full decode. Decoders return a frame with a delay of one or two frames. Where the last
+sampled frame of a group is known beforehand, as in most H.264, the decoder is flushed instead of
+fed these frames. Skipping all B-frames (`BIDIR`) would be faster still but wrong: x264 predicts
+P-frames from the B-frames of a pyramid, and the error grows through the clip (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
+
+from unmask.errors import UnmaskError, reason
+from unmask.videos.decoding import (
+    Decoder,
+    Timeline,
+    VideoSource,
+    open_container,
+    read_packets,
+    restarted,
+)
+from unmask.videos.frames import YUV420, YUV444, Frame, SampledVideo, plane_shapes
+from unmask.videos.source import VideoFile
+from unmask.videos.stream import write_end, write_frame
+from unmask.vocabulary import Status
+
+_FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
+# An 8K picture has 50 MB and is halved, which no face in it suffers from; 4K is kept.
+_MAX_PIXELS = 4096 * 2160
+# At most, with a rate: 1,000 frames at 720p take 1.4 GB.
+_MAX_FRAMES = 1000
+
+
+def plan_times(
+    times: NDArray[np.float64], per_video: int, rate: float | None = None
+) -> NDArray[np.float64]:
+    """Return the times to sample, evenly spaced over the whole clip.
+
+    With `per_video`, the clip is divided into as many stretches and sampled at the start of each,
+    so the samples span (N - 1) / N of the duration. With `rate`, they are 1 / rate seconds apart,
+    or further in a clip that would have more than 1,000 of them.
+
+    Args:
+        times: presentation times of all frames in seconds, ascending, at least one.
+        per_video: number of samples.
+        rate: samples per second, instead.
+
+    Returns:
+        float64 (n,); all times of a clip that has no more frames than that.
+    """
+    duration = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
+    wanted = per_video
+    if rate is not None:
+        wanted = min(_MAX_FRAMES, max(1, math.ceil(duration * rate - 1e-6)))
+    if len(times) <= wanted:
+        return times
+    if wanted == 1:
+        return np.array([(times[0] + times[-1]) / 2])
+    step = duration / wanted
+    if rate is not None:
+        step = max(step, 1 / rate)
+    return np.asarray(times[0] + step * np.arange(wanted), np.float64)
+
+
+class Written(NamedTuple):
+    """What was written of one video: bytes, number of frames, and how its decoding went."""
+
+    size: int
+    frames: int
+    status: Status
+    detail: str
+
+
+def write_frames(
+    buffer: Path, name: str, video: VideoFile, per_video: int, rate: float | None
+) -> Written:
+    """Write what the frame stream has of one video to a file. This runs in a worker process.
+
+    Args:
+        buffer: the file, which exists.
+        name: PART/VIDEO.
+        video: the video.
+        per_video: see `plan_times`.
+        rate: see `plan_times`.
+    """
+    frames: list[dict[str, Any]] = []
+    with buffer.open("r+b", buffering=0) as sink:
+
+        def write(frame: Frame) -> None:
+            frames.append(write_frame(sink, name, frame))
+
+        sampled = sample_video(video.opened(), per_video, rate, write)
+        write_end(sink, name, sampled.status, sampled.detail, frames)
+        return Written(sink.tell(), len(frames), sampled.status, sampled.detail)
+
+
+def sample_video(
+    video: AbstractContextManager[VideoSource],
+    per_video: int,
+    rate: float | None = None,
+    take: Callable[[Frame], object] | None = None,
+) -> SampledVideo:
+    """Decode the sampled frames of a video; errors of the file become its status.
+
+    Args:
+        video: what `VideoFile.opened` returns.
+        per_video: see `plan_times`.
+        rate: see `plan_times`.
+        take: called with each frame, which is then not kept.
+
+    Raises:
+        MemoryError: the limit of a worker was reached.
+    """
+    frames: list[Frame] = []
+    problems: list[str] = []
+    taken = 0
+    try:
+        with video as source:
+            for frame in sample_frames(source, per_video, rate, problems):
+                (take or frames.append)(frame)
+                taken += 1
+    except MemoryError:
+        raise
+    except (av.FFmpegError, UnmaskError) as error:
+        problems.append(f"decoding stopped after {taken} frames: {reason(error)}")
+    return SampledVideo(frames, Status.OK if taken else Status.DECODE_ERROR, "; ".join(problems))
+
+
+def sample_frames(
+    source: VideoSource,
+    per_video: int,
+    rate: float | None = None,
+    problems: list[str] | None = None,
+) -> Iterator[Frame]:
+    """Decode a video once and yield the sampled frames, upright, in order of time.
+
+    Args:
+        source: what `VideoFile.opened` yields.
+        per_video: see `plan_times`.
+        rate: see `plan_times`.
+        problems: a line is appended where the file is damaged and frames could be decoded anyway.
+
+    Raises:
+        av.FFmpegError: the file cannot be opened or decoded.
+        UnmaskError: the file holds no video stream or no frame.
+    """
+    with open_container(source) as container:
+        stream, timeline, packets = read_packets(container)
+        wanted = plan_times(timeline.times, per_video, rate)
+        index = -1
+        # A stream of nothing but frames without references to them is decoded whole.
+        for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
+            with restarted(source, container, stream, packets) as (decoded_stream, every):
+                shortcuts = _shortcuts(timeline, wanted) if skipped == "NONREF" else {}
+                decoder = Decoder(every, decoded_stream, timeline, skipped, shortcuts)
+                for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
+                    yield _to_frame(index, time, frame)
+            if index >= 0:
+                if problems is not None and decoder.damaged:
+                    problems.append(f"{decoder.damaged} packets or frames are damaged")
+                return
+    raise UnmaskError("no frame can be decoded")
+
+
+def first_frames(source: VideoSource, seconds: float) -> Iterator[Frame]:
+    """Decode the beginning of a video and yield every frame of it, upright, in order of time.
+
+    Args:
+        source: what `VideoFile.opened` yields.
+        seconds: from the first frame on.
+
+    Raises:
+        av.FFmpegError: the file cannot be opened or decoded.
+        UnmaskError: the file holds no video stream or no frame.
+    """
+    index = -1
+    with open_container(source) as container:
+        stream, timeline, packets = read_packets(container)
+        with restarted(source, container, stream, packets) as (decoded_stream, every):
+            decoder = Decoder(every, decoded_stream, timeline, "DEFAULT", {})
+            for index, (time, frame) in enumerate(decoder.frames()):
+                if time >= timeline.times[0] + seconds:
+                    return
+                yield _to_frame(index, time, frame)
+    if index < 0:
+        raise UnmaskError("no frame can be decoded")
+
+
+def _shortcuts(timeline: Timeline, wanted: NDArray[np.float64]) -> dict[int, int]:
+    """Return where the decoder can be flushed: picture number to the next number to decode.
+
+    Numbers count in decoding order. Within a group of pictures, only the references nearest to the
+    wanted times are needed, chosen as `_nearest` chooses. After the last of them is decoded, the
+    decoder is flushed and continues with the next group that has a wanted time. A group is left
+    out where its references are unknown, or where none follows its last wanted time.
+    """
+    ticks = [math.nan if one.pts is None else one.pts for one in timeline.pictures]
+    # Computed as PyAV computes the times of frames, so that both are equal to the last bit.
+    times = np.array(ticks) * timeline.base.numerator / timeline.base.denominator
+    is_reference = np.array([one.is_reference for one in timeline.pictures])
+    if not is_reference.any():
+        return {}
+    starts = [number for number, one in enumerate(timeline.pictures) if one.is_key]
+    if not (np.diff(times[starts]) > 0).all():  # also where one has no time
+        return {}
+    shortcuts = {}
+    following = len(times)
+    for start, end in reversed([*pairwise([*starts, len(times)])]):
+        until = times[end] if end < len(times) else math.inf
+        own = wanted[(wanted >= times[start]) & (wanted < until)]
+        if not len(own):
+            continue
+        references = start + np.flatnonzero(is_reference[start:end])
+        references = references[np.argsort(times[references], kind="stable")]
+        after = np.searchsorted(times[references], own)
+        if np.nanmax(times[start:end]) < until and after[-1] < len(references):
+            around = references[[np.maximum(after - 1, 0), after]]
+            distances = np.abs(times[around] - own)
+            # Both of two that are equally near.
+            is_needed = distances < distances.min(axis=0) + float(timeline.base) / 2
+            is_needed[:, own == wanted[-1]] = [[False], [True]]
+            shortcuts[int(around[is_needed].max())] = following
+        following = start
+    return shortcuts
+
+
+def _nearest(decoder: Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[float, VideoFrame]]:
+    """Yield the nearest decoded frame to each wanted time, with its own time, and none twice.
+
+    For the last wanted time it is the first frame at or after it, so that the samples always span
+    the part of the clip that was asked for.
+    """
+    targets = iter(wanted)
+    target = next(targets)
+    previous: tuple[float, VideoFrame] | None = None
+    previous_is_out = False
+    for time, frame in decoder.frames():
+        is_out = False
+        while target <= time:
+            nearer = previous is not None and target - previous[0] < time - target
+            if previous is not None and nearer and target < wanted[-1]:
+                if not previous_is_out:
+                    yield previous
+                previous_is_out = True
+            else:
+                if not is_out:
+                    yield time, frame
+                is_out = True
+            target = next(targets, math.inf)
+        if target == math.inf:
+            return
+        decoder.skip_to(target)
+        previous, previous_is_out = (time, frame), is_out
+    if previous is not None and not previous_is_out:
+        yield previous
+
+
+def _to_frame(index: int, time: float, frame: VideoFrame) -> Frame:
+    """Return a decoded picture upright, in one of the two layouts."""
+    picture = _as_planes(frame)
+    name = picture.format.name
+    pix_fmt = _FULL_RANGE.get(name, name)
+    shapes = plane_shapes(picture.width, picture.height, pix_fmt)
+    planes = [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            : shape[0], : shape[1]
+        ]
+        for plane, shape in zip(picture.planes, shapes, strict=True)
+    ]
+    # A rotation that is not a multiple of 90 degrees is rounded to one.
+    if turns := round(frame.rotation / 90) % 4:
+        planes = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
+    height, width = planes[0].shape
+    return Frame(
+        index=index,
+        time=time,
+        width=width,
+        height=height,
+        pix_fmt=pix_fmt,
+        colorspace=int(picture.colorspace),
+        full_range=picture.color_range == ColorRange.JPEG or name in _FULL_RANGE,
+        planes=tuple(planes),
+    )
+
+
+def _as_planes(frame: VideoFrame) -> VideoFrame:
+    """Return a picture in one of the two layouts, of at most 4K, with the colours it had."""
+    shrink = min(1.0, math.sqrt(_MAX_PIXELS / (frame.width * frame.height)))
+    width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
+    pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
+    even = frame.width % 2 == 0 and frame.height % 2 == 0
+    if shrink == 1.0 and (pix_fmt == YUV444 or (pix_fmt == YUV420 and even)):
+        return frame
+    # Odd sizes, 4:2:2, 10 bits, grey and RGB become 4:4:4 in 8 bits.
+    if frame.format.is_rgb:
+        return frame.reformat(
+            width,
+            height,
+            YUV444,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG,
+            interpolation="AREA",
+        )
+    return frame.reformat(width, height, YUV444, interpolation="AREA")
