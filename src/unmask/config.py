@@ -20,6 +20,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     create_model,
     field_validator,
     model_validator,
@@ -141,11 +144,14 @@ class SplitConfig(Section):
     """Number of folds. The model of fold f is tested on fold f, validated on fold f + 1 and trained
     on the others. 5 for thousands of videos; 3 or 4 for a few dozen families, so that each fold has
     both labels."""
-    group_by: Literal["original", "identity"] = "original"
+    group_by: Literal["original", "identity", "source"] = "original"
     """What is never divided between folds: an original and its fakes, or also all originals of one
     person. A face recogniser (SFace) decides who is the same person. People recur in DFDC, also in
     different parts, and a model that has seen a face can recognise it instead of a swap: `identity`
-    gives the honest results. results/audits/leaks.json says how much either leaves."""
+    gives the honest results. results/audits/leaks.json says how much either leaves. `source` keeps
+    the videos of one source together, so that each is tested by models that never saw it: the
+    result to expect on other people's videos. The source of a video is that of its entry in
+    metadata.json, else the name of its part without the number."""
     identity_threshold: float = Field(0.363, ge=0, le=1)
     """Minimum cosine similarity of two faces of one person. 0.363 is OpenCV's for SFace. Lower
     values join more videos, also of relatives and lookalikes; see results/audits/leak_pairs.png."""
@@ -205,6 +211,34 @@ def _preset_list_or_path(augment: Any) -> Any:
 Augment = Annotated[str | list[dict[str, Any]], BeforeValidator(_preset_list_or_path)]
 
 
+class Mixture(Section):
+    """Shares of the units of an epoch; each unit is a REAL and a FAKE crop."""
+
+    pairs: float = Field(0, ge=0)
+    """Fakes next to their originals."""
+    self_blended: float = Field(0, ge=0)
+    """REAL crops next to themselves blended."""
+    unpaired: float = Field(0, ge=0)
+    """Fakes without an original next to REAL crops of the same source."""
+
+
+def _kind_or_mixture(batches: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Say what `batches` may be, which an error of each of its types would not."""
+    try:
+        return handler(batches)
+    except ValidationError:
+        raise ValueError(
+            "must be auto, paired, self_blended, balanced, plain, or shares of pairs, self_blended "
+            "and unpaired"
+        ) from None
+
+
+Batches = Annotated[
+    Literal["auto", "paired", "self_blended", "balanced", "plain"] | Mixture,
+    WrapValidator(_kind_or_mixture),
+]
+
+
 class TrainingConfig(Section):
     """How one model is trained. An experiment overrides some of these keys."""
 
@@ -252,18 +286,17 @@ class TrainingConfig(Section):
     accumulate: int = Field(1, ge=1)
     """Batches whose gradients are added up for one step. For batches that do not fit into
     memory."""
-    batches: Literal["plain", "balanced", "paired", "self_blended"] = "paired"
-    """What a batch and an epoch contain: plain, balanced, paired or self_blended. plain has every
-    crop once. balanced has all REAL crops and as many FAKE ones, drawn for each epoch (84 % of DFDC
-    is FAKE); logits are shifted back to the share of the data afterwards. paired has each REAL crop
-    together with one of its fakes, drawn for each epoch: the same person, moment and position,
-    augmented with the same parameters, so that only the manipulation differs; fakes without their
-    original, which the log counts, are left out. self_blended has REAL crops, each with itself
-    blended (SBI), so that fakes of any method are found by their seams; it needs landmarks, best
-    `faces.landmarks: 68`, and is validated on fakes."""
-    blended: float = Field(0.0, ge=0, le=1)
-    """Share of pairs whose fake is the REAL crop blended with itself, with `batches: paired`. Above
-    0, REAL crops without a fake are used as well, always blended."""
+    batches: Batches = "auto"
+    """What an epoch contains: auto, paired, self_blended, balanced, plain, or shares of a mixture.
+    In all but the last two, crops come in twos, a REAL and a FAKE one with the same augmentation.
+    paired has originals, each next to one of its fakes. self_blended has REAL crops, each next to
+    itself blended (SBI). A mapping mixes them: `{pairs: 0.3, self_blended: 0.6, unpaired: 0.1}`,
+    where unpaired has fakes without an original, each next to a REAL crop of the same source. auto
+    chooses the shares: pairs teach what they show and little else, so their share grows from 0
+    with few families to two thirds with thousands, and that of unpaired fakes to a fifth. The log
+    says what an epoch consists of. Sources and people with many videos have a share that grows
+    with the square root of their crops. balanced has all REAL crops and as many FAKE ones, each
+    augmented by itself; plain has every crop once."""
     augment: Augment = "winner"
     """How training crops are changed: a preset, a list of transforms, or package.module:function
     that returns one. Presets are files of config/augmentations or your own: none; basic: JPEG,
@@ -310,6 +343,11 @@ class TrainingConfig(Section):
     """Nodes of a training job. More than one has not been tried."""
     strategy: Machine[Literal["auto", "ddp", "ddp_find_unused_parameters_true"]] = "auto"
     """Lightning's strategy; auto is ddp for several devices."""
+
+    @property
+    def in_pairs(self) -> bool:
+        """Return whether batches consist of pairs of a REAL and a FAKE crop."""
+        return self.batches not in ("balanced", "plain")
 
 
 TrainingOverrides: Any = create_model(

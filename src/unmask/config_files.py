@@ -266,12 +266,11 @@ def _check_experiment(name: str, config: Config) -> None:
             "gradients of one batch alone; set accumulate to 1, or sam to 0"
         )
     processes = training.devices * training.num_nodes
-    paired = training.batches in ("paired", "self_blended")
-    unit = 2 * processes if paired else processes
+    unit = 2 * processes if training.in_pairs else processes
     if training.batch_size % unit:
         raise UnmaskError(
             f"{where}.batch_size: {training.batch_size} crops cannot be shared evenly by "
-            f"{processes} devices{' in whole pairs' if paired else ''} "
+            f"{processes} devices{' in whole pairs' if training.in_pairs else ''} "
             f"(batches is {training.batches}); take a multiple of {unit}"
         )
     if training.image_size > config.faces.size:
@@ -279,15 +278,10 @@ def _check_experiment(name: str, config: Config) -> None:
             f"{where}.image_size: {training.image_size} is more than the stored crops have "
             f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
         )
-    if not paired and '"PairMixup"' in json.dumps(training.augment):
+    if not training.in_pairs and '"PairMixup"' in json.dumps(training.augment):
         raise UnmaskError(
             f"{where}.augment: PairMixup has no pairs to mix in {training.batches} batches; "
-            "set batches to paired or self_blended, or remove it"
-        )
-    if training.blended > 0 and training.batches != "paired":
-        raise UnmaskError(
-            f"{where}.blended: only paired batches have a share of blended pairs, "
-            f"batches is {training.batches}; set blended to 0"
+            "set batches to auto or paired, or remove it"
         )
 
 

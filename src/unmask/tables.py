@@ -43,6 +43,7 @@ PROBE = Table(
         "original": "string",
         "family": "string",
         "method": "string",
+        "source": "string",
         "status": "string",
         "detail": "string",
         "file_size": "int64",
@@ -182,7 +183,7 @@ NOISE = Table(
 
 SPLITS = Table(
     "splits",
-    _VIDEO | {"label": "string", "family": "string", "group": "string", "fold": "int32"},
+    _VIDEO | dict.fromkeys(("label", "family", "source", "group"), "string") | {"fold": "int32"},
 )
 
 _PAIRED = _VIDEO | {"track": "int32", "label": "string", "group": "string", "fold": "int32"}

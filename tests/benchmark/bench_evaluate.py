@@ -76,6 +76,7 @@ def draw_videos(count: int) -> pd.DataFrame:
             "video": names,
             "label": np.where(real, "REAL", "FAKE"),
             "family": original,
+            "source": "bench",
             "group": original,
             "fold": family % FOLDS,
         }

@@ -118,7 +118,8 @@ def write_crops(folder: Path, tracks: int = TRACKS, stored: int = STORED) -> pd.
                 )
     square = {"crop_x0": 0.0, "crop_y0": 0.0, "crop_side": float(stored)}
     box = {"x0": 70.0, "y0": 40.0, "x1": 190.0, "y1": 190.0}
-    return pd.DataFrame(rows).assign(part="bench", **square, **box)
+    faces = pd.DataFrame(rows).assign(part="bench", source="bench", **square, **box)
+    return faces.assign(group=faces["family"])
 
 
 def table() -> list[Row]:

@@ -207,9 +207,8 @@ def test_the_model_card_describes_data_and_performance(tmp_path: Path) -> None:
     write_json(ledger, tmp_path / "ledger.json")
     videos = [f"{number}.mp4" for number in range(8)]
     rows = {"part": "p", "video": videos, "label": "REAL", "family": videos, "group": videos}
-    write_table(
-        pd.DataFrame(rows).assign(fold=[0, 1, 2, 3] * 2), SPLITS, tmp_path / "splits.parquet"
-    )
+    splits = pd.DataFrame(rows).assign(source="p", fold=[0, 1, 2, 3] * 2)
+    write_table(splits, SPLITS, tmp_path / "splits.parquet")
     losses = {"noise": replace(TEST, log_loss=0.61), "blur": replace(TEST, log_loss=0.5)}
     shifted = ShiftMetrics(TEST, losses, "noise", 0.555, 0.4)
     for name in ("a", "b"):

@@ -104,10 +104,7 @@ def test_every_problem_is_told_at_once() -> None:
             {"training": {"batches": "balanced", "augment": [{"PairMixup": {}}]}},
             "augment: PairMixup has no pairs to mix in balanced",
         ),
-        (
-            {"training": {"batches": "plain", "blended": 0.1}},
-            "blended: only paired batches have a share",
-        ),
+        ({"training": {"batches": {"pair": 1}}}, "training.batches: must be auto"),
         (
             {"kaggle": {"experiment": "b4"}},
             "kaggle.experiment: 'b4' is neither 'best', 'ensemble' nor",

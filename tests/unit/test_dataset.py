@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from unmask.config import Augment, TrainingConfig
 from unmask.errors import UnmaskError
+from unmask.faces.images import resize_crop
 from unmask.tables import FACES, PROBE, read_table
+from unmask.training.augmentation import create_augmentation
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import (
     FaceDataset,
@@ -30,7 +33,8 @@ CONFIG = TrainingConfig(batch_size=4, batches="balanced")
 @pytest.fixture
 def faces(worked_part: Path) -> pd.DataFrame:
     index = read_table(worked_part / "faces/part-00.parquet", FACES)
-    return labelled_faces(index, read_table(worked_part / "probe.parquet", PROBE))
+    faces = labelled_faces(index, read_table(worked_part / "probe.parquet", PROBE))
+    return faces.assign(group=faces["family"])
 
 
 @pytest.fixture
@@ -125,7 +129,7 @@ def test_another_epoch_or_seed_shows_other_samples(faces: pd.DataFrame, shards: 
 
 
 def test_without_augmentation_a_crop_is_the_stored_one(faces: pd.DataFrame, shards: Path) -> None:
-    config = TrainingConfig(batch_size=4, augment="none")
+    config = TrainingConfig(batch_size=4, batches="plain", augment="none")
     plain, rows = batches(faces, shards, config)
     scored = torch.cat(
         [one["image"] for one in create_score_loader(faces, shards, INPUT, 5, workers=0)]
@@ -208,14 +212,42 @@ def test_only_crops_of_one_square_and_moment_are_mixed(twins: pd.DataFrame, shar
         assert bool(((batch["label"] > 0) & (batch["label"] < 1)).all()) == mixed
 
 
-def test_fakes_without_their_original_are_counted(
-    twins: pd.DataFrame, shards: Path, caplog: pytest.LogCaptureFixture
+def test_a_fake_and_another_real_crop_are_equally_sharp_and_never_mixed(
+    faces: pd.DataFrame, shards: Path
 ) -> None:
-    config = TrainingConfig(batch_size=2, batches="paired")
-    with caplog.at_level("INFO"):
-        create_train_loader(twins[twins["video"] != "a.mp4"], shards, INPUT, config, 1, workers=0)
-    assert "4 of 8 FAKE crops are left out" in caplog.text
-    assert "(1 videos)" in caplog.text
+    """The FAKE crops count as cut from 20 pixels, so both have no more detail than that."""
+    fake = faces["label"] == "FAKE"
+    alone = faces.assign(
+        **faces.loc[0, ["crop_x0", "crop_y0", "time"]],
+        crop_side=np.where(fake, 20.0, 100.0),
+        family=faces["video"],
+    )
+    config = TrainingConfig(
+        batch_size=16, batches={"unpaired": 1}, augment=[{"PairMixup": {"p": 1}}]
+    )
+    (batch,) = create_train_loader(alone, shards, INPUT, config, 1, workers=0)
+    assert batch["label"].tolist() == [0, 1] * 8
+    dataset = FaceDataset(alone, shards, INPUT)
+    for picture, row in zip(batch["image"], batch["row"].tolist(), strict=True):
+        stored = dataset.picture(row)
+        coarse = INPUT.resize(resize_crop(resize_crop(stored, 20), len(stored)))
+        np.testing.assert_array_equal(picture.permute(1, 2, 0), coarse)
+
+
+@pytest.mark.parametrize("preset", ["basic", "sbi", "strong", "winner"])
+def test_what_a_crop_is_next_to_does_not_change_its_parameters(
+    preset: str, faces: pd.DataFrame, shards: Path
+) -> None:
+    augmentation = create_augmentation(preset, INPUT)
+    dataset = FaceDataset(faces, shards, INPUT, augmentation)
+    pictures, crops = dataset._stored([0, 9])
+    for seed in range(30):
+        together = augmentation(pictures, crops, seed).pictures
+        alone = [
+            augmentation([one], [crop], seed) for one, crop in zip(pictures, crops, strict=True)
+        ]
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(one, other.pictures[0])
 
 
 def test_a_sequence_stays_within_its_track(faces: pd.DataFrame, shards: Path) -> None:

@@ -141,6 +141,7 @@ def video(
         "video": name,
         "label": label,
         "family": family,
+        "source": "web",
         "group": family,
         "fold": fold,
         "status": status,

@@ -30,6 +30,7 @@ from unmask.config import (
     Config,
     FacesConfig,
     FramesConfig,
+    Mixture,
     TrainingConfig,
 )
 from unmask.errors import UnmaskError
@@ -79,7 +80,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> FitJob:
         for name in entries
     ]
     splits = pd.DataFrame(rows, columns=["part", "video", "label", "family", "fold"])
-    splits = splits.assign(group=splits["family"], fold=splits["fold"].astype(int))
+    splits = splits.assign(group=splits["family"], fold=splits["fold"].astype(int), source="web")
     write_table(splits, SPLITS, root / "splits.parquet")
     return FitJob(
         experiment="tiny",
@@ -205,10 +206,10 @@ def test_an_interrupted_fit_ends_like_one_that_was_not(
     [
         {"optimizer": "sgd", "sam": 0.05, "ema": 0.0, "clip_norm": 1.0},
         {"accumulate": 2, "precision": "bf16-mixed", "batches": "plain", "augment": "none"},
-        {"augment": [{"PairMixup": {"p": 1}}], "loss": "bce"},
-        {"augment": "strong", "blended": 0.5},
+        {"augment": [{"PairMixup": {"p": 1}}], "loss": "bce", "batches": "paired"},
+        {"augment": "strong", "batches": Mixture(pairs=1, self_blended=1)},
     ],
-    ids=["sam", "accumulate", "mixup", "blended"],
+    ids=["sam", "accumulate", "mixup", "mixture"],
 )
 def test_so_does_one_with_other_settings(
     values: dict[str, Any], job: FitJob, tmp_path: Path
@@ -363,18 +364,26 @@ def without_training_fakes(job: FitJob, folder: Path) -> FitJob:
     return replace(job, splits=folder / "splits.parquet")
 
 
-def test_self_blended_batches_need_no_fake_to_train_on(job: FitJob, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"batches": "self_blended"})
-    fit(without_training_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
+def test_no_fake_is_needed_to_train_on(job: FitJob, tmp_path: Path) -> None:
+    fit(without_training_fakes(job, tmp_path), CONFIG, AUDITS, tmp_path / "out")
     record = record_of(tmp_path / "out")
     assert (record.description.parameters["prior"], record.prior_shift) == (0, 0)
     assert np.isfinite(losses(tmp_path / "out")).all()
 
 
-@pytest.mark.parametrize("batches", ["plain", "balanced", "paired"])
-def test_all_other_batches_need_both_labels(batches: str, job: FitJob, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ("plain", "fold 0: the faces of the train split"),
+        ("balanced", "fold 0: the faces of the train split"),
+        ("paired", "training.batches: paired"),
+    ],
+)
+def test_some_batches_need_both_labels(
+    batches: str, message: str, job: FitJob, tmp_path: Path
+) -> None:
     config = CONFIG.model_copy(update={"batches": batches})
-    with pytest.raises(UnmaskError, match="fold 0: the faces of the train split"):
+    with pytest.raises(UnmaskError, match=message):
         fit(without_training_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
 
 
@@ -412,6 +421,7 @@ def test_what_is_learnt_is_in_the_labels(
         splits["label"] = splits["label"].where(~trained, other)
     write_table(splits, SPLITS, tmp_path / "splits.parquet")
     values = {"epochs": 10, "patience": 10, "learning_rate": 3e-3, "drop_rate": 0.0, "ema": 0.0}
+    values |= {"batches": "paired"}
     config = CONFIG.model_copy(update=values)
     fit(replace(job, splits=tmp_path / "splits.parquet"), config, AUDITS, tmp_path / "out")
     assert low < min(row[1] for row in losses(tmp_path / "out")) < high

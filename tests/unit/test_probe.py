@@ -30,6 +30,15 @@ def probe_clip(path: Path, make_part: MakePart) -> dict[str, Any]:
     return probe(make_part(path.parent, {path.name: "REAL"}))[path.name]
 
 
+def test_the_source_is_that_of_the_entry_or_the_name_of_the_part_without_its_number(
+    make_part: MakePart, tmp_path: Path
+) -> None:
+    entries = {"a.mp4": {"label": "REAL", "source": "web"}, "b.mp4": "REAL"}
+    rows = probe(make_part(tmp_path / "talks_part_12", entries))
+    assert (rows["a.mp4"]["source"], rows["b.mp4"]["source"]) == ("web", "talks_part")
+    assert probe(make_part(tmp_path / "7", {"c.mp4": "REAL"}))["c.mp4"]["source"] == "7"
+
+
 def test_values_are_those_the_clip_was_encoded_with(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:

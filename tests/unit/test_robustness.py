@@ -54,6 +54,7 @@ CONFIG = Config.model_validate(
             "batch_size": 8,
             "epochs": 4,
             "learning_rate": 0.01,
+            "batches": "paired",
             "drop_rate": 0,
             "augment": "none",
         },
@@ -95,7 +96,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in entries
     ]
     splits = pd.DataFrame(rows, columns=["part", "video", "label", "family"])
-    splits = splits.assign(group=splits["family"], fold=splits["video"].str[4].astype(int) % 3)
+    fold = splits["video"].str[4].astype(int) % 3
+    splits = splits.assign(source="web", group=splits["family"], fold=fold)
     write_table(splits, SPLITS, root / "splits.parquet")
     previous = Path.cwd()
     os.chdir(root)  # where artifacts go

@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.config import TrainingConfig
+from unmask.config import Mixture, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.training.sampler import (
-    ALONE,
     BLENDED,
     Crops,
     EpochSampler,
     SampleId,
+    choose_mixture,
+    describe_epoch,
+    draw_epoch,
     pair_faces,
     sample_seed,
 )
@@ -23,13 +25,21 @@ from unmask.training.sampler import (
 labels = st.lists(st.booleans(), min_size=2, max_size=60).filter(lambda ls: len(set(ls)) == 2)
 
 
-def crops_of(fakes: list[bool], originals: dict[int, int] | None = None) -> Crops:
+def crops_of(
+    fakes: list[bool],
+    originals: dict[int, int] | None = None,
+    sources: list[int] | None = None,
+    groups: list[int] | None = None,
+) -> Crops:
     """Return crops of the given labels; `originals` maps rows of fakes to rows of originals."""
     rows = np.full(len(fakes), -1)
     for fake, original in (originals or {}).items():
         rows[fake] = original
     fake = np.array(fakes)
-    return Crops(fake.astype(np.float32), ~fake, rows)
+    none = [0] * len(fakes)
+    return Crops(
+        fake.astype(np.float32), ~fake, rows, np.array(sources or none), np.array(groups or none)
+    )
 
 
 def shown(crops: Crops, epoch: int = 0, seed: int = 1, **keys: Any) -> list[SampleId]:
@@ -83,18 +93,111 @@ def test_a_self_blended_epoch_pairs_each_real_crop_with_itself() -> None:
     assert {(one.row, one.partner) for one in samples} == {(1, BLENDED), (3, BLENDED)}
 
 
-def test_some_pairs_are_blended_and_all_real_crops_without_a_fake() -> None:
-    fakes = [False] * 400 + [True] * 300
-    crops = crops_of(fakes, {400 + row: row for row in range(300)})
-    samples = shown(crops, batches="paired", blended=0.25)
-    assert {one.row for one in samples} == set(range(400))
-    partners = {one.row: one.partner for one in samples}
-    assert all(partners[row] == BLENDED for row in range(300, 400))
-    assert 0.15 < np.mean([partners[row] == BLENDED for row in range(300)]) < 0.35
-    assert ALONE not in partners.values()
+def kinds_of(samples: list[SampleId], originals: dict[int, int]) -> list[str]:
+    return [
+        "self_blended"
+        if one.partner == BLENDED
+        else "pairs"
+        if originals.get(one.partner) == one.row
+        else "unpaired"
+        for one in samples
+    ]
 
 
-@pytest.mark.parametrize("batches", ["plain", "balanced", "paired", "self_blended"])
+def test_a_mixture_has_the_shares_that_it_names() -> None:
+    originals = {400 + row: row for row in range(150)}
+    crops = crops_of([False] * 400 + [True] * 300, originals)
+    mixture = Mixture(pairs=1, self_blended=2, unpaired=1)
+    kinds = kinds_of(shown(crops, batches=mixture), originals)
+    assert [kinds.count(kind) for kind in ("pairs", "self_blended", "unpaired")] == [100, 200, 100]
+
+
+def test_kinds_without_a_crop_leave_their_share_to_the_others() -> None:
+    crops = crops_of([False] * 40 + [True] * 30)
+    kinds = kinds_of(shown(crops, batches=Mixture(pairs=5, self_blended=1, unpaired=3)), {})
+    assert (kinds.count("self_blended"), kinds.count("unpaired")) == (10, 30)
+
+
+def test_a_fake_without_original_is_next_to_a_real_crop_of_its_source_if_there_is_one() -> None:
+    reals, fakes = [0] * 30 + [1] * 10, [0] * 5 + [1] * 5 + [2] * 5
+    crops = crops_of([False] * 40 + [True] * 15, sources=reals + fakes)
+    samples = shown(crops, batches=Mixture(unpaired=1))
+    assert {one.partner for one in samples} == set(range(40, 55))
+    for real, fake in ((one.row, one.partner) for one in samples):
+        assert crops.sources[real] == crops.sources[fake] or crops.sources[fake] == 2
+
+
+def families(pairs: int, unpaired: int, reals: int = 1000) -> Crops:
+    """Return one crop each of REAL videos, of fakes of the first of them, and of other fakes."""
+    fakes = [False] * reals + [True] * (pairs + unpaired)
+    originals = {reals + row: row for row in range(pairs)}
+    groups = [*range(reals), *range(pairs), *range(reals, reals + unpaired)]
+    return crops_of(fakes, originals, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "unpaired", "low", "high"),
+    [
+        (0, 0, 0, 0),
+        (12, 0, 0.03, 0.1),
+        (100, 0, 0.3, 0.4),
+        (5000, 0, 0.6, 0.7),
+        (12, 50, 0.03, 0.1),
+    ],
+)
+def test_auto_gives_pairs_a_share_that_grows_with_their_families(
+    pairs: int, unpaired: int, low: float, high: float
+) -> None:
+    mixture = choose_mixture(families(pairs, unpaired, max(pairs, 1000)), "auto")
+    assert low <= mixture.pairs <= high
+    assert mixture.self_blended > 0.3
+    assert (mixture.unpaired > 0) == (unpaired > 0)
+    assert mixture.pairs + mixture.self_blended + mixture.unpaired == pytest.approx(1)
+
+
+def test_auto_trains_on_real_crops_alone() -> None:
+    assert set(kinds_of(shown(crops_of([False] * 8)), {})) == {"self_blended"}
+
+
+def test_a_large_source_has_a_share_that_grows_with_the_square_root_of_its_size() -> None:
+    sources = [0] * 900 + [1] * 100
+    samples = shown(crops_of([False] * 1000, sources=sources), batches="self_blended")
+    of_source = [sources[one.row] for one in samples]
+    assert of_source.count(0) == 750  # 30 : 10
+    assert len({one.row for one in samples}) == 850  # all of the small one, 2 or 3 times each
+
+
+def test_so_has_a_person_with_many_videos() -> None:
+    groups = [0] * 400 + [1 + row // 4 for row in range(400)]
+    samples = shown(crops_of([False] * 800, groups=groups), batches="self_blended")
+    counts = np.bincount([groups[one.row] for one in samples])
+    assert counts[0] == pytest.approx(800 * 20 / 220, abs=1)
+    assert set(counts[1:]) <= {7, 8}
+
+
+def test_a_row_that_an_epoch_shows_twice_is_augmented_twice() -> None:
+    sources = [0] * 90 + [1] * 10
+    samples = shown(crops_of([False] * 100, sources=sources), batches="self_blended")
+    assert len({one.number for one in samples}) == len(samples) == 100
+
+
+def test_the_log_says_what_an_epoch_consists_of() -> None:
+    faces = pd.DataFrame(
+        [face(name, name) | {"source": "web"} for name in "abcdefgh"]
+        + [face("x", "a") | {"source": "web"}, face("y", "gone") | {"source": "film"}]
+    )
+    crops = Crops.of(faces.assign(group=faces["family"]), (faces["label"] == "FAKE").to_numpy())
+    mixture = Mixture(pairs=2, self_blended=5, unpaired=1)
+    units = draw_epoch(crops, mixture, np.random.default_rng(0))
+    text = describe_epoch(faces, crops, units)
+    assert "8 x 62% a REAL crop and itself blended (5 groups)" in text
+    assert "25% an original and its fake (1 groups)" in text
+    assert "12% a fake and another REAL crop (1 groups)" in text
+    assert "sources: web 100%" in text
+    assert "1 of 2 FAKE crops (1 videos)" in text
+
+
+@pytest.mark.parametrize("batches", ["plain", "balanced", "auto"])
 @given(count=st.integers(8, 70), processes=st.sampled_from([1, 2, 4]), epoch=st.integers(0, 3))
 def test_processes_share_every_step_of_one_process(
     batches: str, count: int, processes: int, epoch: int
@@ -111,7 +214,7 @@ def test_processes_share_every_step_of_one_process(
         sampler.set_epoch(epoch)
         assert sampler.steps == alone.steps
         assert len(list(sampler)) == len(sampler) == alone.steps * sampler.batch_size
-        ranks.append(np.array(list(sampler)).reshape(alone.steps, -1, 3))
+        ranks.append(np.array(list(sampler)).reshape(alone.steps, -1, 4))
     for step in range(alone.steps):
         together = {tuple(one) for own in ranks for one in own[step].tolist()}
         assert together == set(expected[step * per_step : (step + 1) * per_step])

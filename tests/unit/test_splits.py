@@ -125,6 +125,26 @@ def test_fewer_families_than_folds_are_refused(tmp_path: Path) -> None:
         split(dfdc_like(2, 30), tmp_path)
 
 
+def test_a_source_is_in_one_fold_with_the_originals_of_its_fakes(tmp_path: Path) -> None:
+    ledger = dfdc_like(120, 240)
+    number = ledger["family"].str[1:4].astype(int) % 8
+    ledger["source"] = "web" + number.clip(upper=5).astype(str)
+    fake = ledger["label"] == "FAKE"
+    ledger.loc[fake & (number == 5), "source"] = "copies"  # of web5's originals
+    write_table(ledger, VIDEOS, tmp_path / "videos.parquet")
+    config = SplitConfig(group_by="source", folds=3)
+    paths = [tmp_path / name for name in ("splits.parquet", "audit.json")]
+    write_splits(tmp_path / "videos.parquet", [], config, *paths)
+    splits = read_table(paths[0], SPLITS)
+    assert (splits.groupby("source")["fold"].nunique() == 1).all()
+    assert splits.loc[splits["source"].isin(["web5", "copies"]), "fold"].nunique() == 1
+    assert splits["group"].nunique() == ledger["family"].nunique()
+    with pytest.raises(UnmaskError, match=r"split\.folds: 7 folds need as many sources .* are 6"):
+        write_splits(
+            tmp_path / "videos.parquet", [], config.model_copy(update={"folds": 7}), *paths
+        )
+
+
 families = st.lists(
     st.tuples(st.booleans(), st.integers(0, 5)).filter(lambda family: family[0] or family[1]),
     min_size=1,

@@ -32,6 +32,7 @@ def splits() -> pd.DataFrame:
             "video": names,
             "label": ["REAL", "FAKE"] * 4,
             "family": names,
+            "source": "web",
             "group": names,
             "fold": range(8),
         }

@@ -25,7 +25,7 @@ from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.splits.checks import audit_splits, split_warnings
-from unmask.splits.groups import group_by_identity, group_videos
+from unmask.splits.groups import group_by_identity, group_sources, group_videos
 from unmask.tables import IDENTITIES, SPLITS, VIDEOS, read_table, read_tables, write_table
 from unmask.videos.ledger import with_file
 from unmask.vocabulary import Label, Status
@@ -211,10 +211,12 @@ def write_splits(
     else:
         groups = group_videos(present)
     splits = present.assign(group=groups)
-    _check_groups(splits, config)
+    # Groups remain families, by which results are resampled, where whole sources share a fold.
+    whole = splits.assign(group=group_sources(present)) if config.group_by == "source" else splits
+    _check_groups(whole, config)
     chosen = isinstance(config.seed, str)
-    seed = choose_seed(splits.loc[usable.index], config.folds) if chosen else int(config.seed)
-    splits = splits.assign(fold=splits["group"].map(assign_folds(splits, config.folds, seed)))
+    seed = choose_seed(whole.loc[usable.index], config.folds) if chosen else int(config.seed)
+    splits = splits.assign(fold=whole["group"].map(assign_folds(whole, config.folds, seed)))
     report = {"group_by": config.group_by, "seed": seed} | audit_splits(splits, videos)
     if report["straddling_families"]:
         raise AssertionError(f"families in two folds: {report['straddling_families']}")
@@ -242,7 +244,8 @@ def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
 
 def _check_groups(splits: pd.DataFrame, config: SplitConfig) -> None:
     usable = splits[splits["status"] == Status.OK]
-    kind = "groups of people" if config.group_by == "identity" else "families"
+    kinds = {"original": "families", "identity": "groups of people", "source": "sources"}
+    kind = kinds[config.group_by]
     count = usable["group"].nunique()
     if count < config.folds:
         lower = f"set split.folds: {count} or " if count >= MIN_FOLDS else ""

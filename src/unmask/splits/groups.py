@@ -67,6 +67,16 @@ def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -
     return videos["video"].map(lambda video: name_of_root[names[video]])
 
 
+def group_sources(videos: pd.DataFrame) -> pd.Series:
+    """Return the name of each video's group, where a source is not divided either.
+
+    Args:
+        videos: columns `part`, `video`, `original` and `source`.
+    """
+    first = videos.groupby("source")["video"].transform("first")
+    return group_videos(videos, zip(videos["video"], first, strict=True))
+
+
 def _natural(part: str) -> tuple[tuple[int, str], ...]:
     """Return a sort key by which part_2 comes before part_10."""
     pieces = re.findall(r"\d+|\D+", part)

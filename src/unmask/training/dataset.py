@@ -1,8 +1,8 @@
 """Crops as tensors: the dataset and its loaders.
 
-The sampler yields (epoch, row, partner). A sample is a function of these and of the seed, whatever
-the number of workers. Pictures stay bytes until they are on the model's device
-(`ModelInput.normalize`), which takes a quarter of the memory and of the traffic between processes.
+A sample is a function of its `SampleId` and the seed, whatever the number of workers. Pictures stay
+bytes until they are on the model's device (`ModelInput.normalize`), which takes a quarter of the
+memory and of the traffic between processes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import TrainingConfig
 from unmask.faces.boxes import in_crops
-from unmask.faces.images import decode_jpeg
+from unmask.faces.images import decode_jpeg, resize_crop
 from unmask.faces.shards import ShardReader
 from unmask.training.augmentation import Augmentation, create_augmentation
 from unmask.training.backbones import ModelInput
@@ -42,7 +42,7 @@ from unmask.training.sampler import (
     Crops,
     EpochSampler,
     SampleId,
-    pair_faces,
+    describe_epoch,
     sample_seed,
 )
 from unmask.training.self_blending import self_blend
@@ -106,8 +106,9 @@ class FaceDataset(Dataset[Sample]):
         """Keep the columns that samples are read with.
 
         Args:
-            faces: rows of the face index with `SCORE_COLUMNS`, to augment with `TRAIN_COLUMNS`,
-                sorted as its files are; with a `label`, or a `target` from `treat_label_noise`.
+            faces: rows of the face index with `SCORE_COLUMNS`, to augment with `TRAIN_COLUMNS` and
+                `family`, sorted as its files are; with a `label`, or a `target` from
+                `treat_label_noise`.
             folder: the folder of shards.
             model_input: size and normalisation.
             augmentation: of crops; None only resizes them.
@@ -127,6 +128,7 @@ class FaceDataset(Dataset[Sample]):
         self._seed = seed
         self._boxes = face_boxes(faces)
         if augmentation is not None:
+            self._families = faces.groupby(["part", "family"], sort=False).ngroup().to_numpy()
             self._times = faces["time"].to_numpy()
             self._squares = faces[_SQUARE].to_numpy(np.float32)
             five = _stacked(faces["landmarks"], 5)
@@ -137,7 +139,7 @@ class FaceDataset(Dataset[Sample]):
         return len(self.targets)
 
     def __getitem__(self, sample: SampleId) -> Sample:
-        epoch, row, partner = sample
+        epoch, row, partner, number = sample
         if partner == BLENDED:
             rows, targets = [row, row], [0.0, 1.0]
         else:
@@ -146,7 +148,7 @@ class FaceDataset(Dataset[Sample]):
         if self._augmentation is None:
             pictures = [self._input.prepare(self.picture(one), self._boxes[one]) for one in rows]
             return Sample(pictures, targets, rows)
-        seed = sample_seed(self._seed, epoch, row)
+        seed = sample_seed(self._seed, epoch, row, number)
         if partner == BLENDED:
             pictures, crops = self._blended(row, seed)
         else:
@@ -165,6 +167,8 @@ class FaceDataset(Dataset[Sample]):
             return [self.picture(near) for near in self._around(row, reach)]
 
         pictures = [self.picture(row) for row in rows]
+        if len(np.unique(self._families[rows])) > 1:
+            pictures = _equally_sharp(pictures, round(float(self._squares[rows, 2].min())))
         faces = [self.face(row, len(picture)) for row, picture in zip(rows, pictures, strict=True)]
         return pictures, [
             StoredCrop(face, partial(neighbours, row))
@@ -209,10 +213,24 @@ class FaceDataset(Dataset[Sample]):
         return np.clip(rows, same[0], same[-1])
 
     def _are_aligned(self, row: int, other: int) -> bool:
-        """Return whether two crops show the same square at the same moment and can be mixed."""
+        """Return whether two crops can be mixed: same family, square and moment."""
         apart = abs(self._times[row] - self._times[other])
         same_square = (self._squares[row] == self._squares[other]).all()
-        return bool(same_square and apart < _SAME_TIME_S)
+        same_family = self._families[row] == self._families[other]
+        return bool(same_family and same_square and apart < _SAME_TIME_S)
+
+
+def _equally_sharp(pictures: Sequence[Picture], side: int) -> list[Picture]:
+    """Return crops of different videos at the resolution of the coarser one, in their own size.
+
+    Otherwise the resolution of a source could reveal the label.
+
+    Args:
+        pictures: RGB uint8 (h, h, 3) each.
+        side: of the smaller square that they were cut from, in pixels of its video.
+    """
+    side = min(side, len(pictures[0]))
+    return [resize_crop(resize_crop(one, side), len(one)) for one in pictures]
 
 
 def _stacked(column: pd.Series, points: int) -> NDArray[np.float32] | None:
@@ -255,7 +273,7 @@ def create_train_loader(
     """Create the loader of training batches, whose `sampler` is an `EpochSampler`.
 
     Args:
-        faces: see `FaceDataset`; with `family` where batches are paired.
+        faces: see `FaceDataset`; with `family`, `source` and `group`.
         folder: the folder of shards.
         model_input: size of the pictures.
         config: the experiment.
@@ -270,27 +288,11 @@ def create_train_loader(
     """
     augmentation = create_augmentation(config.augment, model_input)
     dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
-    real = (faces["label"] == Label.REAL).to_numpy()
-    originals = _originals(faces) if config.batches == "paired" else np.full(len(faces), ALONE)
-    crops = Crops(dataset.targets, real, originals)
+    crops = Crops.of(faces, dataset.targets)
     sampler = EpochSampler(crops, config, seed, rank, world_size)
+    if rank == 0:
+        logger.info("%s", describe_epoch(faces, crops, sampler.units(0)))
     return _create_loader(dataset, sampler, sampler.batch_size, workers)
-
-
-def _originals(faces: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the rows of originals as `pair_faces` does, and log how many fakes have none."""
-    originals = pair_faces(faces)
-    fake = (faces["label"] == Label.FAKE).to_numpy()
-    unpaired = faces[fake & (originals < 0)]
-    videos = unpaired[["part", "video"]].drop_duplicates()
-    logger.info(
-        "%d of %d FAKE crops are left out: their original has no crop of the same face and moment "
-        "(%d videos)",
-        len(unpaired),
-        fake.sum(),
-        len(videos),
-    )
-    return originals
 
 
 def create_score_loader(
@@ -377,8 +379,9 @@ def loader_workers(threads: int) -> int:
 
 
 def labelled_faces(index: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Join the face index with label, family, group, fold and role of each video, if present."""
-    columns = [c for c in ("label", "family", "group", "fold", "role") if c in splits]
+    """Join the face index with label, family, source, group, fold and role, where present."""
+    known = ("label", "family", "source", "group", "fold", "role")
+    columns = [name for name in known if name in splits]
     return index.merge(splits[["part", "video", *columns]], on=["part", "video"], how="inner")
 
 

@@ -242,7 +242,7 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     """Read the crops of the training and the validation split.
 
     Raises:
-        UnmaskError: a split lacks a label. Self-blended batches train on REAL crops alone.
+        UnmaskError: a split lacks a label. What batches of pairs need, the sampler checks.
     """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
 
@@ -258,9 +258,7 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
     has_labels = {Role.VAL: val["label"].nunique() == len(Label)}
-    if config.batches == "self_blended":
-        has_labels[Role.TRAIN] = bool((train["label"] == Label.REAL).any())
-    else:
+    if not config.in_pairs:
         has_labels[Role.TRAIN] = (train["target"] >= HALF).nunique() == len(Label)
     for role, has in has_labels.items():
         if not has:

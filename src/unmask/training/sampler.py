@@ -1,4 +1,4 @@
-"""What an epoch shows, in which order, and which crops are pairs.
+"""What an epoch shows, in which order, and which crops are shown next to each other.
 
 An epoch is a function of the seed and its number; processes, workers and interruptions do not
 change it.
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from unmask.config import TrainingConfig
+from unmask.config import Mixture, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.faces.boxes import iou, squares
 from unmask.vocabulary import Label
@@ -34,6 +34,10 @@ ALONE, BLENDED = -1, -2
 _NEAR_S = 0.5
 # Crops show the same face when their squares overlap this much.
 MIN_PAIR_IOU = 0.7
+# `batches: auto`: the largest shares of pairs and of unpaired fakes, and the number of groups with
+# which they reach half of it. The pairs of a dozen people did harm next to self-blended images.
+_MOST_PAIRS, _MOST_UNPAIRED, _HALF_AT = 2 / 3, 1 / 5, 100
+_SOURCES_NAMED = 8  # in the log
 
 
 class SampleId(NamedTuple):
@@ -41,13 +45,15 @@ class SampleId(NamedTuple):
 
     Attributes:
         epoch: number of the epoch.
-        row: row of the crop in the face index; of the REAL crop if it is a pair.
-        partner: row of its fake, or `ALONE`, or `BLENDED`.
+        row: row of the crop in the face index; of the REAL crop if there are two.
+        partner: row of the FAKE crop next to it, or `ALONE`, or `BLENDED`.
+        number: of the sample in its epoch, which may show a row several times.
     """
 
     epoch: int
     row: int
     partner: int = ALONE
+    number: int = 0
 
 
 class Crops(NamedTuple):
@@ -57,11 +63,41 @@ class Crops(NamedTuple):
         targets: float32 (n,), probability of FAKE.
         real: bool (n,), whether the crop is from a REAL video.
         originals: int64 (n,), row of the crop's original, see `pair_faces`; -1 if it has none.
+        sources: int64 (n,), number of the source of the crop's video.
+        groups: int64 (n,), number of its group: a family or a person.
     """
 
     targets: NDArray[np.float32]
     real: NDArray[np.bool_]
     originals: Rows
+    sources: Rows
+    groups: Rows
+
+    @classmethod
+    def of(cls, faces: pd.DataFrame, targets: NDArray[np.float32]) -> Crops:
+        """Return the crops of a face index with label, family, source and group."""
+        return cls(
+            targets,
+            (faces["label"] == Label.REAL).to_numpy(),
+            pair_faces(faces),
+            pd.factorize(faces["source"])[0],
+            pd.factorize(faces["group"])[0],
+        )
+
+    @property
+    def fakes(self) -> NDArray[np.bool_]:
+        """Return whether each crop counts as FAKE, bool (n,)."""
+        return np.asarray(self.targets >= HALF)
+
+    @property
+    def pairs(self) -> Rows:
+        """Return the rows of fakes with an original."""
+        return np.flatnonzero(self.fakes & (self.originals >= 0))
+
+    @property
+    def unpaired(self) -> Rows:
+        """Return the rows of fakes without an original."""
+        return np.flatnonzero(self.fakes & (self.originals < 0))
 
 
 def pair_faces(faces: pd.DataFrame) -> Rows:
@@ -104,46 +140,140 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
     return originals
 
 
-def draw_epoch(
-    crops: Crops, batches: str, blended: float, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def choose_mixture(crops: Crops, batches: str | Mixture) -> Mixture:
+    """Return the shares of the kinds of units in an epoch; kinds without a crop have none."""
+    match batches:
+        case Mixture():
+            wanted = batches
+        case "paired":
+            wanted = Mixture(pairs=1)
+        case "self_blended":
+            wanted = Mixture(self_blended=1)
+        case _:
+            pairs, unpaired = (
+                most * groups / (groups + _HALF_AT)
+                for most, rows in ((_MOST_PAIRS, crops.pairs), (_MOST_UNPAIRED, crops.unpaired))
+                for groups in [len(np.unique(crops.groups[rows]))]
+            )
+            wanted = Mixture(pairs=pairs, self_blended=1 - pairs - unpaired, unpaired=unpaired)
+    anything = crops.real.any()
+    shares = {
+        "pairs": wanted.pairs * bool(len(crops.pairs)),
+        "self_blended": wanted.self_blended * anything,
+        "unpaired": wanted.unpaired * (anything and bool(len(crops.unpaired))),
+    }
+    total = sum(shares.values()) or 1.0
+    return Mixture(**{kind: share / total for kind, share in shares.items()})
+
+
+def draw_epoch(crops: Crops, batches: str | Mixture, rng: np.random.Generator) -> Rows:
     """Draw what one epoch shows.
 
     Args:
         crops: what to draw from.
         batches: kind of batches, see `TrainingConfig.batches`.
-        blended: share of pairs whose fake is the REAL crop blended with itself. Above 0, REAL crops
-            without a fake are shown too, always blended.
         rng: a new one for each epoch.
 
     Returns:
         int64 (n, 2), rows and partners in random order.
     """
-    match batches:
-        case "plain":
-            units = _with_partner(np.arange(len(crops.targets)), ALONE)
-        case "balanced":
-            fake = crops.targets >= HALF
-            classes = [np.flatnonzero(fake == value) for value in (False, True)]
-            count = min(len(rows) for rows in classes)
-            drawn = [rng.choice(rows, count, replace=False) for rows in classes]
-            units = _with_partner(np.concatenate(drawn), ALONE)
-        case "self_blended":
-            units = _with_partner(np.flatnonzero(crops.real), BLENDED)
-        case _:
-            fakes = np.flatnonzero((crops.originals >= 0) & (crops.targets >= HALF))
-            fakes = rng.permutation(fakes)
-            reals, first = np.unique(crops.originals[fakes], return_index=True)
-            units = np.stack([reals, fakes[first]], axis=1)
-            if blended > 0:
-                units[rng.random(len(units)) < blended, 1] = BLENDED
-                unpaired = np.setdiff1d(np.flatnonzero(crops.real), reals)
-                units = np.concatenate([units, _with_partner(unpaired, BLENDED)])
+    if batches == "plain":
+        units = _with_partner(np.arange(len(crops.targets)), ALONE)
+    elif batches == "balanced":
+        classes = [np.flatnonzero(crops.fakes == value) for value in (False, True)]
+        count = min(len(rows) for rows in classes)
+        drawn = [rng.choice(rows, count, replace=False) for rows in classes]
+        units = _with_partner(np.concatenate(drawn), ALONE)
+    else:
+        units = _draw_mixture(crops, choose_mixture(crops, batches), rng)
     return rng.permutation(units)
+
+
+def _draw_mixture(crops: Crops, mixture: Mixture, rng: np.random.Generator) -> Rows:
+    """Draw as many units as there are REAL crops to show, int64 (n, 2)."""
+    pairs, reals = crops.pairs, np.flatnonzero(crops.real)
+    originals = np.unique(crops.originals[pairs])
+    units = len(originals) if mixture.pairs == 1 else len(reals)
+
+    # Originals, each next to one of its fakes
+    shown = spread(originals, round(units * mixture.pairs), crops, rng)
+    fakes = pairs[np.argsort(crops.originals[pairs], kind="stable")]
+    of_fakes = crops.originals[fakes]
+    first, last = np.searchsorted(of_fakes, shown), np.searchsorted(of_fakes, shown, "right")
+    parts = [np.stack([shown, fakes[rng.integers(first, last)]], axis=1)]
+
+    # REAL crops, each next to itself blended
+    shown = spread(reals, round(units * mixture.self_blended), crops, rng)
+    parts.append(_with_partner(shown, BLENDED))
+
+    # Other fakes, each next to a REAL crop of its source if there is one
+    shown = spread(crops.unpaired, round(units * mixture.unpaired), crops, rng)
+    for source in np.unique(crops.sources[shown]):
+        fakes = shown[crops.sources[shown] == source]
+        alike = reals[crops.sources[reals] == source]
+        partners = spread(alike if len(alike) else reals, len(fakes), crops, rng)
+        parts.append(np.stack([rng.permutation(partners), fakes], axis=1))
+    return np.concatenate(parts)
+
+
+def spread(rows: Rows, count: int, crops: Crops, rng: np.random.Generator) -> Rows:
+    """Draw rows such that no source, and no group of a source, dominates.
+
+    The share of a source, and that of a group in its source, grow with the square root of the
+    number of their crops. Each source, group and crop is drawn as often as its share says, rounded
+    up or down (systematic sampling), so with equal shares none is repeated before all are drawn.
+    """
+    if not count:
+        return rows[:0]
+    sources, groups = crops.sources[rows], crops.groups[rows]
+    cells = sources * (groups.max() + 1) + groups
+    size_of_source, size_of_cell = (np.bincount(of)[of] for of in (sources, cells))
+    weight = size_of_cell**-0.5
+    weight *= size_of_source**0.5 / np.bincount(sources, weight)[sources]
+    shuffled = [rng.permutation(of.max() + 1)[of] for of in (groups, sources)]
+    order = np.lexsort([rng.random(len(rows)), *shuffled])
+    ends = np.cumsum(weight[order])
+    places = (rng.random() + np.arange(count)) * ends[-1] / count
+    drawn: Rows = rows[order[np.searchsorted(ends, places, "right").clip(max=len(rows) - 1)]]
+    return drawn
 
 
 def _with_partner(rows: Rows, partner: int) -> Rows:
     return np.stack([rows, np.full_like(rows, partner)], axis=1)
+
+
+def describe_epoch(faces: pd.DataFrame, crops: Crops, units: Rows) -> str:
+    """Return what an epoch consists of, for the log.
+
+    Args:
+        faces: the face index of `crops`, with source, group and video.
+        crops: what the epoch was drawn from.
+        units: from `draw_epoch`.
+    """
+    row, partner = units.T
+    fakes = np.where(partner >= 0, partner, row)
+    has_original = crops.originals[fakes] == row
+    kinds = {
+        "one crop": partner == ALONE,
+        "a REAL crop and itself blended": partner == BLENDED,
+        "an original and its fake": (partner >= 0) & has_original,
+        "a fake and another REAL crop": (partner >= 0) & ~has_original,
+    }
+    parts = []
+    for kind, of_kind in kinds.items():
+        if of_kind.any():
+            groups = len(np.unique(crops.groups[fakes[of_kind]]))
+            parts.append(f"{of_kind.mean():.0%} {kind} ({groups} groups)")
+    sources = faces["source"].iloc[row].value_counts(normalize=True)
+    shares = [f"{name} {share:.0%}" for name, share in sources.head(_SOURCES_NAMED).items()]
+    more = [f"{len(sources) - _SOURCES_NAMED} more"] if len(sources) > _SOURCES_NAMED else []
+    unpaired = faces.iloc[crops.unpaired]
+    videos = len(unpaired[["part", "video"]].drop_duplicates())
+    return (
+        f"an epoch: {len(units)} x {', '.join(parts)}; sources: {', '.join(shares + more)}; "
+        f"{len(unpaired)} of {crops.fakes.sum()} FAKE crops ({videos} videos) have no original's "
+        "crop of the same face and moment"
+    )
 
 
 class EpochSampler(Sampler[SampleId]):
@@ -175,25 +305,25 @@ class EpochSampler(Sampler[SampleId]):
             UnmaskError: epochs are empty, or the processes cannot share a step evenly.
         """
         self._crops = crops
-        self._config = config
+        self._batches = config.batches
         self._seed = seed
         self._rank, self._world_size = rank, world_size
         self._epoch = self._start = 0
-        self._count = len(self._units(0))
+        self._count = len(self.units(0))
         if self._count == 0:
             raise UnmaskError(
-                f"training.batches: {config.batches} batches would be empty; paired ones need "
-                "fakes with their original in the training split, balanced ones crops of both "
-                "labels; for fakes without originals set it to balanced"
+                f"training.batches: {config.batches} batches would be empty; they need REAL crops, "
+                "balanced ones both labels, and pairs fakes with their original, in the training "
+                "split; auto takes whatever there is"
             )
-        paired = config.batches in ("paired", "self_blended")
-        self._per_step = config.batch_size // (2 if paired else 1)
+        in_pairs = config.in_pairs
+        self._per_step = config.batch_size // (2 if in_pairs else 1)
         if self._count < self._per_step:
             self._per_step = self._count // world_size * world_size
         if self._per_step == 0 or self._per_step % world_size:
             raise UnmaskError(
                 f"training.batch_size: {world_size} processes cannot share the "
-                f"{self._per_step} {'pairs' if paired else 'crops'} of a step evenly"
+                f"{self._per_step} {'pairs' if in_pairs else 'crops'} of a step evenly"
             )
 
     @property
@@ -209,7 +339,7 @@ class EpochSampler(Sampler[SampleId]):
     @property
     def share_of_fake(self) -> float:
         """Share of FAKE in the batches, the prior that a model learns from them."""
-        return float(self._crops.targets.mean()) if self._config.batches == "plain" else 0.5
+        return float(self._crops.targets.mean()) if self._batches == "plain" else 0.5
 
     def set_epoch(self, epoch: int) -> None:
         """Set the next epoch; Lightning calls it."""
@@ -225,17 +355,18 @@ class EpochSampler(Sampler[SampleId]):
         return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[SampleId]:
-        units = self._units(self._epoch)
+        units = self.units(self._epoch)
         first, last = self._start * self._per_step, self.steps * self._per_step
-        for row, partner in units[first:last][self._rank :: self._world_size]:
-            yield SampleId(self._epoch, int(row), int(partner))
+        for number in range(first + self._rank, last, self._world_size):
+            row, partner = units[number]
+            yield SampleId(self._epoch, int(row), int(partner), number)
 
-    def _units(self, epoch: int) -> Rows:
+    def units(self, epoch: int) -> Rows:
         """Return rows and partners of a whole epoch in order, int64 (n, 2)."""
         rng = np.random.default_rng((self._seed, epoch))
-        return draw_epoch(self._crops, self._config.batches, self._config.blended, rng)
+        return draw_epoch(self._crops, self._batches, rng)
 
 
-def sample_seed(seed: int, epoch: int, row: int) -> int:
+def sample_seed(*numbers: int) -> int:
     """Return a 32-bit seed that depends on the arguments alone, equal on every machine."""
-    return int(np.random.SeedSequence((seed, epoch, row)).generate_state(1)[0])
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -22,6 +22,7 @@ from unmask.videos.source import (
     Entry,
     part_name,
     shard_entries,
+    source_of_part,
     video_names,
 )
 
@@ -72,6 +73,7 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
         "original": entry.original,
         "family": entry.family,
         "method": entry.method,
+        "source": entry.source or source_of_part(part_name(part)),
         **values,
     }
 

@@ -53,6 +53,7 @@ class Entry:
         status: OK, or why the video cannot be opened.
         detail: the reason of a status other than OK.
         method: how a FAKE was made, where the entry has it.
+        source: the collection that the video is from, where the entry has it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Entry:
     status: Status = Status.OK
     detail: str = ""
     method: str | None = None
+    source: str | None = None
 
 
 def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
@@ -113,6 +115,11 @@ def part_name(part: Path) -> str:
     """Return the name of a part: that of its folder, without following links."""
     path = Path(os.path.abspath(part))  # noqa: PTH100 (resolve() follows links)
     return path.stem if path.suffix == _ZIP and not path.is_dir() else path.name
+
+
+def source_of_part(name: str) -> str:
+    """Return the source of a part's videos: its name without the number at the end."""
+    return name.rstrip("0123456789").rstrip("_-. ") or name
 
 
 @dataclass(frozen=True)
@@ -243,8 +250,8 @@ def video_names(part: Path) -> list[str]:
 def read_metadata(part: Path) -> list[Entry]:
     """Read a part's `metadata.json`: `{name: {"label", "split", "original"}}`.
 
-    An entry may also have a `"method"`, which says how a fake was made. An invalid entry is kept,
-    with a status.
+    An entry may also have a `"method"`, which says how a fake was made, and a `"source"`, which
+    says what collection the video is from. An invalid entry is kept, with a status.
 
     Raises:
         UnmaskError: the file cannot be read, or is not a JSON object.
@@ -289,19 +296,19 @@ def _entry(name: str, value: Any) -> Entry:
     if not isinstance(value, Mapping):
         return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is not a JSON object")
     label, original = value.get("label"), value.get("original")
-    method = str(value["method"]) if value.get("method") else None
+    method, source = (str(value[k]) if value.get(k) else None for k in ("method", "source"))
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
     # A REAL has no original, whatever the file has instead: null, "", NaN.
     if label == Label.REAL:
-        return Entry(name, Label.REAL, None, name)
+        return Entry(name, Label.REAL, None, name, source=source)
     if original in (None, ""):
-        return Entry(name, Label.FAKE, None, name, method=method)
+        return Entry(name, Label.FAKE, None, name, method=method, source=source)
     if not (isinstance(original, str) and is_safe_name(original)):
         detail = f"original is {original!r}, not a file name"
         return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
-    return Entry(name, Label.FAKE, original, original, method=method)
+    return Entry(name, Label.FAKE, original, original, method=method, source=source)
 
 
 def is_safe_name(name: str) -> bool:
