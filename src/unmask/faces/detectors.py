@@ -1,7 +1,7 @@
 """Face detectors behind one small interface: a picture in, boxes, scores and landmarks out.
 
-To add a detector, write a class with the attributes of `DetectorClass`, register it, and add its
-name to `DetectorName` in `unmask.config`.
+To add a detector, write a class with the attributes of `DetectorClass`, and add it to `CLASSES` and
+its name to `DetectorName` in `unmask.config`.
 
 Scores of different detectors are not comparable: they are trained with different losses, and none
 is the probability of a face. So that one `faces.min_score` suits all, the scores of CenterFace,
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol
 
 import cv2
 import numpy as np
@@ -104,11 +104,7 @@ class DetectorClass(Protocol):
     dlib_square: tuple[float, float]
 
     def __call__(self, min_score: float, weights: Path | None) -> Detector:
-        """Create a detector.
-
-        Args:
-            min_score: detections with a lower score are left out.
-            weights: path of the weights file, None without one.
+        """Create a detector that leaves out detections below a score.
 
         Raises:
             UnmaskError: a package is not installed, or the weights are not the right ones.
@@ -116,18 +112,6 @@ class DetectorClass(Protocol):
         ...
 
 
-DETECTORS: dict[str, DetectorClass] = {}
-
-D = TypeVar("D", bound=DetectorClass)
-
-
-def register(detector: D) -> D:
-    """Add a class to the detectors that the configuration can name."""
-    DETECTORS[detector.name] = detector
-    return detector
-
-
-@register
 class YuNet:
     """OpenCV Zoo's YuNet, a face detector of 75,000 parameters (Wu et al., 2023)."""
 
@@ -160,7 +144,6 @@ class YuNet:
         return _best_first(boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2))
 
 
-@register
 class CenterFace:
     """CenterFace: a face is a peak of a heatmap, where its size and landmarks are predicted.
 
@@ -230,7 +213,6 @@ class CenterFace:
         return _best_first(boxes[keep], scores, landmarks[keep])
 
 
-@register
 class Mtcnn:
     """MTCNN in the implementation of facenet-pytorch, which DFDC's winner used for its crops.
 
@@ -269,7 +251,6 @@ class Mtcnn:
         return _best_first(boxes, scores, landmarks)
 
 
-@register
 class Haar:
     """OpenCV's cascade of Haar features, with the parameters the challenge's notebooks use.
 
@@ -317,7 +298,6 @@ class Haar:
         return _best_first(boxes[keep], scores[keep])
 
 
-@register
 class DlibHog:
     """dlib's frontal face detector: histograms of oriented gradients and a linear SVM.
 
@@ -348,19 +328,17 @@ class DlibHog:
         return _best_first(np.array(edges).reshape(-1, 4), scores)
 
 
+CLASSES: tuple[DetectorClass, ...] = (YuNet, CenterFace, Mtcnn, Haar, DlibHog)
+DETECTORS = {one.name: one for one in CLASSES}
+
+
 @dataclass(frozen=True)
 class Vote:
-    """The faces of one detector that enough detectors find in the same place.
+    """The faces of one detector that enough detectors find in the same place."""
 
-    Attributes:
-        detector: returns the boxes, scores and landmarks.
-        voters: further detectors, called only where the first one finds something.
-        votes: number of detectors, the first included, that must find a face.
-    """
-
-    detector: Detector
-    voters: Sequence[Detector]
-    votes: int
+    detector: Detector  # returns the boxes, scores and landmarks
+    voters: Sequence[Detector]  # called only where the first one finds something
+    votes: int  # number of detectors, the first included, that must find a face
 
     def __call__(self, picture: NDArray[np.uint8]) -> Detections:
         """Find faces in a BGR picture, uint8 (height, width, 3)."""
@@ -430,11 +408,7 @@ def _non_maximum_suppression(
 def _padded(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Pad a picture with black at the right and bottom, as YuNet does itself, to `_MIN_SIDE`."""
     below, right = (max(0, _MIN_SIDE - side) for side in picture.shape[:2])
-    if not below and not right:
-        return picture
-    return np.asarray(
-        cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT), np.uint8
-    )
+    return np.pad(picture, ((0, below), (0, right), (0, 0))) if below or right else picture
 
 
 def _rgb(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -38,11 +38,7 @@ class FaceEmbedder:
     """YuNet and SFace, from a crop to a unit vector of 128 numbers."""
 
     def __init__(self, landmarks: Path, weights: Path) -> None:
-        """Load the networks.
-
-        Args:
-            landmarks: weights of YuNet.
-            weights: weights of SFace.
+        """Load YuNet, which finds the landmarks, and SFace.
 
         Raises:
             UnmaskError: OpenCV cannot read a file.
@@ -56,13 +52,9 @@ class FaceEmbedder:
             ) from None
 
     def __call__(self, crop: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """Embed the face in the middle of a crop.
+        """Embed the face in the middle of a crop, RGB uint8 (h, w, 3), as float32 (128,).
 
-        Args:
-            crop: RGB uint8 (h, w, 3).
-
-        Returns:
-            float32 (128,) of length 1; None if no face is in the middle.
+        The vector has length 1. None if no face is in the middle.
         """
         picture = np.ascontiguousarray(crop[..., ::-1])
         found = self._detector(picture)

@@ -72,22 +72,6 @@ class Search:
     reused: bool = False
 
 
-class _DetectedFrames:
-    """Detections by frame; the detector runs once on each."""
-
-    def __init__(self, frames: Sequence[Frame], detector: Detector, config: FacesConfig) -> None:
-        self._frames = frames
-        self._detector = detector
-        self._config = config
-        self.found: dict[int, Detections] = {}
-
-    def at(self, index: int) -> Detections:
-        if index not in self.found:
-            detections = detect_faces(self._frames[index], self._detector, self._config)
-            self.found[index] = prominent_faces(detections)
-        return self.found[index]
-
-
 def detect_faces(frame: Frame, detector: Detector, config: FacesConfig) -> Detections:
     """Find the faces of one frame, in a small picture or, without success, in a larger one.
 
@@ -112,26 +96,28 @@ def find_faces(
     config: FacesConfig,
     reference: Search | None = None,
 ) -> Search:
-    """Find the people of one video.
+    """Find the people of one video in its sampled frames.
 
-    Args:
-        frames: the sampled frames in order.
-        detector: from `create_detector`.
-        config: sizes and limits.
-        reference: the search in a video of the same take, reused where it fits.
+    The search in a video of the same take, the reference, is reused where it fits.
     """
-    detected = _DetectedFrames(frames, detector, config)
+    found: dict[int, Detections] = {}
+
+    def detect(index: int) -> Detections:
+        if index not in found:
+            found[index] = prominent_faces(detect_faces(frames[index], detector, config))
+        return found[index]
+
     times = np.array([frame.time for frame in frames])
     size = (frames[0].width, frames[0].height) if frames else (0, 0)
     if reference is not None and size == reference.size:
-        reused = _fit_reference(reference, times, detected.at)
+        reused = _fit_reference(reference, times, detect)
         if reused is not None:
-            return Search(reused, times, size, len(detected.found), reused=True)
-    _detect_adaptively(len(frames), detected.at)
-    tracks = _without_prints(link_faces(detected.found), frames)
+            return Search(reused, times, size, len(found), reused=True)
+    _detect_adaptively(len(frames), detect)
+    tracks = _without_prints(link_faces(found), frames)
     people = keep_people(tracks, len(frames), config.max_per_frame)
     smoothed = [smooth_track(track, times) for track in people]
-    return Search(smoothed, times, size, len(detected.found))
+    return Search(smoothed, times, size, len(found))
 
 
 def _detect_adaptively(frames: int, detect: Callable[[int], Detections]) -> None:
@@ -170,7 +156,7 @@ def _fit_reference(
     tracks = [retime_track(track, reference.times, times) for track in reference.tracks]
     tracks = [track for track in tracks if len(track.frames)]
     pairs = []
-    for index in _check_positions(len(times)):
+    for index in sorted({int((check + 0.5) * len(times) / _CHECKS) for check in range(_CHECKS)}):
         expected = [track.boxes[track.frames == index] for track in tracks]
         boxes = np.concatenate(expected)
         found = detect(index).boxes
@@ -179,10 +165,6 @@ def _fit_reference(
             return None
         pairs += [(boxes[row], found[column]) for row, column in matched]
     return tracks if pairs and _agree_in_place(*map(np.stack, zip(*pairs, strict=True))) else None
-
-
-def _check_positions(frames: int) -> list[int]:
-    return sorted({int((check + 0.5) * frames / _CHECKS) for check in range(_CHECKS)})
 
 
 def _agree_in_place(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
@@ -234,16 +216,13 @@ def _motion(track: Track, frames: Sequence[Frame]) -> float:
     centres = (track.boxes[seen, :2] + track.boxes[seen, 2:]) / 2
     reach = np.median(track.boxes[seen, 2:] - track.boxes[seen, :2], axis=0) / 2
     boxes = np.concatenate([centres - reach, centres + reach], axis=1)
-    pictures = [frames[track.frames[row]] for row in seen]
     place = np.median(boxes, axis=0)
-    standing = [
-        _change(_patch(one, place), _patch(other, place)) for one, other in pairwise(pictures)
-    ]
-    following = [
-        _change(_patch(one, box), _patch(other, next_box, _AROUND))
-        for (one, other), (box, next_box) in zip(pairwise(pictures), pairwise(boxes), strict=True)
-    ]
-    return min(float(np.mean(standing)), float(np.mean(following)))
+    pictures = [frames[track.frames[row]] for row in seen]
+    in_place, along = [], []
+    for (one, box), (other, next_box) in pairwise(zip(pictures, boxes, strict=True)):
+        in_place.append(_change(_patch(one, place), _patch(other, place)))
+        along.append(_change(_patch(one, box), _patch(other, next_box, _AROUND)))
+    return min(float(np.mean(in_place)), float(np.mean(along)))
 
 
 def _change(patch: NDArray[np.float32], around: NDArray[np.float32]) -> float:
@@ -253,7 +232,7 @@ def _change(patch: NDArray[np.float32], around: NDArray[np.float32]) -> float:
 
 
 def _patch(frame: Frame, box: NDArray[np.float32], around: int = 0) -> NDArray[np.float32]:
-    """Return the luma of a box scaled to 32 x 32 pixels, with `around` more pixels on each side."""
+    """Return the luma of a box at 32 x 32 pixels, with `around` more pixels on each side."""
     more = (box[2:] - box[:2]) * around / _STILL_SIZE
     low = np.clip(np.round(box[:2] - more), 0, (frame.width - 1, frame.height - 1)).astype(int)
     high = np.maximum(np.round(box[2:] + more).astype(int), low + 1)

@@ -60,12 +60,7 @@ class ShardReader:
         self._descriptors: dict[str, int] = {}
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
-        """Return the bytes of one crop.
-
-        Args:
-            shard: file name of the tar.
-            offset: of the payload in bytes, from the face index.
-            size: of the payload in bytes.
+        """Return the bytes of one crop from its tar, offset and size in the face index.
 
         Raises:
             UnmaskError: the shard is absent or shorter than the index says.

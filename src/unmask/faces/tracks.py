@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +28,13 @@ _SMOOTHING_S = 0.1
 
 @dataclass(frozen=True)
 class Track:
-    """One person's faces.
+    """One person's faces, in n frames without a gap between the first and the last."""
 
-    Attributes:
-        frames: int64 (n,), frame indices, ascending, without gaps between first and last.
-        boxes: float32 (n, 4), x0 y0 x1 y1 in pixels; interpolated where not detected.
-        scores: float32 (n,), the detector's; 0 where interpolated.
-        landmarks: float32 (n, 5, 2), see `Detections`.
-        detected: bool (n,), whether the detector found the face in this frame.
-    """
-
-    frames: NDArray[np.int64]
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    detected: NDArray[np.bool_]
+    frames: NDArray[np.int64]  # (n,), indices, ascending
+    boxes: NDArray[np.float32]  # (n, 4), x0 y0 x1 y1 in pixels; interpolated where not detected
+    scores: NDArray[np.float32]  # (n,), the detector's; 0 where interpolated
+    landmarks: NDArray[np.float32]  # (n, 5, 2), see `Detections`
+    detected: NDArray[np.bool_]  # (n,), whether the detector found the face in this frame
 
     @property
     def weight(self) -> float:
@@ -54,24 +47,15 @@ class Track:
         return float(np.median(self.boxes[:, 2] - self.boxes[:, 0]))
 
 
-@dataclass
-class _OpenTrack:
-    frames: list[int] = field(default_factory=list)
-    faces: list[tuple[Detections, int]] = field(default_factory=list)
-
-    def add(self, frame: int, detections: Detections, position: int) -> None:
-        self.frames.append(frame)
-        self.faces.append((detections, position))
-
-    @property
-    def last_box(self) -> NDArray[np.float32]:
-        detections, position = self.faces[-1]
-        box: NDArray[np.float32] = detections.boxes[position]
-        return box
+class _Face(NamedTuple):
+    frame: int
+    box: NDArray[np.float32]
+    score: np.float32
+    landmarks: NDArray[np.float32]
 
 
 def link_faces(detections: Mapping[int, Detections]) -> list[Track]:
-    """Link the faces of a video's frames into tracks.
+    """Link the faces of a video's frames into tracks, in decreasing order of weight.
 
     From frame to frame, pairs of a track and a face are linked in decreasing order of their IoU
     (Bochinski et al., 2017). Faces whose size or place is not a person's are dropped.
@@ -79,27 +63,22 @@ def link_faces(detections: Mapping[int, Detections]) -> list[Track]:
     Args:
         detections: by index of the frame. Frames without are interpolated, if there are fewer than
             `MAX_GAP` of them in a row.
-
-    Returns:
-        The tracks, in decreasing order of weight.
     """
-    done: list[_OpenTrack] = []
-    alive: list[_OpenTrack] = []
+    ended: list[list[_Face]] = []
+    growing: list[list[_Face]] = []
     for frame in sorted(detections):
         found = prominent_faces(detections[frame])
-        done += [one for one in alive if frame - one.frames[-1] > MAX_GAP]
-        alive = [one for one in alive if frame - one.frames[-1] <= MAX_GAP]
-        boxes = [one.last_box for one in alive]
-        pairs = match_boxes(np.reshape(boxes, (-1, 4)), found.boxes, _MIN_IOU)
+        ended += [one for one in growing if frame - one[-1].frame > MAX_GAP]
+        growing = [one for one in growing if frame - one[-1].frame <= MAX_GAP]
+        last_boxes = np.reshape([one[-1].box for one in growing], (-1, 4))
+        pairs = match_boxes(last_boxes, found.boxes, _MIN_IOU)
+        values = zip(found.boxes, found.scores, found.landmarks, strict=True)
+        faces = [_Face(frame, *face) for face in values]
         for row, column in pairs:
-            alive[row].add(frame, found, column)
-        taken = {column for _, column in pairs}
-        for position in range(len(found)):
-            if position not in taken:
-                fresh = _OpenTrack()
-                fresh.add(frame, found, position)
-                alive.append(fresh)
-    tracks = [_close(one) for one in done + alive]
+            growing[row].append(faces[column])
+        linked = {column for _, column in pairs}
+        growing += [[face] for column, face in enumerate(faces) if column not in linked]
+    tracks = [_fill_gaps(one) for one in ended + growing]
     return sorted(
         tracks, key=lambda track: (-track.weight, int(track.frames[0]), float(track.boxes[0, 0]))
     )
@@ -123,9 +102,7 @@ def match_boxes(
 def smooth_track(track: Track, times: NDArray[np.float64]) -> Track:
     """Return a track with boxes and landmarks smoothed over time by a Gaussian of 0.1 s.
 
-    Args:
-        track: the track.
-        times: of the video's frames in seconds, float64 (n,).
+    `times` are those of the video's frames in seconds, float64 (n,).
     """
     own = times[track.frames]
     weights = np.exp(-0.5 * ((own[:, None] - own[None]) / _SMOOTHING_S) ** 2)
@@ -137,25 +114,16 @@ def smooth_track(track: Track, times: NDArray[np.float64]) -> Track:
 def retime_track(track: Track, times: NDArray[np.float64], wanted: NDArray[np.float64]) -> Track:
     """Return a track at the frames of another video of the same take, interpolated.
 
-    Args:
-        track: the track.
-        times: of the frames of its own video in seconds, float64 (n,).
-        wanted: of the frames of the other video in seconds, float64 (m,).
+    `times` are those of its own video's frames in seconds, float64 (n,), and `wanted` those of the
+    other video's, float64 (m,).
     """
     own = times[track.frames]
     slack = float(np.median(np.diff(times))) / 2 if len(times) > 1 else 0.0
     frames = np.flatnonzero((wanted >= own[0] - slack) & (wanted <= own[-1] + slack))
     nearest = np.abs(own[None] - wanted[frames][:, None]).argmin(axis=1)
-    values = np.concatenate([track.boxes, track.landmarks.reshape(len(own), 10)], axis=1)
-    moved = np.stack([np.interp(wanted[frames], own, column) for column in values.T], axis=1)
-    moved = moved.astype(np.float32)
-    return Track(
-        frames=frames,
-        boxes=moved[:, :4],
-        scores=track.scores[nearest],
-        landmarks=moved[:, 4:].reshape(-1, 5, 2),
-        detected=np.zeros(len(frames), np.bool_),
-    )
+    boxes, landmarks = _interpolate(wanted[frames], own, track.boxes, track.landmarks)
+    undetected = np.zeros(len(frames), np.bool_)
+    return Track(frames, boxes, track.scores[nearest], landmarks, undetected)
 
 
 def prominent_faces(found: Detections) -> Detections:
@@ -172,31 +140,40 @@ def prominent_faces(found: Detections) -> Detections:
     return found.where(~contained & (width >= _MIN_SHARE_OF_LARGEST * width.max()))
 
 
-def _close(one: _OpenTrack) -> Track:
-    """Fill in the frames in which the person was not detected by linear interpolation."""
-    seen = np.array(one.frames)
-    boxes = np.stack([found.boxes[position] for found, position in one.faces])
-    landmarks = np.stack([found.landmarks[position] for found, position in one.faces])
+def _fill_gaps(faces: Sequence[_Face]) -> Track:
+    """Interpolate the faces of a person in the frames in which none was detected."""
+    seen, boxes, found_scores, landmarks = map(np.array, zip(*faces, strict=True))
     frames = np.arange(seen[0], seen[-1] + 1)
     detected = np.isin(frames, seen)
     scores = np.zeros(len(frames), np.float32)
-    scores[detected] = [found.scores[position] for found, position in one.faces]
-    values = np.concatenate([boxes, landmarks.reshape(len(seen), 10)], axis=1)
-    filled = np.stack([np.interp(frames, seen, column) for column in values.T], axis=1)
-    filled = filled.astype(np.float32)
-    return Track(frames, filled[:, :4], scores, filled[:, 4:].reshape(-1, 5, 2), detected)
+    scores[detected] = found_scores
+    boxes, landmarks = _interpolate(frames, seen, boxes, landmarks)
+    return Track(frames, boxes, scores, landmarks, detected)
+
+
+def _interpolate(
+    at: NDArray[Any],
+    known: NDArray[Any],
+    boxes: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return boxes (m, 4) and landmarks (m, 5, 2) at m positions, linearly from n known ones."""
+    values = np.concatenate([boxes, landmarks.reshape(len(boxes), 10)], axis=1)
+    columns = [np.interp(at, known, column) for column in values.T]
+    moved = np.stack(columns, axis=1).astype(np.float32)
+    return moved[:, :4], moved[:, 4:].reshape(-1, 5, 2)
 
 
 def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Track]:
     """Drop tracks that are too short or too small relative to others, or too many in a frame.
 
-    A short track is kept if it continues a track that was interrupted, for example by a cut: if it
-    is as large, next to the other's start or end, and alone in its frames.
+    A short track is kept if it continues one that was interrupted, for example by a cut: if it is
+    as large, next to the other's start or end, and alone in its frames.
 
     Args:
-        tracks: in decreasing order of weight.
+        tracks: in decreasing order of weight, which decides who is kept.
         frames: number of frames of the video.
-        max_per_frame: people in a frame at most; those of the largest weight are kept.
+        max_per_frame: people in a frame at most.
     """
     longest = max((len(track.frames) for track in tracks), default=0)
     is_long = [len(track.frames) >= _MIN_SHARE_OF_LONGEST * longest for track in tracks]
@@ -209,8 +186,8 @@ def keep_people(tracks: list[Track], frames: int, max_per_frame: int) -> list[Tr
         if large_enough and (people_in_frame[track.frames] < max_per_frame).all():
             people_in_frame[track.frames] += 1
             kept.append(track)
-    for track in (one for one, keep in zip(tracks, is_long, strict=True) if not keep):
-        alone = (people_in_frame[track.frames] == 0).all()
+    for track, keep in zip(tracks, is_long, strict=True):
+        alone = not keep and (people_in_frame[track.frames] == 0).all()
         if alone and any(_continues(track, other) for other in kept):
             people_in_frame[track.frames] += 1
             kept.append(track)

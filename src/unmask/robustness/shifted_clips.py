@@ -73,7 +73,7 @@ def sample_shifts(
         ledger: the table of all videos; only those with a face are chosen.
         splits: the split table.
         folds: those that some model is validated or tested on.
-        count: number of videos.
+        count: number of videos to choose.
         output: see `unmask.tables.SHIFT_SAMPLE`.
 
     Raises:
@@ -96,13 +96,9 @@ def sample_shifts(
 def choose_families(videos: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return whole families, from all folds in turn, until there are `count` videos.
 
-    Each fold has at least one family, because some model is validated or tested on it. Families are
-    ordered by a hash of their name, so a larger count adds to the sample of a smaller one, and new
-    families in the data replace few of the old.
-
-    Args:
-        videos: rows with `family` and `fold`.
-        count: number of videos; the last family may exceed it.
+    Each fold has at least one family, because some model is validated or tested on it. The last
+    family may exceed the count. Families are ordered by a hash of their name, so a larger count
+    adds to the sample of a smaller one, and new families in the data replace few of the old.
     """
     families = videos.groupby(["fold", "family"], as_index=False).size()
     families["hash"] = [
@@ -174,10 +170,6 @@ def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
     """Apply every shift to the beginning of one video; return the faces under each.
 
     This runs in a worker process.
-
-    Args:
-        video: the video.
-        config: see `shift_shard`.
     """
     cv2.setNumThreads(1)
     try:
@@ -197,15 +189,9 @@ def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
 
 
 def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str, bytes]:
-    """Decode the beginning of a video once and encode it again under each shift.
+    """Decode the first seconds of a video once and encode them again under each shift.
 
-    Args:
-        source: what `VideoFile.opened` yields.
-        name: of the video, the seed of the shifts' parameters.
-        seconds: from the first frame on.
-
-    Returns:
-        MP4 files by shift; equal bytes for equal videos.
+    Returns MP4 files by shift, with equal bytes for equal videos of the same name.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -287,8 +273,4 @@ def _yuv420(picture: Picture) -> Picture:
 def _even(picture: Picture) -> Picture:
     """Repeat the last row or column of a picture of odd size, as 4:2:0 needs even ones."""
     below, after = (length % 2 for length in picture.shape[:2])
-    if not below and not after:
-        return np.ascontiguousarray(picture)
-    return np.asarray(
-        cv2.copyMakeBorder(picture, 0, below, 0, after, cv2.BORDER_REPLICATE), np.uint8
-    )
+    return np.pad(picture, ((0, below), (0, after), (0, 0)), mode="edge")

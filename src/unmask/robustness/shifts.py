@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
-Change = Callable[[Picture, int], Picture]
+Picture = NDArray[np.uint8]  # BGR, (h, w, 3)
+Change = Callable[[Picture, int], Picture]  # of a picture and the index of its frame
 
 CLEAN = "clean"
 # For shifts other than compression: encoding again at 56 dB adds no effect of its own.
@@ -36,31 +36,20 @@ _TEXTS, _SHAPES = 3, 8
 
 @dataclass(frozen=True)
 class Shift:
-    """A shift of one clip, with its parameters.
+    """A shift of one clip, with its parameters."""
 
-    Attributes:
-        change: a function of a picture, BGR uint8 (h, w, 3), and the index of its frame; the
-            results have the same size for all frames of a clip.
-        rate: frames per second to keep at most; None keeps all.
-        crf: x264's constant rate factor with which the clip is encoded.
-    """
-
-    change: Change
-    rate: float | None = None
-    crf: int = NEAR_LOSSLESS_CRF
+    change: Change  # the results have the same size for all frames of a clip
+    rate: float | None = None  # frames per second to keep at most; None keeps all
+    crf: int = NEAR_LOSSLESS_CRF  # x264's constant rate factor with which the clip is encoded
 
 
 Draw = Callable[[np.random.Generator, int, int], Shift]
 
 
 def draw_shift(name: str, video: str, height: int, width: int) -> Shift:
-    """Draw the parameters of a shift for one video.
+    """Draw the parameters of a shift for one video, whose name is the seed.
 
-    Args:
-        name: one of `SHIFTS`.
-        video: name of the video, the seed.
-        height: of the video's pictures, in pixels.
-        width: of the video's pictures, in pixels.
+    Height and width are those of its pictures in pixels.
     """
     digest = hashlib.blake2b(f"{_SEED}/{name}/{video}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
@@ -144,37 +133,24 @@ def _grey(rng: np.random.Generator, height: int, width: int) -> Shift:
 
 @dataclass(frozen=True)
 class _Overlay:
-    """An overlay that moves across the picture and wraps around at its edges.
+    """An overlay that moves across the picture and wraps around at its edges."""
 
-    Attributes:
-        start: x y in pixels.
-        speed: x y in pixels per frame.
-        size: in pixels.
-        color: blue, green, red.
-        kind: of shape: circle, rectangle or triangle.
-    """
-
-    start: tuple[float, float]
-    speed: tuple[float, float]
-    size: float
-    color: tuple[int, int, int]
-    kind: int
+    start: NDArray[np.float64]  # x y in pixels
+    speed: NDArray[np.float64]  # x y in pixels per frame
+    size: float  # in pixels
+    color: list[int]  # blue, green, red
+    kind: int  # of shape: 0 circle, 1 rectangle, 2 triangle
 
     def at(self, index: int, height: int, width: int) -> tuple[int, int]:
-        x, y = (place + index * step for place, step in zip(self.start, self.speed, strict=True))
+        x, y = self.start + index * self.speed
         return int(x % width), int(y % height)
 
 
 def _draw_overlay(rng: np.random.Generator, height: int, width: int) -> _Overlay:
     start, speed = rng.uniform(0, [width, height]), rng.uniform(-1, 1, 2) * height / 180
-    blue, green, red = (int(level) for level in rng.integers(0, 256, 3))
-    return _Overlay(
-        start=(float(start[0]), float(start[1])),
-        speed=(float(speed[0]), float(speed[1])),
-        size=float(rng.uniform(0.06, 0.14) * height),
-        color=(blue, green, red),
-        kind=int(rng.integers(3)),
-    )
+    color = rng.integers(0, 256, 3).tolist()
+    size = float(rng.uniform(0.06, 0.14) * height)
+    return _Overlay(start, speed, size, color, kind=int(rng.integers(3)))
 
 
 def _written_over(rng: np.random.Generator, height: int, width: int) -> Shift:

@@ -35,12 +35,8 @@ def picture_bgr(frame: Frame, width: int, height: int) -> NDArray[np.uint8]:
 def square_bgr(frame: Frame, x0: int, y0: int, side: int, size: int) -> NDArray[np.uint8]:
     """Return a square of a picture, scaled, as BGR, uint8 (size, size, 3).
 
-    Args:
-        frame: the picture.
-        x0: left edge in pixels, even; may be outside the picture.
-        y0: top edge in pixels, even; may be outside as well.
-        side: of the square in pixels, even. Pixels outside repeat the picture's edge.
-        size: side of the result in pixels.
+    The corner `x0`, `y0` and the side of the square are even numbers of pixels. The square may
+    extend beyond the picture, whose edge pixels are repeated there.
     """
     squares = []
     for index, plane in enumerate(frame.planes):
@@ -52,8 +48,8 @@ def square_bgr(frame: Frame, x0: int, y0: int, side: int, size: int) -> NDArray[
 def perceptual_hash(frames: Sequence[Frame]) -> str | None:
     """Return a hash of 48 hex digits that differs in few bits between near-duplicates.
 
-    It is the difference hash (dHash) of the first, the middle and the last frame: for each of 8 x 8
-    cells of luma, whether it is darker than its right neighbour. None where there is no frame.
+    It is the difference hash (dHash) of the first, the middle and the last frame: one bit for each
+    of 8 x 8 cells of luma, set where its right neighbour is brighter. None without a frame.
     """
     if not frames:
         return None

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import count
 from typing import BinaryIO, Literal, NamedTuple
 
 import av
@@ -37,17 +36,11 @@ _CONTAINERS = (
 
 
 class Picture(NamedTuple):
-    """What a packet says about its picture.
+    """What a packet says about its picture."""
 
-    Attributes:
-        pts: presentation time in ticks; None where it has none, or is not to be shown.
-        is_key: whether decoding can start at it.
-        is_reference: whether other pictures are predicted from it; False also where unknown.
-    """
-
-    pts: int | None
-    is_key: bool
-    is_reference: bool = False
+    pts: int | None  # presentation time in ticks; None where it has none, or is not to be shown
+    is_key: bool  # decoding can start at it
+    is_reference: bool = False  # other pictures are predicted from it; False where unknown
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ class Timeline:
         keys: those of pictures at which decoding can start.
         has_clock: whether the packets have times; otherwise they are counted.
         pictures: in decoding order.
-        base: seconds per tick.
+        base: seconds per tick, as a fraction.
     """
 
     times: NDArray[np.float64]
@@ -138,8 +131,8 @@ def read_packets(
 def _picture_of(packet: Packet[VideoStream]) -> Picture:
     """Return what a packet says about its picture; for H.264, its NAL units (ITU-T H.264, 7.3.1).
 
-    A container also marks the start of an intra refresh as a key frame, although its picture is
-    complete only some frames later. Decoding can start at IDR pictures (slices of type 5) alone.
+    Containers mark the start of an intra refresh as a key frame, although its picture is complete
+    only some frames later. So only IDR pictures (slices of type 5) count as key frames of H.264.
     """
     context = packet.stream.codec_context
     # An edit list trims a clip by packets that are decoded and not shown.
@@ -179,7 +172,7 @@ def restarted(
 ) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
     """Yield a stream and its packets from the start: those kept, or those of a new container.
 
-    Not every container can seek to its start, and opening one costs as much as decoding two frames.
+    Opening a container costs as much as decoding two frames, and some cannot seek to their start.
     """
     if packets is not None:
         stream.codec_context.flush_buffers()
@@ -197,15 +190,7 @@ def restarted(
 class Decoder:
     """Decodes a stream in order and skips what is not needed.
 
-    Args:
-        packets: all packets of the stream.
-        stream: the stream.
-        timeline: of the stream.
-        skipped: which pictures FFmpeg does not decode.
-        shortcuts: from `_shortcuts`.
-
-    Attributes:
-        damaged: packets that could not be decoded, and frames that the decoder marks as corrupt.
+    `damaged` counts packets that could not be decoded, and frames that FFmpeg marks as corrupt.
     """
 
     def __init__(
@@ -216,6 +201,16 @@ class Decoder:
         skipped: Literal["NONREF", "DEFAULT"],
         shortcuts: Mapping[int, int],
     ) -> None:
+        """Prepare to decode.
+
+        Args:
+            packets: all packets of the stream.
+            stream: the stream.
+            timeline: of the stream.
+            skipped: which pictures FFmpeg does not decode.
+            shortcuts: number of a picture after which the decoder is flushed, to the number of the
+                next picture to decode, see `unmask.videos.sampling`.
+        """
         self.damaged = 0
         self._packets = packets
         self._context = stream.codec_context
@@ -229,7 +224,7 @@ class Decoder:
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         """Yield pairs of a presentation time (in seconds) and a picture."""
-        position = count()
+        counted = iter(self._timeline.times)
         number = -1
         for packet in self._packets:
             number += packet.size > 0
@@ -254,7 +249,7 @@ class Decoder:
             for frame in frames:
                 self.damaged += frame.is_corrupt
                 if not self._timeline.has_clock:
-                    yield float(self._timeline.times[min(next(position), self._last)]), frame
+                    yield float(next(counted, self._timeline.times[-1])), frame
                 elif frame.time is not None:
                     yield frame.time, frame
 
@@ -265,10 +260,6 @@ class Decoder:
         for frame in frames:
             frame.time_base = self._timeline.base  # PyAV takes it from the packet
         return frames
-
-    @property
-    def _last(self) -> int:
-        return len(self._timeline.times) - 1
 
     def skip_to(self, time: float) -> None:
         """Skip what precedes the last key frame at or before `time`."""

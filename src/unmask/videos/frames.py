@@ -20,8 +20,8 @@ class Frame:
     Attributes:
         index: position among the sampled frames, from 0.
         time: presentation time in seconds.
-        width: pixels.
-        height: pixels.
+        width: in pixels.
+        height: in pixels.
         pix_fmt: "yuv420p" (width and height even) or "yuv444p".
         colorspace: FFmpeg's AVColorSpace of the planes; 2 (unspecified) is taken as BT.601.
         full_range: whether luma spans 0–255 instead of 16–235.
@@ -47,14 +47,8 @@ def plane_shapes(width: int, height: int, pix_fmt: str) -> list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """The sampled frames of one video, and how its decoding went.
+    """The sampled frames of one video, and how its decoding went."""
 
-    Attributes:
-        frames: in order of time. Where decoding stopped early, those before.
-        status: `ok` where there is a frame.
-        detail: what went wrong; empty where nothing did.
-    """
-
-    frames: list[Frame]
-    status: Status = Status.OK
-    detail: str = ""
+    frames: list[Frame]  # in order of time; where decoding stopped early, those before
+    status: Status = Status.OK  # of a video with at least one frame
+    detail: str = ""  # what went wrong

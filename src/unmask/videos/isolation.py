@@ -45,17 +45,11 @@ class Lost:
 
 @dataclass(frozen=True)
 class Task(Generic[T_co]):
-    """A call to be made in a worker.
-
-    Attributes:
-        function: a function at the top level of a module, so that it pickles.
-        arguments: its arguments, which must pickle as well.
-        megabytes: memory that its result occupies until the result of the next task is taken.
-    """
+    """A call to be made in a worker; the function and its arguments must pickle."""
 
     function: Callable[..., T_co]
     arguments: tuple[Any, ...]
-    megabytes: float = 0.0
+    megabytes: float = 0.0  # that its result occupies until the result of the next task is taken
 
 
 def run_isolated(

@@ -2,11 +2,11 @@
 
 A clip is decoded once, in order. Two kinds of frames are skipped: those that no other frame is
 predicted from (`skip_frame=NONREF`), and those between the last sampled frame of a group of
-pictures and the next key frame. Every decoded picture is therefore bit-exact, at about half the CPU
-time of a full decode. Decoders return a frame with a delay of one or two frames. Where the last
-sampled frame of a group is known beforehand, as in most H.264, the decoder is flushed instead of
-fed these frames. Skipping all B-frames (`BIDIR`) would be faster still but wrong: x264 predicts
-P-frames from the B-frames of a pyramid, and the error grows through the clip (docs/benchmarks.md).
+pictures and the next key frame. So every decoded picture is bit-exact, at about half the CPU time
+of a full decode. A decoder returns a frame only after it was fed one or two more. Where the last
+sampled frame of a group is known beforehand, as in most H.264, the decoder is flushed instead.
+Skipping all B-frames (`BIDIR`) would be faster but wrong: x264 predicts P-frames from the B-frames
+of a pyramid, and the error grows through the clip (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -48,19 +48,15 @@ _MAX_FRAMES = 1000
 def plan_times(
     times: NDArray[np.float64], per_video: int, rate: float | None = None
 ) -> NDArray[np.float64]:
-    """Return the times to sample, evenly spaced over the whole clip.
-
-    With `per_video`, the clip is divided into as many stretches and sampled at the start of each,
-    so the samples span (N - 1) / N of the duration. With `rate`, they are 1 / rate seconds apart,
-    or further in a clip that would have more than 1,000 of them.
+    """Return the times to sample, float64 (n,), evenly spaced over the whole clip.
 
     Args:
-        times: presentation times of all frames in seconds, ascending, at least one.
-        per_video: number of samples.
-        rate: samples per second, instead.
-
-    Returns:
-        float64 (n,); all times of a clip that has no more frames than that.
+        times: presentation times of all frames in seconds, ascending, at least one. All of them
+            are sampled in a clip that has no more frames than wanted.
+        per_video: number of samples N. The clip is divided into N stretches and sampled at the
+            start of each, so the samples span (N - 1) / N of the duration.
+        rate: samples per second, used instead of `per_video`. A clip that would have more than
+            1,000 samples has 1,000.
     """
     duration = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
     wanted = per_video
@@ -88,14 +84,9 @@ class Written(NamedTuple):
 def write_frames(
     buffer: Path, name: str, video: VideoFile, per_video: int, rate: float | None
 ) -> Written:
-    """Write what the frame stream has of one video to a file. This runs in a worker process.
+    """Write the part of the frame stream that is about the video PART/NAME to an existing file.
 
-    Args:
-        buffer: the file, which exists.
-        name: PART/VIDEO.
-        video: the video.
-        per_video: see `plan_times`.
-        rate: see `plan_times`.
+    This runs in a worker process. `plan_times` describes `per_video` and `rate`.
     """
     frames: list[dict[str, Any]] = []
     with buffer.open("r+b", buffering=0) as sink:
@@ -118,8 +109,8 @@ def sample_video(
 
     Args:
         video: what `VideoFile.opened` returns.
-        per_video: see `plan_times`.
-        rate: see `plan_times`.
+        per_video: see `plan_times`, as for `rate`.
+        rate: frames per second.
         take: called with each frame, which is then not kept.
 
     Raises:
@@ -150,8 +141,8 @@ def sample_frames(
 
     Args:
         source: what `VideoFile.opened` yields.
-        per_video: see `plan_times`.
-        rate: see `plan_times`.
+        per_video: see `plan_times`, as for `rate`.
+        rate: frames per second.
         problems: a line is appended where the file is damaged and frames could be decoded anyway.
 
     Raises:
@@ -177,11 +168,7 @@ def sample_frames(
 
 
 def first_frames(source: VideoSource, seconds: float) -> Iterator[Frame]:
-    """Decode the beginning of a video and yield every frame of it, upright, in order of time.
-
-    Args:
-        source: what `VideoFile.opened` yields.
-        seconds: from the first frame on.
+    """Decode the first seconds of a video and yield every frame of them, upright, in order.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -204,9 +191,9 @@ def _shortcuts(timeline: Timeline, wanted: NDArray[np.float64]) -> dict[int, int
     """Return where the decoder can be flushed: picture number to the next number to decode.
 
     Numbers count in decoding order. Within a group of pictures, only the references nearest to the
-    wanted times are needed, chosen as `_nearest` chooses. After the last of them is decoded, the
-    decoder is flushed and continues with the next group that has a wanted time. A group is left
-    out where its references are unknown, or where none follows its last wanted time.
+    wanted times are needed, chosen as `_nearest` chooses. After the last of them, the decoder is
+    flushed and continues with the next group that has a wanted time. A group without an entry is
+    decoded whole: its references are unknown, or none follows its last wanted time.
     """
     ticks = [math.nan if one.pts is None else one.pts for one in timeline.pictures]
     # Computed as PyAV computes the times of frames, so that both are equal to the last bit.
@@ -241,8 +228,8 @@ def _shortcuts(timeline: Timeline, wanted: NDArray[np.float64]) -> dict[int, int
 def _nearest(decoder: Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[float, VideoFrame]]:
     """Yield the nearest decoded frame to each wanted time, with its own time, and none twice.
 
-    For the last wanted time it is the first frame at or after it, so that the samples always span
-    the part of the clip that was asked for.
+    For the last wanted time, it is the first frame at or after it. So the samples always span the
+    wanted part of the clip.
     """
     targets = iter(wanted)
     target = next(targets)
@@ -275,12 +262,10 @@ def _to_frame(index: int, time: float, frame: VideoFrame) -> Frame:
     name = picture.format.name
     pix_fmt = _FULL_RANGE.get(name, name)
     shapes = plane_shapes(picture.width, picture.height, pix_fmt)
-    planes = [
-        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
-            : shape[0], : shape[1]
-        ]
-        for plane, shape in zip(picture.planes, shapes, strict=True)
-    ]
+    planes = []
+    for plane, (height, width) in zip(picture.planes, shapes, strict=True):
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        planes.append(rows[:height, :width])
     # A rotation that is not a multiple of 90 degrees is rounded to one.
     if turns := round(frame.rotation / 90) % 4:
         planes = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
@@ -306,13 +291,6 @@ def _as_planes(frame: VideoFrame) -> VideoFrame:
     if shrink == 1.0 and (pix_fmt == YUV444 or (pix_fmt == YUV420 and even)):
         return frame
     # Odd sizes, 4:2:2, 10 bits, grey and RGB become 4:4:4 in 8 bits.
-    if frame.format.is_rgb:
-        return frame.reformat(
-            width,
-            height,
-            YUV444,
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG,
-            interpolation="AREA",
-        )
-    return frame.reformat(width, height, YUV444, interpolation="AREA")
+    rgb = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG}
+    colors = rgb if frame.format.is_rgb else {}
+    return frame.reformat(width, height, YUV444, interpolation="AREA", **colors)

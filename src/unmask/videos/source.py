@@ -14,6 +14,7 @@ import lzma
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TypeVar
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, reason
 from unmask.vocabulary import Label, Status
 
 T = TypeVar("T")
@@ -47,13 +48,13 @@ class Entry:
 
     Attributes:
         name: file name inside the part.
-        label: REAL or FAKE; None where the entry has neither.
+        label: None where the entry has neither REAL nor FAKE.
         original: name of the REAL video that a FAKE was made from; None for a REAL.
         family: name of its original, or its own.
         status: OK, or why the video cannot be opened.
         detail: the reason of a status other than OK.
-        method: how a FAKE was made, where the entry has it.
-        source: the collection that the video is from, where the entry has it.
+        method: how a FAKE was made, where the entry says it.
+        source: the collection that the video is from, where the entry says it.
     """
 
     name: str
@@ -69,12 +70,8 @@ class Entry:
 def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
     """Return the parts below `root` by name: folders and zip archives with a `metadata.json`.
 
-    `root` may also be a part itself. Folders of videos are not listed, so that a workflow over
-    119,154 videos starts in a second.
-
-    Args:
-        root: the folder.
-        key: the configuration key of the folder, for messages.
+    `root` may also be a part itself; messages call it by its configuration key. Folders of videos
+    are not listed, so that a workflow over 119,154 videos starts in a second.
 
     Raises:
         UnmaskError: `root` is absent, or no part is in it.
@@ -92,9 +89,11 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
         return {part_name(root): root}
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     parts = {path.name: path for path in folders if (path / METADATA).is_file()}
-    unpacked = set(parts)
+    for path in folders:
+        if path.name not in parts:
+            logger.warning("%s: no %s, so its videos are not used", path, METADATA)
     for archive in sorted(path for path in root.glob(f"*{_ZIP}") if path.is_file()):
-        if archive.stem in unpacked:
+        if archive.stem in parts:
             logger.warning("%s: the folder of the same name is used instead", archive)
         elif _metadata_bytes(archive) is None:
             logger.warning("%s: no %s, so it is not used", archive, METADATA)
@@ -105,9 +104,6 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
             f"{key}: no part in {root}; a part is a folder with a {METADATA} and its videos, "
             "or a .zip of one"
         )
-    for path in folders:
-        if path.name not in parts:
-            logger.warning("%s: no %s, so its videos are not used", path, METADATA)
     return parts
 
 
@@ -124,12 +120,7 @@ def source_of_part(name: str) -> str:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """One video of a part, in a folder or in an archive.
-
-    Attributes:
-        part: the folder or the archive.
-        name: file name inside the part.
-    """
+    """One video of a part: a file of the folder, or a member of the archive."""
 
     part: Path
     name: str
@@ -144,7 +135,7 @@ class VideoFile:
             path = self.part / self.name
             # Opening a pipe or a device would block.
             return path.stat().st_size if path.is_file() else None
-        member = _archive(self.part, os.getpid()).members.get(self.name)
+        member = _open_archive(self.part)[1].get(self.name)
         return None if member is None else member.file_size
 
     def fingerprint(self) -> str:
@@ -157,10 +148,10 @@ class VideoFile:
             UnmaskError: the archive or this member of it is damaged.
         """
         with self.opened() as source:
-            if isinstance(source, str):
-                with (self.part / self.name).open("rb") as file:
-                    return _digest_of(file)
-            return _digest_of(source)
+            if not isinstance(source, str):
+                return _digest_of(source)
+        with (self.part / self.name).open("rb") as file:
+            return _digest_of(file)
 
     @contextmanager
     def opened(self) -> Iterator[str | BinaryIO]:
@@ -172,31 +163,23 @@ class VideoFile:
         if self.part.is_dir():
             # Without a protocol, FFmpeg takes the part of a name before a colon as one.
             yield f"file:{self.part / self.name}"
-            return
-        # Demuxers seek, which a compressed member does not support.
-        yield io.BytesIO(_read_member(self.part, self.name))
-
-
-@dataclass(frozen=True)
-class _Archive:
-    file: zipfile.ZipFile
-    members: Mapping[str, zipfile.ZipInfo]
+        else:
+            # Demuxers seek, which a compressed member does not support.
+            yield io.BytesIO(_read_member(self.part, self.name))
 
 
 @lru_cache(maxsize=2)
-def _archive(path: Path, process: int) -> _Archive:
-    """Open an archive once per process, because a fork shares the file's position."""
+def _open_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """Return an archive and its members by file name: those next to its `metadata.json`."""
     try:
         file = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise UnmaskError(f"{path}: no readable zip archive ({error}); copy it again") from None
-    infos = [info for info in file.infolist() if not info.is_dir()]
-    paths = [PurePosixPath(info.filename) for info in infos]
-    folders = {path.parent for path in paths if path.name == METADATA}
+    members = {PurePosixPath(one.filename): one for one in file.infolist() if not one.is_dir()}
+    folders = {name.parent for name in members if name.name == METADATA}
     if len(folders) > 1:
         raise UnmaskError(f"{path}: has {len(folders)} {METADATA}; zip each part separately")
-    inside = zip(paths, infos, strict=True)
-    return _Archive(file, {path.name: info for path, info in inside if path.parent in folders})
+    return file, {name.name: one for name, one in members.items() if name.parent in folders}
 
 
 def _digest_of(file: BinaryIO) -> str:
@@ -209,49 +192,42 @@ def _digest_of(file: BinaryIO) -> str:
 
 
 def _read_member(part: Path, name: str) -> bytes:
-    archive = _archive(part, os.getpid())
-    if name not in archive.members:
+    archive, members = _open_archive(part)
+    if name not in members:
         raise UnmaskError(f"{part}: has no {name}")
     try:
-        return archive.file.read(archive.members[name])  # checks the CRC as well
+        return archive.read(members[name])  # checks the CRC as well
     except _ZIP_ERRORS as error:
         raise UnmaskError(f"{part}: {name} is damaged in the archive ({error})") from None
 
 
 def video_files(parts: Iterable[Path], rows: Iterable[Mapping[str, Any]]) -> list[VideoFile]:
-    """Return the file of each row's video.
-
-    Args:
-        parts: folders or archives.
-        rows: of a table, with `part` and `video`.
+    """Return the file of each row of a table with `part` and `video`.
 
     Raises:
-        UnmaskError: a row's part is not among them.
+        UnmaskError: a row's part is not among the folders and archives given.
     """
     places = {part_name(part): part for part in parts}
-    files = []
-    for row in rows:
-        if row["part"] not in places:
-            raise UnmaskError(
-                f"{row['part']}: this part is in the probe table but not among --parts "
-                f"({', '.join(places)}); add it"
-            )
-        files.append(VideoFile(places[row["part"]], row["video"]))
-    return files
+    try:
+        return [VideoFile(places[row["part"]], row["video"]) for row in rows]
+    except KeyError as error:
+        raise UnmaskError(
+            f"{error.args[0]}: this part is in the probe table but not among --parts "
+            f"({', '.join(places)}); add it"
+        ) from None
 
 
 def video_names(part: Path) -> list[str]:
     """Return the names of the files of a part, its `metadata.json` included."""
     if part.is_dir():
         return sorted(path.name for path in part.iterdir())
-    return sorted(_archive(part, os.getpid()).members)
+    return sorted(_open_archive(part)[1])
 
 
 def read_metadata(part: Path) -> list[Entry]:
-    """Read a part's `metadata.json`: `{name: {"label", "split", "original"}}`.
+    """Read a part's `metadata.json`: `{name: {"label", "split", "original", "method", "source"}}`.
 
-    An entry may also have a `"method"`, which says how a fake was made, and a `"source"`, which
-    says what collection the video is from. An invalid entry is kept, with a status.
+    Only the label is required. An invalid entry is kept, with a status.
 
     Raises:
         UnmaskError: the file cannot be read, or is not a JSON object.
@@ -259,18 +235,11 @@ def read_metadata(part: Path) -> list[Entry]:
     path = part / METADATA
     try:
         data = path.read_bytes() if part.is_dir() else _read_member(part, METADATA)
-        unique_names = partial(_unique_names, path)
-        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique_names)
-    except OSError as error:
+        merge = partial(_warn_repeated, path)
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=merge)
+    except (OSError, ValueError) as error:
         raise UnmaskError(
-            f"{path}: cannot be read ({error.strerror}); copy the part again"
-        ) from None
-    except UnicodeDecodeError:
-        raise UnmaskError(f"{path}: is not UTF-8; copy the part again") from None
-    except json.JSONDecodeError as error:
-        raise UnmaskError(
-            f"{path}: invalid JSON at line {error.lineno}, column {error.colno} "
-            f"({error.msg}); copy the part again or move it out of data_root"
+            f"{path}: cannot be read as JSON ({reason(error)}); copy the part again"
         ) from None
     if not isinstance(content, dict):
         raise UnmaskError(f"{path}: is a JSON {type(content).__name__}, not an object of videos")
@@ -279,12 +248,11 @@ def read_metadata(part: Path) -> list[Entry]:
     return [_entry(name, value) for name, value in sorted(content.items())]
 
 
-def _unique_names(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        named = ", ".join(repeated)
-        logger.warning("%s: %s: several entries, the last one counts", path, named)
+def _warn_repeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of the JSON; its last entry counts where several have one name."""
+    counts = Counter(name for name, _ in pairs)
+    if repeated := ", ".join(sorted(name for name, count in counts.items() if count > 1)):
+        logger.warning("%s: %s: several entries, the last one counts", path, repeated)
     return dict(pairs)
 
 
@@ -384,21 +352,9 @@ def _join_small(parts: Mapping[str, Path]) -> list[list[str]]:
     return groups
 
 
-def _metadata_bytes(part: Path) -> int | None:
-    """Return the size of a part's `metadata.json`, None without one.
-
-    Raises:
-        UnmaskError: the archive cannot be read.
-    """
-    if part.is_dir():
-        return VideoFile(part, METADATA).size()
-    state = part.stat()
-    return _zipped_metadata_bytes(part, state.st_mtime_ns, state.st_size)
-
-
 @lru_cache(maxsize=1024)  # called twice for each archive when the workflow starts
-def _zipped_metadata_bytes(archive: Path, changed: int, size: int) -> int | None:
-    return VideoFile(archive, METADATA).size()
+def _metadata_bytes(part: Path) -> int | None:
+    return VideoFile(part, METADATA).size()
 
 
 def shard_entries(part: Path, chunk: int, chunks: int) -> list[Entry]:
