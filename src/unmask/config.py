@@ -239,6 +239,23 @@ Batches = Annotated[
 ]
 
 
+class BlendingConfig(Section):
+    """How REAL crops become fakes by blending in `self_blended` batches.
+
+    Without the keys below it is done as published (Shiohara and Yamasaki, CVPR 2022).
+    """
+
+    other_person: float = Field(0.0, ge=0, le=1)
+    """Share of blended crops that get the face of another person. It is from a REAL crop with
+    similar landmarks, in the colours of the crop (Face X-ray, CVPR 2020). Needs several people."""
+    partial: float = Field(0.2, ge=0, le=1)
+    """Share of blended crops in which the upper or the lower half of the face is blended. Fakes
+    that move a mouth to other words change no more."""
+    varied: float = Field(0.5, ge=0, le=1)
+    """Share of blended crops whose inside and outside differ in more ways than published. These are
+    hue, saturation and gamma, noise, blur, JPEG, and resampling by any factor."""
+
+
 class TrainingConfig(Section):
     """How one model is trained. An experiment overrides some of these keys."""
 
@@ -297,6 +314,7 @@ class TrainingConfig(Section):
     says what an epoch consists of. Sources and people with many videos have a share that grows
     with the square root of their crops. balanced has all REAL crops and as many FAKE ones, each
     augmented by itself; plain has every crop once."""
+    blending: BlendingConfig = BlendingConfig()
     augment: Augment = "winner"
     """How training crops are changed: a preset, a list of transforms, or package.module:function
     that returns one. Presets are files of config/augmentations or your own: none; basic: JPEG,

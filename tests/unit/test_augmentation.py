@@ -21,14 +21,12 @@ from unmask.training.augmentation import (
 from unmask.training.backbones import ModelInput
 from unmask.training.face_masks import Face, fill_hull
 from unmask.training.recompress import TUNES, recode
-from unmask.training.self_blending import self_blend, soften
 from unmask.training.transforms import StoredCrop
 
 PICTURE = np.ascontiguousarray(data.astronaut()[20:212, 128:320])  # 192 pixels square
 FIVE = np.array([[77, 88], [118, 83], [104, 112], [84, 130], [118, 126]], np.float32)
 FACE = Face(np.array([55, 45, 140, 160], np.float32), FIVE)
 FACE_WITHOUT = Face(FACE.box, np.full((5, 2), np.nan, np.float32))
-FACES = [FACE, FACE_WITHOUT]
 
 
 def augment(
@@ -156,7 +154,7 @@ def test_a_list_may_come_from_a_function_or_name_a_class_by_its_path() -> None:
 
 
 def test_cutout_blackens_one_part_of_the_face_and_nothing_around_it() -> None:
-    hull = fill_hull(FACE.hull(forehead=True), 192, 192)
+    hull = fill_hull(FACE.hull(forehead=0.8), 192, 192)
     around = cv2.dilate(hull, np.ones((9, 9))) == 0
     kinds = []
     for seed in range(60):
@@ -272,62 +270,3 @@ def test_mixtures_of_a_pair_keep_half_of_it_fake() -> None:
     assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
     assert np.std(shares) == pytest.approx(np.sqrt(1 / 8), abs=0.03)  # Beta(0.5, 0.5)
     assert augmentation(pair, crops, 0, is_aligned=False).share is None
-
-
-@pytest.mark.parametrize("face", FACES)
-def test_a_blended_crop_is_mask_times_source_and_the_rest_of_its_real_one(face: Face) -> None:
-    ratios = set()
-    for seed in range(24):
-        real, fake, mask = self_blend(PICTURE, face, seed)
-        assert (fake.shape, fake.dtype, mask.dtype) == (PICTURE.shape, np.uint8, np.float32)
-        assert (real.shape, real.dtype) == (PICTURE.shape, np.uint8)
-        assert mask.min() >= 0
-        assert mask.max() <= 1
-        np.testing.assert_array_equal(fake[mask == 0], real[mask == 0])
-        assert (mask == 0).any()
-        assert 0.02 < (mask > 0).mean() < 0.9
-        assert len(np.unique(mask)) > 100  # a soft edge, not 0 and 1
-        ratios.add(round(float(mask.max()), 2))
-    assert ratios <= {0.25, 0.5, 0.75, 1.0}
-    assert len(ratios) > 2
-
-
-def test_blending_changes_either_the_inside_or_both_outsides() -> None:
-    """The REAL crop is changed half of the time, or the change would reveal the fake."""
-    untouched = [np.array_equal(self_blend(PICTURE, FACE, seed)[0], PICTURE) for seed in range(60)]
-    assert 0.3 < np.mean(untouched) < 0.7
-
-
-def test_equal_seeds_blend_alike() -> None:
-    for one, other in zip(self_blend(PICTURE, FACE, 5), self_blend(PICTURE, FACE, 5), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_a_softened_mask_is_eroded() -> None:
-    """The first blur erodes the mask, so the seam is inside the face, not around it."""
-    mask = fill_hull(FACE.hull(), 192, 192)
-    for seed in range(8):
-        soft = soften(mask, np.random.default_rng(seed))
-        assert soft.max() == pytest.approx(1)
-        assert (soft > 0.5).sum() < mask.sum()
-
-
-def test_the_outline_follows_the_landmarks() -> None:
-    hull = fill_hull(FACE.hull(), 192, 192)
-    for x, y in FIVE.astype(int):
-        assert hull[y, x] == 1
-    more = fill_hull(FACE.hull(forehead=True), 192, 192)
-    assert (more >= hull).all()
-    assert more.sum() > 1.1 * hull.sum()
-    moved = fill_hull(Face(FACE.box + 10, FIVE + 10).hull(), 192, 192)
-    assert (moved[10:, 10:] == hull[:-10, :-10]).mean() > 0.99
-
-
-def test_68_landmarks_give_the_hull_and_the_parts() -> None:
-    angles = np.linspace(0, 2 * np.pi, 68, endpoint=False)
-    points = 96 + 50 * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    points[36:42], points[42:48], points[30] = (77, 88), (118, 83), (104, 112)
-    points[48], points[54] = (84, 130), (118, 126)
-    face = Face(FACE.box, FACE_WITHOUT.landmarks, points)
-    assert fill_hull(face.hull(), 192, 192).sum() == pytest.approx(np.pi * 50**2, rel=0.05)
-    np.testing.assert_array_equal(face.five(), FIVE)

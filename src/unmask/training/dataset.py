@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unmask.config import TrainingConfig
+from unmask.config import BlendingConfig, TrainingConfig
 from unmask.faces.boxes import in_crops
 from unmask.faces.images import decode_jpeg, resize_crop
 from unmask.faces.shards import ShardReader
@@ -45,7 +45,7 @@ from unmask.training.sampler import (
     describe_epoch,
     sample_seed,
 )
-from unmask.training.self_blending import self_blend
+from unmask.training.self_blending import FaceCrop, Lookalikes, self_blend
 from unmask.training.transforms import StoredCrop
 from unmask.vocabulary import Label, Verdict
 
@@ -102,6 +102,7 @@ class FaceDataset(Dataset[Sample]):
         model_input: ModelInput,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        blending: BlendingConfig | None = None,
     ) -> None:
         """Keep the columns that samples are read with.
 
@@ -113,6 +114,7 @@ class FaceDataset(Dataset[Sample]):
             model_input: size and normalisation.
             augmentation: of crops; None only resizes them.
             seed: of the augmentation.
+            blending: how `BLENDED` samples are made; None for the defaults.
         """
         target = faces["target"] if "target" in faces else faces["label"] == Label.FAKE
         self.targets = np.asarray(target, np.float32)
@@ -134,6 +136,10 @@ class FaceDataset(Dataset[Sample]):
             five = _stacked(faces["landmarks"], 5)
             self._landmarks = np.full((len(faces), 5, 2), np.nan) if five is None else five
             self._landmarks_68 = _stacked(faces["landmarks_68"], 68)
+            self._blending = blending or BlendingConfig()
+            person = next(one for one in ("group", "family", "video") if one in faces)
+            people, real = pd.factorize(faces[person])[0], faces["label"] == Label.REAL
+            self._lookalikes = Lookalikes(self._landmarks, people, real.to_numpy())
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -177,17 +183,26 @@ class FaceDataset(Dataset[Sample]):
 
     def _blended(self, row: int, seed: int) -> tuple[list[Picture], list[StoredCrop]]:
         """Return a REAL crop and its blended copy, and what transforms may ask of them."""
+        rng = np.random.default_rng((seed, 1))
+        swaps = rng.random() < self._blending.other_person
+        other = self._lookalikes.draw(row, rng) if swaps else None
+        source = None if other is None else self._face_crop(other)
+        real = self._face_crop(row)
+
+        @cache
+        def blended(near: int) -> tuple[Picture, ...]:
+            crop = real if near == row else FaceCrop(self.picture(near), real.face)
+            return self_blend(crop, seed, self._blending, source)[:2]
+
+        def neighbours(which: int, reach: int) -> list[Picture]:
+            return [blended(int(near))[which] for near in self._around(row, reach)]
+
+        pictures = [neighbours(which, 0)[0] for which in (0, 1)]
+        return pictures, [StoredCrop(real.face, partial(neighbours, which)) for which in (0, 1)]
+
+    def _face_crop(self, row: int) -> FaceCrop:
         picture = self.picture(row)
-        face = self.face(row, len(picture))
-
-        def neighbours(blended: bool, reach: int) -> list[Picture]:
-            near = [self_blend(self.picture(one), face, seed) for one in self._around(row, reach)]
-            return [fake if blended else real for real, fake, _ in near]
-
-        real, fake, _ = self_blend(picture, face, seed)
-        return [real, fake], [
-            StoredCrop(face, partial(neighbours, which)) for which in (False, True)
-        ]
+        return FaceCrop(picture, self.face(row, len(picture)))
 
     def picture(self, row: int) -> Picture:
         """Return a stored crop, RGB uint8 (h, w, 3).
@@ -287,7 +302,7 @@ def create_train_loader(
             step evenly.
     """
     augmentation = create_augmentation(config.augment, model_input)
-    dataset = FaceDataset(faces, folder, model_input, augmentation, seed)
+    dataset = FaceDataset(faces, folder, model_input, augmentation, seed, config.blending)
     crops = Crops.of(faces, dataset.targets)
     sampler = EpochSampler(crops, config, seed, rank, world_size)
     if rank == 0:

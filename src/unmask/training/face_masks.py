@@ -33,8 +33,8 @@ _RIGHT_HALF = np.array(
 )
 _CHIN = np.array([[0.0, 1.777]], np.float32)
 _OUTLINE = np.concatenate([_RIGHT_HALF, _CHIN, _RIGHT_HALF * np.array([-1, 1], np.float32)])
-# Height of the forehead above the eyes, in units of the distance from the eyes to the mouth.
-_FOREHEAD = 0.8
+# Points at the height of the forehead.
+_FOREHEAD = np.array([[-0.7, -0.75], [-0.4, -1], [0.4, -1], [0.7, -0.75]], np.float32)
 # Of the 68: right eye, left eye, tip of the nose, right and left corner of the mouth.
 _EYES_68 = (slice(36, 42), slice(42, 48))
 _FIVE_OF_68 = (30, 48, 54)
@@ -64,24 +64,46 @@ class Face:
         eyes = [self.landmarks_68[eye].mean(axis=0) for eye in _EYES_68]
         return np.stack([*eyes, *self.landmarks_68[list(_FIVE_OF_68)]])
 
-    def hull(self, forehead: bool = False) -> Points:
+    def hull(self, forehead: float = 0.0) -> Points:
         """Return the convex hull of the face, float32 (n, 2).
 
         Args:
-            forehead: reach above the brows, like the 81 landmarks that SBI uses.
+            forehead: how far it reaches above the eyes, in units of the distance from the eyes to
+                the mouth; at least to the brows.
         """
         five = self.five()
         if five is None:
             return _ellipse(self.box)
-        eyes, mouth = five[:2].mean(axis=0), five[3:].mean(axis=0)
-        points = self.landmarks_68
-        if points is None:
-            points = _OUTLINE @ np.stack([five[1] - five[0], mouth - eyes]) + eyes
-        if forehead:
-            above = np.array([[-0.7, -0.75], [-0.4, -1], [0.4, -1], [0.7, -0.75]], np.float32)
-            axes = np.stack([five[1] - five[0], _FOREHEAD * (mouth - eyes)])
-            points = np.concatenate([points, above @ axes + eyes])
+        eyes, mouth = self._eyes_and_mouth()
+        axes = np.stack([five[1] - five[0], mouth - eyes])
+        above = (_FOREHEAD * (1, forehead)) @ axes + eyes
+        if self.landmarks_68 is not None:
+            points = np.concatenate([self.landmarks_68, above])
+        else:
+            # The box knows better than the landmarks where a turned face ends.
+            outline = _OUTLINE @ axes + eyes
+            (left, _), (right, bottom) = outline.min(axis=0), outline.max(axis=0)
+            scale = (self.box[2:] - (self.box[0], eyes[1])) / (right - left, bottom - eyes[1])
+            points = np.concatenate([outline, above]) - (left, eyes[1])
+            points = points * scale + (self.box[0], eyes[1])
         return np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float32)
+
+    def levels(self, height: int, width: int) -> NDArray[np.float32]:
+        """Return how far down the face each pixel is, (height, width): eyes at 0, mouth at 1."""
+        eyes, mouth = self._eyes_and_mouth()
+        across, down = (mouth - eyes) / np.square(mouth - eyes).sum()
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        levels: NDArray[np.float32] = np.add.outer((y - eyes[1]) * down, (x - eyes[0]) * across)
+        return levels
+
+    def _eyes_and_mouth(self) -> tuple[Points, Points]:
+        """Return the midpoints of eyes and mouth, float32 (2,) each; without landmarks a guess."""
+        five = self.five()
+        if five is not None:
+            return five[:2].mean(axis=0), five[3:].mean(axis=0)
+        (x0, y0), (x1, y1) = self.box[:2], self.box[2:]
+        eyes, mouth = np.array([[(x0 + x1) / 2, y0 + (y1 - y0) * share] for share in (0.4, 0.75)])
+        return eyes, mouth
 
 
 def _ellipse(box: Points) -> Points:
