@@ -147,7 +147,8 @@ def test_68_landmarks_give_the_hull_and_the_parts() -> None:
 def faces(worked_part: Path) -> pd.DataFrame:
     """The crops of two REAL videos of one synthetic face, as if of two people."""
     index = read_table(worked_part / "faces/part-00.parquet", FACES)
-    return index[index["video"].isin(["a.mp4", "b.mp4"])].assign(label="REAL")
+    reals = index[index["video"].isin(["a.mp4", "b.mp4"])]
+    return reals.assign(label="REAL", family=reals["video"])
 
 
 def blended(faces: pd.DataFrame, shards: Path, **blending: float) -> list[NDArray[np.uint8]]:

@@ -137,8 +137,8 @@ class FaceDataset(Dataset[Sample]):
             self._landmarks = np.full((len(faces), 5, 2), np.nan) if five is None else five
             self._landmarks_68 = _stacked(faces["landmarks_68"], 68)
             self._blending = blending or BlendingConfig()
-            person = next(one for one in ("group", "family", "video") if one in faces)
-            people, real = pd.factorize(faces[person])[0], faces["label"] == Label.REAL
+            people = pd.factorize(faces["group" if "group" in faces else "family"])[0]
+            real = faces["label"] == Label.REAL
             self._lookalikes = Lookalikes(self._landmarks, people, real.to_numpy())
 
     def __len__(self) -> int:
