@@ -211,20 +211,6 @@ def test_names_are_no_urls_where_the_part_is_the_working_folder(tmp_path: Path) 
     assert set(table.loc[table["status"] != Status.OK, "video"]) == set()
 
 
-def test_files_depend_on_the_seed_and_their_own_name_alone(tmp_path: Path) -> None:
-    drawn = {"flip_mdat_004.mp4", "noise_000.mp4"}
-    names = drawn | {"truncated_003.mp4", "hevc.mp4", "vp9.webm"}
-
-    def written(folder: str, seed: int, wanted: set[str]) -> dict[str, bytes]:
-        part = write_hostile_part(tmp_path / folder / "part", seed, wanted)
-        return {name: (part / name).read_bytes() for name in names}
-
-    first = written("first", 0, names)
-    assert written("again", 0, names | {"a:b.mp4"}) == first
-    other = written("other", 1, names)
-    assert {name for name in names if first[name] != other[name]} == drawn
-
-
 def test_the_watch_sees_a_reader_that_follows_the_playlists(tmp_path: Path) -> None:
     listener = Listener()
     part = write_hostile_part(tmp_path / "part", 0, GROUPS["playlists"], listener.port)

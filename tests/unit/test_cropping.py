@@ -1,6 +1,5 @@
 """Crops show the whole face with one size per person, and the index points at their bytes."""
 
-import tarfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import groupby
@@ -16,7 +15,6 @@ from stages import crop_parts
 from unmask.audits.label_noise import audit_shard
 from unmask.config import AudioConfig, Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces.cropping import crop_shard
 from unmask.faces.crops import Crop, crop_video
 from unmask.faces.detectors import create_detector
 from unmask.faces.images import decode_jpeg, encode_jpeg
@@ -24,7 +22,6 @@ from unmask.faces.search import detect_faces
 from unmask.faces.shards import ShardReader
 from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
-from unmask.videos.color import picture_bgr
 from unmask.videos.extraction import write_stream
 from unmask.videos.frames import Frame, SampledVideo
 from unmask.videos.probe import probe_shard
@@ -87,19 +84,6 @@ def test_margin_and_size_are_as_configured(
         assert decode_jpeg(crops[0].jpeg, "").shape == (size, size, 3)
 
 
-def test_a_crop_shows_the_frame_in_its_colours(
-    make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
-) -> None:
-    clip = make_video(tmp_path / "a.mp4")
-    frames = sample(clip)
-    one = crop(clip, faces_config)[2]
-    region = picture_bgr(frames[2], 160, 120)[max(one.y0, 0) :, max(one.x0, 0) :]
-    shown = region[: min(one.y0 + one.side, 120) - max(one.y0, 0), : one.side]
-    np.testing.assert_allclose(
-        decode_jpeg(one.jpeg, "").mean(axis=(0, 1)), shown.mean(axis=(0, 1))[::-1], atol=6
-    )
-
-
 @pytest.mark.parametrize("at", [(0.12, 0.5), (0.9, 0.5), (0.5, 0.2), (0.5, 0.85)])
 def test_a_face_at_the_edge_is_padded(
     at: tuple[float, float], make_video: MakeVideo, faces_config: FacesConfig, tmp_path: Path
@@ -159,22 +143,11 @@ def test_a_damaged_crop_is_named(data: bytes) -> None:
         decode_jpeg(data, "clip_0_0003")
 
 
-def test_the_index_points_at_each_crop_of_the_tar(worked_part: Path) -> None:
-    index = read_table(worked_part / "faces/part-00.parquet", FACES)
-    with tarfile.open(worked_part / "faces/part-00.tar") as tar:
-        members = {member.name: (member.offset_data, member.size) for member in tar}
-    pointed = {f"{row.key}.jpg": (row.offset, row.size) for row in index.itertuples()}
-    assert pointed == members
-    assert len(index) == 16  # four clips of four frames
-    assert set(index["shard"]) == {"part-00.tar"}
-    videos = {name.partition("_")[0] for name in members}
-    assert videos == {f"part/{name}-mp4" for name in "abcd"}
-
-
 def test_a_shard_has_the_crops_that_prediction_makes(
     worked_part: Path, faces_config: FacesConfig
 ) -> None:
     index = read_table(worked_part / "faces/part-00.parquet", FACES)
+    assert set(index["shard"]) == {"part-00.tar"}
     rows = index[index["video"] == "a.mp4"].to_dict("records")
     crops = crop(worked_part / "part/a.mp4", faces_config, 4)
     tar = (worked_part / "faces/part-00.tar").read_bytes()
@@ -184,6 +157,7 @@ def test_a_shard_has_the_crops_that_prediction_makes(
         assert [row[name] for name in ("x0", "y0", "x1", "y1")] == one.box.tolist()
         assert (row["crop_x0"], row["crop_y0"], row["crop_side"]) == (one.x0, one.y0, one.side)
         np.testing.assert_array_equal(row["landmarks"], one.landmarks.reshape(-1))
+        assert row["key"] == f"part/a-mp4_{one.track}_{one.frame:04d}"
         assert tar[row["offset"] : row["offset"] + row["size"]] == one.jpeg
 
 
@@ -201,24 +175,6 @@ def test_every_video_of_the_stream_has_one_status(worked_part: Path) -> None:
     ]
     assert outcomes.loc["nobody.mp4", "detail"] == "no face in 4 frames"
     assert (outcomes["part"] == "part").all()
-
-
-def test_a_damaged_stream_leaves_no_shard_behind(
-    worked_part: Path, faces_config: FacesConfig, tmp_path: Path
-) -> None:
-    whole = (worked_part / "frames.tar").read_bytes()
-    (tmp_path / "frames.tar").write_bytes(whole[: len(whole) // 2])
-    out = tmp_path / "out"
-    with pytest.raises(UnmaskError, match="frame stream"):
-        crop_shard(
-            tmp_path / "frames.tar",
-            worked_part / "probe.parquet",
-            faces_config,
-            out / "part-00.tar",
-            out / "part-00.parquet",
-            out / "cropped.parquet",
-        )
-    assert list(out.iterdir()) == []
 
 
 def test_joined_parts_give_the_same_as_separate_ones(
@@ -345,21 +301,3 @@ def test_an_original_without_a_face_or_a_frame_is_no_reference(
     )
     assert found["m.mp4"] == (False, 16)
     assert [found[f"{name}.mp4"][0] for name in "abyz"] == [False, True, False, True]
-
-
-def test_a_shifted_fake_in_a_shard_is_cropped_at_its_own_place(
-    make_video: MakeVideo,
-    make_part: Callable[..., Path],
-    faces_config: FacesConfig,
-    tmp_path: Path,
-) -> None:
-    make_video(tmp_path / "part/m.mp4", frames=32, b_frames=0)
-    make_video(tmp_path / "part/a.mp4", frames=32, b_frames=0, at=(0.56, 0.5))
-    found = reused(make_part, tmp_path, {"m.mp4": "REAL", "a.mp4": "m.mp4"}, faces_config)
-    assert not found["a.mp4"][0]
-    rows = read_rows(tmp_path / "faces.parquet", FACES)
-    x = {
-        video: np.mean([row["x0"] for row in of_video])
-        for video, of_video in groupby(rows, key=itemgetter("video"))
-    }
-    assert x["a.mp4"] - x["m.mp4"] == pytest.approx(0.06 * 160, abs=2)

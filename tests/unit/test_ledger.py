@@ -1,6 +1,5 @@
 """Every video ends with exactly one status, and the counts add up."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from unmask.config import LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.tables import CROPPED, PROBE, VIDEOS, read_table, write_table
+from unmask.tables import CROPPED, PROBE, read_table, write_table
 from unmask.videos.ledger import join_ledger, write_ledger
 from unmask.videos.probe import probe_shard
 from unmask.vocabulary import Status
@@ -45,29 +44,6 @@ def cropped(part: str, **statuses: str) -> pd.DataFrame:
         for name, status in statuses.items()
     ]
     return pd.DataFrame(rows, columns=list(CROPPED.columns))
-
-
-def test_each_video_of_a_real_part_ends_with_one_status(worked_part: Path, tmp_path: Path) -> None:
-    write_ledger(
-        [worked_part / "probe.parquet"],
-        [worked_part / "cropped.parquet"],
-        tmp_path / "videos.parquet",
-        tmp_path / "ledger.json",
-    )
-    ledger = read_table(tmp_path / "videos.parquet", VIDEOS).set_index("video")
-    assert ledger["status"].to_dict() == {
-        **{f"{name}.mp4": Status.OK for name in "abcd"},
-        "broken.mp4": Status.UNREADABLE,
-        "nobody.mp4": Status.NO_FACE,
-    }
-    assert ledger.loc["a.mp4", "crops"] == 4
-    assert pd.isna(ledger.loc["broken.mp4", "crops"])
-    summary = json.loads((tmp_path / "ledger.json").read_text())
-    assert summary == {
-        "videos": 6,
-        "statuses": {"no_face": 1, "ok": 4, "unreadable": 1},
-        "usable": {"FAKE": 2, "REAL": 2},
-    }
 
 
 def test_the_status_of_the_later_stage_counts() -> None:

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from clips import write_sound
 from ffprobe import assert_like_ffprobe
 from unmask.config import LimitsConfig
 from unmask.tables import PROBE, read_table
@@ -59,16 +57,6 @@ def test_values_are_those_the_clip_was_encoded_with(
     assert row["audio_duration"] == pytest.approx(30 / 25, abs=0.1)
 
 
-def test_a_clip_without_sound_is_fine(
-    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
-) -> None:
-    row = probe_clip(make_video(tmp_path / "part/a.mp4", frames=4, b_frames=0), make_part)
-    assert row["status"] == Status.OK
-    assert pd.isna(row["audio_codec_name"])
-    assert pd.isna(row["audio_channels"])
-    assert not row["video_has_b_frames"]
-
-
 def test_the_rotation_of_a_clip_is_probed(
     make_video: MakeVideo, make_part: MakePart, tmp_path: Path
 ) -> None:
@@ -86,40 +74,6 @@ def test_a_clip_trimmed_by_an_edit_list_can_be_probed(
     clip = make_video(part / "a.mp4", frames=12, milliseconds=early, rotation=90)
     row = probe_clip(clip, make_part)
     assert (row["status"], row["video_rotation"]) == (Status.OK, 90)
-
-
-def test_every_broken_file_has_a_status_and_none_stops_the_others(
-    make_video: MakeVideo, make_part: MakePart, tmp_path: Path
-) -> None:
-    names = ["empty", "text", "truncated", "sound", "absent", "folder", "intact"]
-    part = make_part(
-        tmp_path / "part",
-        {f"{name}.mp4": "REAL" for name in names}
-        | {"../out.mp4": "REAL", "odd.mp4": {"label": "?"}},
-    )
-    make_video(part / "intact.mp4", frames=6)
-    make_video(tmp_path / "out.mp4", frames=6)
-    whole = (part / "intact.mp4").read_bytes()
-    (part / "empty.mp4").touch()
-    (part / "text.mp4").write_text("404: not found\n" * 100)
-    (part / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
-    (part / "folder.mp4").mkdir()
-    write_sound(part / "sound.mp4")
-    rows = probe(part)
-    assert {name: row["status"] for name, row in rows.items()} == {
-        "empty.mp4": Status.UNREADABLE,
-        "text.mp4": Status.UNREADABLE,
-        "truncated.mp4": Status.UNREADABLE,
-        "sound.mp4": Status.NO_VIDEO_STREAM,
-        "absent.mp4": Status.MISSING,
-        "folder.mp4": Status.MISSING,
-        "intact.mp4": Status.OK,
-        "../out.mp4": Status.UNSAFE_NAME,
-        "odd.mp4": Status.BAD_METADATA,
-    }
-    for row in rows.values():
-        assert bool(row["detail"]) == (row["status"] != Status.OK)
-        assert str(tmp_path) not in row["detail"]
 
 
 @pytest.mark.parametrize("name", ["z" * 300, "\ud800"], ids=["too long", "no text"])
@@ -144,15 +98,6 @@ def test_videos_without_an_entry_are_logged(
     with caplog.at_level(logging.WARNING):
         probe(part)
     assert "1 videos are not named in metadata.json: stray.mp4" in caplog.text
-
-
-def test_shards_of_a_part_hold_each_video_once(make_part: MakePart, tmp_path: Path) -> None:
-    part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(20)})
-    found: list[str] = []
-    for chunk in range(3):
-        probe_shard([part], chunk, 3, LimitsConfig(), tmp_path / f"{chunk}.parquet")
-        found += read_table(tmp_path / f"{chunk}.parquet", PROBE)["video"].to_list()
-    assert sorted(found) == sorted(f"{i}.mp4" for i in range(20))
 
 
 @pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffprobe is not installed")

@@ -110,17 +110,6 @@ def test_a_damaged_member_costs_one_video(method: int, folder: Path, tmp_path: P
     assert [found[name][0] for name in ("b.mp4", "c.mov")] == [Status.OK, Status.OK]
 
 
-def test_a_truncated_member_costs_one_video(folder: Path, tmp_path: Path) -> None:
-    packed = archive(folder, tmp_path, method=zipfile.ZIP_STORED)
-    whole = packed.read_bytes()
-    central = whole.rindex(b"PK\x01\x02", 0, whole.index(b"a.mp4", whole.index(b"PK\x01\x02")))
-    beyond = struct.pack("<II", len(whole), len(whole))
-    packed.write_bytes(whole[: central + 20] + beyond + whole[central + 28 :])
-    found = statuses(packed)
-    assert found["a.mp4"][0] == Status.UNREADABLE
-    assert found["b.mp4"][0] == Status.OK
-
-
 def flag_member(path: Path, name: str, at: tuple[int, int], value: int) -> None:
     """Set two bytes in the local and in the central header of a member."""
     data = bytearray(path.read_bytes())
@@ -164,17 +153,6 @@ def test_a_member_of_another_folder_is_not_in_the_part(folder: Path, tmp_path: P
         file.writestr("part/notes/", b"")
     assert statuses(packed)["absent.mp4"][0] == Status.MISSING
     assert "notes" not in video_names(packed)
-
-
-def test_videos_of_an_archive_without_an_entry_are_logged(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    packed = archive(folder, tmp_path, "part")
-    with zipfile.ZipFile(packed, "a") as file:
-        file.writestr("part/stray.mp4", b"")
-    with caplog.at_level(logging.WARNING):
-        statuses(packed)
-    assert "1 videos are not named in metadata.json: stray.mp4" in caplog.text
 
 
 def refusal(call: Callable[[], object]) -> str:

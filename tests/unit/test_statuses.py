@@ -31,10 +31,13 @@ CONFIG = Config(
     limits=LimitsConfig(seconds=1, memory_mb=200),
     faces=FacesConfig(size=64),
 )
+LOST = ("crashed", "timeout", "too_large", "failed")
 write_frames = extraction.write_frames
 
 
 def write_frames_or_misbehave(buffer: Path, name: str, video: VideoFile, *sampling: Any) -> Written:
+    if Path(video.name).stem in LOST:
+        buffer.write_bytes(bytes(1000))  # as if something had been decoded
     if video.name == "crashed.mp4":
         ctypes.string_at(0)
     if video.name == "timeout.mp4":
@@ -79,9 +82,13 @@ def parts(make_video: MakeVideo, make_part: MakePart, tmp_path: Path) -> list[Pa
 def test_every_status_has_a_fault_that_leads_to_it(
     parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    undisturbed = crop_parts(parts[:1], tmp_path / "undisturbed", CONFIG, workers=2)
     monkeypatch.setattr(extraction, "write_frames", write_frames_or_misbehave)
     for part in parts:
-        crop_parts([part], tmp_path / "out" / part.name, CONFIG, workers=2)
+        cropped = crop_parts([part], tmp_path / "out" / part.name, CONFIG, workers=2)
+        for name, row in cropped.items():
+            if part is parts[0] and Path(name).stem not in LOST:
+                assert row == undisturbed[name]
     write_ledger(
         sorted(tmp_path.glob("out/*/probe.parquet")),
         sorted(tmp_path.glob("out/*/cropped.parquet")),
@@ -94,8 +101,10 @@ def test_every_status_has_a_fault_that_leads_to_it(
     assert statuses.pop(("part_0", "../a.mp4")) == Status.UNSAFE_NAME
     assert statuses.pop(("part_0", "duplicate.mp4")) == Status.OK
     assert statuses == {("part_0", f"{name}.mp4"): name for name in reached(statuses)}
-    everything: Mapping[str, int] = json.loads((tmp_path / "ledger.json").read_text())["statuses"]
-    assert set(everything) == set(Status)
+    summary = json.loads((tmp_path / "ledger.json").read_text())
+    assert set(summary["statuses"]) == set(Status)
+    assert sum(summary["statuses"].values()) == summary["videos"] == len(rows)
+    assert summary["usable"] == {"REAL": summary["statuses"]["ok"]}
     for row in rows:
         assert bool(row["detail"]) == (row["status"] != Status.OK), row["video"]
 

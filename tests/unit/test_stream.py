@@ -1,6 +1,5 @@
 """The frame stream transfers every sampled frame, or the reader notices that it is incomplete."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -70,17 +69,6 @@ def test_a_stream_carries_each_frame_as_it_was_sampled(part: Path) -> None:
                 np.testing.assert_array_equal(plane, original)
             assert replace(one, planes=()) == replace(other, planes=())
     assert names == ["a.mp4", "b.mp4", "c.mp4"]
-
-
-def test_a_broken_video_does_not_stop_the_others(
-    part: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (part / "b.mp4").write_bytes(b"overwritten after the probe")
-    with caplog.at_level(logging.WARNING):
-        videos = [video for _, _, video in read_stream(stream_of(part))]
-    assert [video.status for video in videos] == [Status.OK, Status.DECODE_ERROR, Status.OK]
-    assert "decoding stopped after 0 frames" in videos[1].detail
-    assert "'part/b.mp4': decode_error" in caplog.text
 
 
 def test_a_video_without_a_decodable_frame_has_a_status(
