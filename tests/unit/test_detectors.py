@@ -226,7 +226,7 @@ def test_missing_weights_of_centerface_are_named_with_the_command_that_installs_
         create_detector(FacesConfig(detector="haar", voters=["centerface"], votes=2))
 
 
-@pytest.mark.parametrize("name", [one.name for one in DETECTORS.values() if one.weights])
+@pytest.mark.parametrize("name", [name for name, kind in DETECTORS.items() if kind.weights])
 def test_an_invalid_weights_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"not a network")
     with pytest.raises(UnmaskError, match=r"mine\.onnx: OpenCV .* cannot read it as") as caught:

