@@ -18,6 +18,8 @@ _MEMORY = {
 # of the loader or of another user, a training step is eight times as fast (docs/benchmarks.md).
 # OpenMP reads this when PyTorch is imported.
 _WAITING = ("OMP_WAIT_POLICY", "PASSIVE")
+# pydantic would search the metadata of all installed packages for plugins, which takes 10 ms.
+_NO_PLUGINS = ("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def restart_with_settings(command: str) -> None:
@@ -26,6 +28,7 @@ def restart_with_settings(command: str) -> None:
     Returns if the settings are there already, or if the user has set others.
     """
     os.environ.setdefault(*_WAITING)
+    os.environ.setdefault(*_NO_PLUGINS)
     if sys.platform == "linux" and command in _MEMORY and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = _MEMORY[command]
         os.execv(sys.executable, sys.orig_argv)

@@ -20,8 +20,6 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import App, CycloptsError
 from cyclopts import Parameter as Option
 
-from unmask.config import Section
-from unmask.config_files import read_config, read_settings
 from unmask.errors import UnmaskError
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging
@@ -150,14 +148,14 @@ def create_app(name: str, function: Callable[..., Any]) -> App:
     return app
 
 
-def _sections_of(function: Callable[..., Any]) -> dict[str, type[Section]]:
-    """Return the parameters of a function that are sections of the configuration, or all of it."""
+def _sections_of(function: Callable[..., Any]) -> dict[str, type]:
+    """Return the parameters of a function that are sections of the configuration, or all of it.
+
+    Only these are pydantic models. `unmask.config` takes 70 ms to import, so it is not imported to
+    compare with its classes.
+    """
     types = {name: kind for name, kind in get_type_hints(function).items() if name != "return"}
-    return {name: kind for name, kind in types.items() if _is_section(kind)}
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
+    return {name: kind for name, kind in types.items() if hasattr(kind, "model_fields")}
 
 
 def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> int:
@@ -167,6 +165,8 @@ def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> in
     try:
         end_with_snakemake()
         if sections := _sections_of(function):
+            from unmask.config_files import read_config, read_settings
+
             settings, files = options.pop("settings", ()), options.pop("config", ())
             config = read_config(files) if name in FOR_PEOPLE else read_settings(settings)
             by_type = {type(value): value for value in (config, *dict(config).values())}

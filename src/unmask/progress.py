@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 
 logger = logging.getLogger("unmask")
@@ -41,13 +39,9 @@ def configure_logging(path: Path | None) -> None:
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Iterate over `items` and report progress.
+    """Iterate over `items`, plural noun `what`, and report progress; `total` is their number."""
+    from tqdm import tqdm  # takes 20 ms, and only some commands show progress
 
-    Args:
-        items: anything iterable.
-        what: plural noun of the items, for example "videos".
-        total: number of items, where `len(items)` does not tell.
-    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     start = last = time.monotonic()
