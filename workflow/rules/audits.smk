@@ -1,14 +1,9 @@
 """Audits of the data: FAKE faces with a wrong label, and a comparison of face detectors.
 
-INPUTS
-    results/probe/SHARD.parquet, face shards, results/splits.parquet
-    the videos of all parts, results/videos.parquet
-
-OUTPUTS
-    results/noise/SHARD.parquet              a row per FAKE track: its difference from the original
-    results/audits/label_noise.json, .svg    counts by verdict, and of faces left out of training
-    results/audits/pairs.png                 originals, fakes and their differences
-    results/detectors/                       comparison.csv, .svg and boxes.png, on request
+results/noise/SHARD.parquet              a row per FAKE track: its difference from the original
+results/audits/label_noise.json, .svg    counts by verdict, and of faces left out of training
+results/audits/pairs.png                 originals, fakes and their differences
+results/detectors/                       comparison.csv, .svg and boxes.png, on request
 """
 
 
@@ -30,10 +25,8 @@ rule audit_labels:
     params:
         code=source_digest("audits.label_noise"),
     shell:
-        r"""
-        python -m unmask audit-labels --log {log:q} --probe {input.probe:q} \
-            --index {input.index:q} --shards "$(dirname {input.shard:q})" --output {output:q}
-        """
+        "python -m unmask audit-labels --log {log:q} --probe {input.probe:q} "
+        '--index {input.index:q} --shards "$(dirname {input.shard:q})" --output {output:q}'
 
 
 rule report_labels:
@@ -59,11 +52,9 @@ rule report_labels:
         settings=settings("audits.label_noise", "audits.soft_target", "split.folds"),
         code=source_digest("audits.label_noise_report"),
     shell:
-        r"""
-        python -m unmask report-labels --log {log:q} --noise {input.noise:q} \
-            --indices {input.indices:q} --shards results/faces --splits {input.splits:q} \
-            --settings {params.settings:q} --output "$(dirname {output.counts:q})"
-        """
+        "python -m unmask report-labels --log {log:q} --noise {input.noise:q} "
+        "--indices {input.indices:q} --shards results/faces --splits {input.splits:q} "
+        '--settings {params.settings:q} --output "$(dirname {output.counts:q})"'
 
 
 rule compare_detectors:
@@ -89,8 +80,6 @@ rule compare_detectors:
         settings=settings("audits.detectors", "audits.detector_frames", "faces"),
         code=source_digest("audits.detectors"),
     shell:
-        r"""
-        python -m unmask compare-detectors --log {log:q} --ledger {input.ledger:q} \
-            --parts {input.parts:q} --settings {params.settings:q} \
-            --output "$(dirname {output.table:q})"
-        """
+        "python -m unmask compare-detectors --log {log:q} --ledger {input.ledger:q} "
+        "--parts {input.parts:q} --settings {params.settings:q} "
+        '--output "$(dirname {output.table:q})"'

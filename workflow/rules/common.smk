@@ -1,14 +1,6 @@
-"""The configuration, and the helpers that rules are written with.
+"""The configuration, validated before any job starts, and the helpers that rules are written with.
 
-INPUTS
-    config        validated before any job starts
-    data_root     its parts are listed (50 folders), its videos are not
-    sets          the folders of evaluation.sets, listed in the same way
-
-NAMES
-    SHARDS        the shards of the data: PART-CHUNK, or one name for several parts
-    SETS          the shards of each external set: sets/SET/SHARD
-    MODELS        the models of each experiment: foldFOLD-seedSEED
+To know all jobs, parts are listed (50 folders), but not their videos.
 """
 
 import json
@@ -46,13 +38,9 @@ DEMO_PARTS = [f"{DEMO}/train/dfdc_train_part_{part}" for part in (0, 1)]
 
 
 def parts_of(root, key="data_root"):
-    """Return the parts below a path or a URL by name, as inputs of rules.
-
-    Snakemake fetches the parts of a bucket for the jobs that have them as input.
-    """
+    """Return the parts below a path or a URL by name; Snakemake fetches those of a bucket."""
     if is_url(root):
-        # Where nodes fetch for themselves, Snakemake 9.27 would wait for local copies that nobody
-        # makes.
+        # Where nodes fetch for themselves, Snakemake 9.27 would wait for copies nobody makes.
         shared = workflow.storage_settings.shared_fs_usage
         retrieve = workflow.remote_exec or SharedFSUsage.STORAGE_LOCAL_COPIES in shared
         return find_stored_parts(root, storage, key, retrieve)
@@ -86,20 +74,10 @@ def image():
     return str(locate(name))
 
 
-def settings(*keys):
-    """Return the sections and keys of the configuration that a rule depends on, as JSON.
-
-    Keys that change no result, such as the number of GPUs, are left out (`Machine` in
-    unmask.config). A job that needs them gets them as a resource, which Snakemake does not compare
-    with that of the last run.
-    """
-    return CONFIG.select(*keys)
-
-
 def training_settings(wildcards):
     """Return the settings that determine the models of one experiment, recipe included."""
-    of_noise = ("audits.label_noise", "audits.soft_target")
-    return CONFIG.for_experiment(wildcards.experiment).select("training", *of_noise)
+    config = CONFIG.for_experiment(wildcards.experiment)
+    return config.select("training", "audits.label_noise", "audits.soft_target")
 
 
 def training_machine(wildcards):
@@ -143,28 +121,6 @@ def metadata_of(wildcards):
     return [f"{part}/metadata.json" for part in parts if Path(part).is_dir()]
 
 
-def chunk_of(wildcards):
-    """Return the chunk number of a shard."""
-    return wildcards.shard.rpartition("-")[2]
-
-
-def is_piped():
-    """Return whether frames are passed through a pipe.
-
-    Both ends of a pipe run at the same time, which takes two cores. Executors other than the local
-    one allocate a core for each end.
-    """
-    one_core = workflow.resource_settings.cores == 1 and not workflow.remote_exec
-    return not (CONFIG.frames.keep or one_core)
-
-
-def frame_stream(path):
-    """Return the frame stream as output: a pipe, a file, or a temporary file."""
-    if is_piped():
-        return pipe(path)
-    return path if CONFIG.frames.keep else temp(path)
-
-
 def growing(**amounts):
     """Return memory and run time as resources that grow with each attempt: twice, three times …"""
     return {
@@ -173,23 +129,8 @@ def growing(**amounts):
     }
 
 
-def frames_memory(wildcards, attempt):
-    """Return the megabytes for one video's frames at 4K; they grow with each attempt."""
-    # With a rate, for a minute of video.
-    frames = CONFIG.frames.per_video if CONFIG.frames.rate is None else 60 * CONFIG.frames.rate
-    return attempt * max(1500, round(15 * min(1000, frames)) + 1000)
-
-
-def weights(path):
-    """Return trained weights as output, write-protected if the configuration says so."""
-    return protected(path) if CONFIG.protect else path
-
-
 def figure(path, category, label, caption=None):
-    """Return an output that the report shows.
-
-    Its caption is workflow/report/CAPTION.rst, by default of the same name as the file.
-    """
+    """Return an output that the report shows with report/CAPTION.rst, by default of its name."""
     of_experiment = {"experiment": "{experiment}"} if "{experiment}" in path else {}
     return report(
         path,
@@ -207,12 +148,12 @@ def models_of(pattern):
     )
 
 
-def of_all_models(pattern):
+def of_all_models(pattern, **wildcards):
     """Return the files of a pattern for every model of every experiment."""
     return [
         path
         for experiment, models in MODELS.items()
-        for path in expand(pattern, experiment=experiment, model=models)
+        for path in expand(pattern, experiment=experiment, model=models, **wildcards)
     ]
 
 
@@ -262,7 +203,16 @@ if IN_CONTAINER:
 FETCHED = any(map(is_url, [CONFIG.data_root, *CONFIG.evaluation.sets.values()]))
 # The parts of rules that show some videos: all, but only one if they must be fetched.
 PARTS_TO_SHOW = list(PARTS.values())[: 1 if is_url(CONFIG.data_root) else None]
-SHARDS = list(PARTS_OF_SHARD)
+# The JSON of the sections and keys that a rule depends on. Keys that change no result (`Machine` in
+# unmask.config) are left out: jobs get them as resources, which Snakemake does not compare.
+settings = CONFIG.select
+SHARDS = list(PARTS_OF_SHARD)  # PART-CHUNK, or one name for several parts
+# Frames go through a pipe, whose ends run at the same time. Executors other than the local one
+# allocate a core for each end.
+PIPED = not CONFIG.frames.keep and (workflow.resource_settings.cores != 1 or workflow.remote_exec)
+# Megabytes of one video's frames at 4K; with a rate, of a minute of video.
+PER_VIDEO = 60 * CONFIG.frames.rate if CONFIG.frames.rate else CONFIG.frames.per_video
+FRAMES_MB = max(1500, round(15 * min(1000, PER_VIDEO)) + 1000)
 # The inputs of rules that read all faces.
 FACES = {
     "shards": expand("results/faces/{shard}.tar", shard=SHARDS),

@@ -1,8 +1,7 @@
 """Demo: writes the miniature challenge if data_root or test_root is one and it does not exist.
 
-OUTPUTS
-    resources/demo/train/dfdc_train_part_{0,1}/    clips and metadata.json
-    resources/demo/test/                           test_videos/ and sample_submission.csv
+resources/demo/train/dfdc_train_part_{0,1}/    clips and metadata.json
+resources/demo/test/                           test_videos/ and sample_submission.csv
 """
 
 
@@ -19,8 +18,6 @@ rule demo:
         "../../environment.yml"
     resources:
         **growing(mem_mb=1000, runtime=10),
+    # Snakemake has made folders for the outputs.
     shell:
-        r"""
-        rm -rf resources/demo # folders that Snakemake has made for the outputs
-        python -m unmask demo resources/demo --log {log:q}
-        """
+        "rm -rf resources/demo && python -m unmask demo resources/demo --log {log:q}"

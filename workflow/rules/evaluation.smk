@@ -1,18 +1,14 @@
 """Evaluation: logits of faces, then calibrated probabilities and metrics of videos.
 
-INPUTS
-    results/train/EXPERIMENT/foldFOLD-seedSEED/, face shards, results/splits.parquet
-
-OUTPUTS
-    results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face of videos that did not train the model
-    results/scores/EXPERIMENT/foldFOLD-seedSEED.json      size and speed of the model
-    results/evaluation/EXPERIMENT/
-        metrics.json          with 95 % intervals; by fold, model and subgroup
-        calibration.json      the scoring head of each model
-        predictions.parquet   validation and test predictions of each fold
-        out_of_fold.parquet   the test prediction of each video of the ledger
-        page.html, figures
-    results/evaluation/comparison.csv, .json, .svg, .html   all experiments
+results/scores/EXPERIMENT/foldFOLD-seedSEED.parquet   a row per face of videos that did not train the model
+results/scores/EXPERIMENT/foldFOLD-seedSEED.json      size and speed of the model
+results/evaluation/EXPERIMENT/
+    metrics.json          with 95 % intervals; by fold, model and subgroup
+    calibration.json      the scoring head of each model
+    predictions.parquet   validation and test predictions of each fold
+    out_of_fold.parquet   the test prediction of each video of the ledger
+    page.html, figures
+results/evaluation/comparison.csv, .json, .svg, .html   all experiments
 """
 
 
@@ -40,12 +36,9 @@ rule score:
         videos="--shards results/faces --splits results/splits.parquet",
         code=source_digest("inference.score"),
     shell:
-        r"""
-        python -m unmask score --log {log:q} --model {input.model:q} \
-            --run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} \
-            --batch-size {resources.batch_size} --output {output.scores:q} \
-            --speed {output.speed:q}
-        """
+        "python -m unmask score --log {log:q} --model {input.model:q} "
+        "--run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} "
+        "--batch-size {resources.batch_size} --output {output.scores:q} --speed {output.speed:q}"
 
 
 rule evaluate:
@@ -95,12 +88,10 @@ rule evaluate:
         ),
         code=source_digest("evaluation.evaluate"),
     shell:
-        r"""
-        python -m unmask evaluate --log {log:q} --scores {input.scores:q} --runs {input.runs:q} \
-            --splits {input.splits:q} --ledger {input.ledger:q} --shards results/faces \
-            --indices {input.indices:q} --settings {params.settings:q} \
-            --output "$(dirname {output.metrics:q})"
-        """
+        "python -m unmask evaluate --log {log:q} --scores {input.scores:q} --runs {input.runs:q} "
+        "--splits {input.splits:q} --ledger {input.ledger:q} --shards results/faces "
+        "--indices {input.indices:q} --settings {params.settings:q} "
+        '--output "$(dirname {output.metrics:q})"'
 
 
 rule compare:
@@ -127,9 +118,7 @@ rule compare:
         ),
         code=source_digest("evaluation.compare"),
     shell:
-        r"""
-        python -m unmask compare --log {log:q} --metrics {input.metrics:q} \
-            --predictions {input.predictions:q} --costs {input.speeds:q} \
-            --settings {params.settings:q} --table {output.table:q} --details {output.details:q} \
-            --figure {output.figure:q} --page {output.page:q}
-        """
+        "python -m unmask compare --log {log:q} --metrics {input.metrics:q} "
+        "--predictions {input.predictions:q} --costs {input.speeds:q} "
+        "--settings {params.settings:q} --table {output.table:q} --details {output.details:q} "
+        "--figure {output.figure:q} --page {output.page:q}"

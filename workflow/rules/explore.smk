@@ -2,13 +2,9 @@
 
 The target `explore` makes all of it, together with the audits of the split, labels and detectors.
 
-INPUTS
-    results/videos.parquet, face shards, results/audits/, benchmarks/
-
-OUTPUTS
-    results/explore/*.svg, *.png    figures
-    results/explore/*.html          pages: metadata, originals and fakes, augmentations
-    results/explore/*.csv           the same as tables
+results/explore/*.svg, *.png    figures
+results/explore/*.html          pages: metadata, originals and fakes, augmentations
+results/explore/*.csv           the same as tables
 """
 
 
@@ -36,10 +32,8 @@ rule explore_videos:
     params:
         code=source_digest("explore.videos"),
     shell:
-        r"""
-        python -m unmask explore-videos --log {log:q} --ledger {input.ledger:q} \
-            --output results/explore
-        """
+        "python -m unmask explore-videos --log {log:q} --ledger {input.ledger:q} "
+        "--output results/explore"
 
 
 rule explore_faces:
@@ -65,10 +59,11 @@ rule explore_faces:
     params:
         code=source_digest("explore.faces"),
     shell:
-        r"""
-        python -m unmask explore-faces --log {log:q} --ledger {input.ledger:q} \
-            --shards results/faces --indices {input.indices:q} --output results/explore
-        """
+        "python -m unmask explore-faces --log {log:q} --ledger {input.ledger:q} "
+        "--shards results/faces --indices {input.indices:q} --output results/explore"
+
+
+AUGMENTATION = settings("training.augment", "training.image_size")
 
 
 rule explore_augmentations:
@@ -86,16 +81,12 @@ rule explore_augmentations:
     resources:
         **growing(mem_mb=4000, runtime=20),
     params:
-        settings=settings("training.augment", "training.image_size"),
-        code=source_digest(
-            "explore.augmentations", settings("training.augment", "training.image_size")
-        ),
+        settings=AUGMENTATION,
+        code=source_digest("explore.augmentations", AUGMENTATION),
     shell:
-        r"""
-        python -m unmask explore-augmentations --log {log:q} --ledger {input.ledger:q} \
-            --shards results/faces --indices {input.indices:q} --settings {params.settings:q} \
-            --output {output.augmentations:q}
-        """
+        "python -m unmask explore-augmentations --log {log:q} --ledger {input.ledger:q} "
+        "--shards results/faces --indices {input.indices:q} --settings {params.settings:q} "
+        "--output {output.augmentations:q}"
 
 
 rule explore_pairs:
@@ -116,10 +107,8 @@ rule explore_pairs:
         settings=settings("limits"),
         code=source_digest("explore.pairs"),
     shell:
-        r"""
-        python -m unmask explore-pairs --log {log:q} --ledger {input.ledger:q} \
-            --parts {input.parts:q} --settings {params.settings:q} --output {output:q}
-        """
+        "python -m unmask explore-pairs --log {log:q} --ledger {input.ledger:q} "
+        "--parts {input.parts:q} --settings {params.settings:q} --output {output:q}"
 
 
 rule explore_costs:
@@ -148,10 +137,8 @@ rule explore_costs:
     params:
         code=source_digest("explore.costs"),
     shell:
-        r"""
-        python -m unmask explore-costs --log {log:q} --results results --benchmarks benchmarks \
-            --output results/explore
-        """
+        "python -m unmask explore-costs --log {log:q} --results results --benchmarks benchmarks "
+        "--output results/explore"
 
 
 rule explore:

@@ -1,15 +1,13 @@
 """Faces: frames are passed to the cropper through a pipe, and only crops are written to disk.
 
-INPUTS
-    the videos of parts, results/probe/SHARD.parquet
-
-OUTPUTS
-    results/frames/SHARD.tar              the frame stream: a pipe, or a file with frames.keep
-    results/faces/SHARD.tar               JPEG crops, WebDataset names
-    results/faces/SHARD.parquet           the face index: one row per crop, with its byte offset
-    results/faces/SHARD.videos.parquet    the status of each video
-    results/identities/SHARD.parquet      SFace embeddings of each track, to recognise people
+results/frames/SHARD.tar              the frame stream: a pipe, or a file with frames.keep
+results/faces/SHARD.tar               JPEG crops, WebDataset names
+results/faces/SHARD.parquet           the face index: one row per crop, with its byte offset
+results/faces/SHARD.videos.parquet    the status of each video
+results/identities/SHARD.parquet      SFace embeddings of each track, to recognise people
 """
+
+FRAMES = "results/frames/{shard}.tar"
 
 
 rule extract_frames:
@@ -17,7 +15,7 @@ rule extract_frames:
         probe="results/probe/{shard}.parquet",
         parts=parts_of_shard,
     output:
-        frame_stream("results/frames/{shard}.tar"),
+        pipe(FRAMES) if PIPED else FRAMES if CONFIG.frames.keep else temp(FRAMES),
     log:
         "logs/extract_frames/{shard}.log",
     benchmark:
@@ -26,24 +24,21 @@ rule extract_frames:
     conda:
         "../../environment.yml"
     resources:
-        **growing(runtime=240),
-        mem_mb=frames_memory,
+        **growing(mem_mb=FRAMES_MB, runtime=240),
         # The cores of both ends of the pipe, because its reader needs a tenth of one.
-        decoders=2 if is_piped() else 1,
+        decoders=2 if PIPED else 1,
     params:
         settings=settings("frames", "limits"),
         code=source_digest("videos.extraction"),
     shell:
-        r"""
-        exec python -m unmask extract-frames --log {log:q} --parts {input.parts:q} \
-            --probe {input.probe:q} --settings {params.settings:q} --workers {resources.decoders} \
-            --output {output:q}
-        """
+        "exec python -m unmask extract-frames --log {log:q} --parts {input.parts:q} "
+        "--probe {input.probe:q} --settings {params.settings:q} --workers {resources.decoders} "
+        "--output {output:q}"
 
 
 rule crop_faces:
     input:
-        stream="results/frames/{shard}.tar",
+        stream=FRAMES,
         probe="results/probe/{shard}.parquet",
     output:
         shard=ensure("results/faces/{shard}.tar", non_empty=True),
@@ -57,8 +52,7 @@ rule crop_faces:
     conda:
         "../../environment.yml"
     resources:
-        **growing(runtime=240),
-        mem_mb=frames_memory,
+        **growing(mem_mb=FRAMES_MB, runtime=240),
     params:
         settings=settings("faces"),
         # A pipe leaves no file with a modification time.
@@ -66,11 +60,9 @@ rule crop_faces:
         extraction=source_digest("videos.extraction"),
         code=source_digest("faces.cropping"),
     shell:
-        r"""
-        exec python -m unmask crop-faces --log {log:q} --stream {input.stream:q} \
-            --probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} \
-            --index {output.index:q} --videos {output.videos:q}
-        """
+        "exec python -m unmask crop-faces --log {log:q} --stream {input.stream:q} "
+        "--probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} "
+        "--index {output.index:q} --videos {output.videos:q}"
 
 
 rule embed_faces:
@@ -90,7 +82,5 @@ rule embed_faces:
     params:
         code=source_digest("faces.identity"),
     shell:
-        r"""
-        python -m unmask embed-faces --log {log:q} --shard {input.shard:q} --index {input.index:q} \
-            --output {output:q}
-        """
+        "python -m unmask embed-faces --log {log:q} --shard {input.shard:q} "
+        "--index {input.index:q} --output {output:q}"

@@ -1,12 +1,8 @@
 """Kaggle: the upload folder, and the predictions for the test set, made from that folder alone.
 
-INPUTS
-    results/train/, results/evaluation/, the test set
-
-OUTPUTS
-    results/kaggle/BUNDLE/     weights, calibration and code to predict a test set
-    results/kaggle/BUNDLE.upload.json    title and owner; the notebook is in BUNDLE
-    results/submission.csv     filename,label for every row of sample_submission.csv
+results/kaggle/BUNDLE/     weights, calibration and code to predict a test set
+results/kaggle/BUNDLE.upload.json    title and owner; the notebook is in BUNDLE
+results/submission.csv     filename,label for every row of sample_submission.csv
 """
 
 
@@ -37,13 +33,11 @@ rule export:
         # The bundle contains the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
-        r"""
-        python -m unmask export --log {log:q} --models {input.models:q} --runs {input.runs:q} \
-            --evaluation results/evaluation --comparison {input.comparison:q} \
-            --shards results/faces --indices {input.indices:q} --splits {input.splits:q} \
-            --ledger {input.ledger:q} --shifts {input.shifts:q} --threads {threads:q} \
-            --settings {params.settings:q} --output {output:q}
-        """
+        "python -m unmask export --log {log:q} --models {input.models:q} --runs {input.runs:q} "
+        "--evaluation results/evaluation --comparison {input.comparison:q} --shards results/faces "
+        "--indices {input.indices:q} --splits {input.splits:q} --ledger {input.ledger:q} "
+        "--shifts {input.shifts:q} --threads {threads:q} --settings {params.settings:q} "
+        "--output {output:q}"
 
 
 # Adds to the bundle what does not predict, so that a new title is no reason to predict again.
@@ -65,10 +59,8 @@ rule upload_files:
         settings=CONFIG.machine("kaggle"),
         code=source_digest("kaggle.notebook"),
     shell:
-        r"""
-        python -m unmask upload-files --log {log:q} --bundle {input:q} \
-            --settings {params.settings:q} --output {output:q}
-        """
+        "python -m unmask upload-files --log {log:q} --bundle {input:q} "
+        "--settings {params.settings:q} --output {output:q}"
 
 
 rule predict:
@@ -91,8 +83,6 @@ rule predict:
         # A cluster kills a job at its runtime; every video must have a prediction by then.
         minutes=lambda wildcards, resources: 0.95 * resources.runtime,
     shell:
-        r"""
-        python {input.bundle:q}/predict.py --log {log:q} --videos {input.test[1]:q} \
-            --sample {input.test[0]:q} --threads {threads:q} --deadline {params.minutes:q}m \
-            --out {output:q}
-        """
+        "python {input.bundle:q}/predict.py --log {log:q} --videos {input.test[1]:q} "
+        "--sample {input.test[0]:q} --threads {threads:q} --deadline {params.minutes:q}m "
+        "--out {output:q}"

@@ -2,13 +2,9 @@
 
 The rules of videos.smk and faces.smk process the parts of a set as shards sets/SET/SHARD.
 
-INPUTS
-    the folders of evaluation.sets, results/train/, results/evaluation/EXPERIMENT/calibration.json
-
-OUTPUTS
-    results/sets/SET/videos.parquet, ledger.json    the ledger of the set
-    results/sets/SET/scores/EXPERIMENT/             a row per face
-    results/evaluation/sets.csv, .svg               all experiments on all sets
+results/sets/SET/videos.parquet, ledger.json    the ledger of the set
+results/sets/SET/scores/EXPERIMENT/             a row per face
+results/evaluation/sets.csv, .svg               all experiments on all sets
 """
 
 
@@ -46,13 +42,9 @@ use rule score as score_set with:
 
 rule evaluate_sets:
     input:
-        scores=[
-            path
-            for name in SETS
-            for path in of_all_models(
-                f"results/sets/{name}/scores/{{experiment}}/{{model}}.parquet"
-            )
-        ],
+        scores=of_all_models(
+            "results/sets/{set}/scores/{experiment}/{model}.parquet", set=list(SETS)
+        ),
         calibrations=CALIBRATIONS,
         runs=of_all_models("results/train/{experiment}/{model}/run.json"),
         ledgers=expand("results/sets/{set}/videos.parquet", set=SETS),
@@ -73,9 +65,7 @@ rule evaluate_sets:
         names=list(SETS),
         code=source_digest("evaluation.external_sets"),
     shell:
-        r"""
-        python -m unmask evaluate-sets --log {log:q} --names {params.names:q} \
-            --ledgers {input.ledgers:q} --ledger {input.ledger:q} --runs {input.runs:q} \
-            --results results --table {output.table:q} --details {output.details:q} \
-            --figure {output.figure:q}
-        """
+        "python -m unmask evaluate-sets --log {log:q} --names {params.names:q} "
+        "--ledgers {input.ledgers:q} --ledger {input.ledger:q} --runs {input.runs:q} "
+        "--results results --table {output.table:q} --details {output.details:q} "
+        "--figure {output.figure:q}"

@@ -1,16 +1,11 @@
 """Shifts: the loss of each model on videos made smaller, slower, noisier …
 
-INPUTS
-    the videos of parts, results/probe/SHARD.parquet, results/videos.parquet, results/splits.parquet
-    results/train/EXPERIMENT/, results/evaluation/EXPERIMENT/calibration.json
-
-OUTPUTS
-    results/shifts/sample.parquet                 the videos that are shifted
-    results/shifts/faces/SHARD.tar                JPEG crops of all shifts, and of the same videos unchanged
-    results/shifts/faces/SHARD.parquet            their index: a face index with a column shift
-    results/shifts/faces/SHARD.videos.parquet     the status of each video under each shift
-    results/shifts/scores/EXPERIMENT/             a row per face of videos that did not train the model
-    results/evaluation/EXPERIMENT/shifts.json, .svg
+results/shifts/sample.parquet                 the videos that are shifted
+results/shifts/faces/SHARD.tar                JPEG crops of all shifts, and of the same videos unchanged
+results/shifts/faces/SHARD.parquet            their index: a face index with a column shift
+results/shifts/faces/SHARD.videos.parquet     the status of each video under each shift
+results/shifts/scores/EXPERIMENT/             a row per face of videos that did not train the model
+results/evaluation/EXPERIMENT/shifts.json, .svg
 """
 
 
@@ -33,11 +28,9 @@ rule sample_shifts:
         videos=CONFIG.evaluation.shift_videos,
         code=source_digest("robustness.shifted_clips"),
     shell:
-        r"""
-        python -m unmask sample-shifts --log {log:q} --ledger {input.ledger:q} \
-            --splits {input.splits:q} --folds {params.folds:q} --count {params.videos} \
-            --output {output:q}
-        """
+        "python -m unmask sample-shifts --log {log:q} --ledger {input.ledger:q} "
+        "--splits {input.splits:q} --folds {params.folds:q} --count {params.videos} "
+        "--output {output:q}"
 
 
 rule shift_faces:
@@ -62,11 +55,10 @@ rule shift_faces:
         settings=settings("evaluation.shift_seconds", "frames", "faces", "limits"),
         code=source_digest("robustness.shifted_clips"),
     shell:
-        r"""
-        python -m unmask shift-faces --log {log:q} --parts {input.parts:q} --probe {input.probe:q} \
-            --sample {input.sample:q} --workers {threads:q} --settings {params.settings:q} \
-            --shard {output.shard:q} --index {output.index:q} --videos {output.videos:q}
-        """
+        "python -m unmask shift-faces --log {log:q} --parts {input.parts:q} "
+        "--probe {input.probe:q} --sample {input.sample:q} --workers {threads:q} "
+        "--settings {params.settings:q} --shard {output.shard:q} --index {output.index:q} "
+        "--videos {output.videos:q}"
 
 
 use rule score as score_shifts with:
@@ -111,9 +103,7 @@ rule evaluate_shifts:
     params:
         code=source_digest("robustness.evaluate"),
     shell:
-        r"""
-        python -m unmask evaluate-shifts --log {log:q} --scores {input.scores:q} \
-            --runs {input.runs:q} --videos {input.videos:q} --splits {input.splits:q} \
-            --calibration {input.calibration:q} --summary {output.summary:q} \
-            --figure {output.figure:q}
-        """
+        "python -m unmask evaluate-shifts --log {log:q} --scores {input.scores:q} "
+        "--runs {input.runs:q} --videos {input.videos:q} --splits {input.splits:q} "
+        "--calibration {input.calibration:q} --summary {output.summary:q} "
+        "--figure {output.figure:q}"

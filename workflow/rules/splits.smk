@@ -1,18 +1,12 @@
 """Splits: folds that keep an original and its fakes together, and audits of leaks between them.
 
-INPUTS
-    results/videos.parquet
-    results/identities/SHARD.parquet    for split.group_by: identity, and for the audit
-    face shards, for the audit's contact sheet
-
-OUTPUTS
-    results/splits.parquet          the fold of every video that has a file
-    results/audits/split.json       seed, counts per fold, straddling families (none), warnings
-    results/audits/leaks.json       counts of families, files, pictures and faces in two folds
-    results/audits/leaks.parquet    the pairs
-    results/audits/leak_pairs.png   the most similar faces in two folds, side by side
-    results/audits/shortcuts.json   AUC of metadata alone, and of each column
-    results/audits/shortcuts.svg    the same as a figure
+results/splits.parquet          the fold of every video that has a file
+results/audits/split.json       seed, counts per fold, straddling families (none), warnings
+results/audits/leaks.json       counts of families, files, pictures and faces in two folds
+results/audits/leaks.parquet    the pairs
+results/audits/leak_pairs.png   the most similar faces in two folds, side by side
+results/audits/shortcuts.json   AUC of metadata alone, and of each column
+results/audits/shortcuts.svg    the same as a figure
 """
 
 
@@ -35,11 +29,9 @@ rule split:
         settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
-        r"""
-        python -m unmask split --log {log:q} --ledger {input.ledger:q} \
-            --identities {input.identities:q} --settings {params.settings:q} \
-            --output {output.splits:q} --audit {output.audit:q}
-        """
+        "python -m unmask split --log {log:q} --ledger {input.ledger:q} "
+        "--identities {input.identities:q} --settings {params.settings:q} "
+        "--output {output.splits:q} --audit {output.audit:q}"
 
 
 rule audit_leaks:
@@ -64,12 +56,10 @@ rule audit_leaks:
         settings=settings("split.identity_threshold"),
         code=source_digest("audits.leaks"),
     shell:
-        r"""
-        python -m unmask audit-leaks --log {log:q} --splits {input.splits:q} \
-            --ledger {input.ledger:q} --identities {input.identities:q} --shards results/faces \
-            --indices {input.indices:q} --settings {params.settings:q} \
-            --summary {output.summary:q} --pairs {output.pairs:q} --sheet {output.sheet:q}
-        """
+        "python -m unmask audit-leaks --log {log:q} --splits {input.splits:q} "
+        "--ledger {input.ledger:q} --identities {input.identities:q} --shards results/faces "
+        "--indices {input.indices:q} --settings {params.settings:q} --summary {output.summary:q} "
+        "--pairs {output.pairs:q} --sheet {output.sheet:q}"
 
 
 rule audit_shortcuts:
@@ -92,8 +82,6 @@ rule audit_shortcuts:
         seed=CONFIG.seed,
         code=source_digest("audits.shortcuts"),
     shell:
-        r"""
-        python -m unmask audit-shortcuts --log {log:q} --ledger {input.ledger:q} \
-            --splits {input.splits:q} --settings {params.settings:q} --seed {params.seed} \
-            --output {output.summary:q} --figure {output.figure:q}
-        """
+        "python -m unmask audit-shortcuts --log {log:q} --ledger {input.ledger:q} "
+        "--splits {input.splits:q} --settings {params.settings:q} --seed {params.seed} "
+        "--output {output.summary:q} --figure {output.figure:q}"

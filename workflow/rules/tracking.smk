@@ -1,10 +1,6 @@
 """Tracking: brings MLflow's server or database up to date with all results.
 
-INPUTS
-    results/train/, results/evaluation/, results/kaggle/BUNDLE/
-
-OUTPUTS
-    results/mlflow.json          where the runs are, and the MLflow run of every model
+results/mlflow.json          where the runs are, and the MLflow run of every model
 """
 
 
@@ -37,8 +33,6 @@ rule track:
         experiment=CONFIG.tracking.experiment,
         model=CONFIG.tracking.model,
     shell:
-        r"""
-        python -m unmask track --log {log:q} --runs {input.runs:q} --results {input.results:q} \
-            --bundle {input.bundle:q} --uri {params.uri:q} \
-            --experiment {params.experiment:q} --model {params.model:q} --output {output:q}
-        """
+        "python -m unmask track --log {log:q} --runs {input.runs:q} --results {input.results:q} "
+        "--bundle {input.bundle:q} --uri {params.uri:q} --experiment {params.experiment:q} "
+        "--model {params.model:q} --output {output:q}"

@@ -1,14 +1,10 @@
 """Training: one job per experiment, fold and seed.
 
-INPUTS
-    face shards and indices, results/splits.parquet, results/audits/shortcuts.json
-
-OUTPUTS
-    results/experiments.csv      the models of each experiment and their sizes
-    results/train/EXPERIMENT/foldFOLD-seedSEED/
-        model.safetensors        the epoch with the lowest val/log_loss
-        run.json                 parameters and history, also for the MLflow run
-        checkpoints/             only until the job is done: a killed one resumes from them
+results/experiments.csv      the models of each experiment and their sizes
+results/train/EXPERIMENT/foldFOLD-seedSEED/
+    model.safetensors        the epoch with the lowest val/log_loss
+    run.json                 parameters and history, also for the MLflow run
+    checkpoints/             only until the job is done: a killed one resumes from them
 """
 
 
@@ -33,10 +29,13 @@ rule experiments:
         settings=settings("training", "experiments", "seed", "kaggle.max_bytes"),
         code=source_digest("training.experiments"),
     shell:
-        r"""
-        python -m unmask check-experiments --log {log:q} \
-            --settings {params.settings:q} {resources.machine:q} --output {output:q}
-        """
+        "python -m unmask check-experiments --log {log:q} "
+        "--settings {params.settings:q} {resources.machine:q} --output {output:q}"
+
+
+WEIGHTS = ensure(
+    "results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors", non_empty=True
+)
 
 
 rule train:
@@ -47,12 +46,7 @@ rule train:
         splits="results/splits.parquet",
         noise=NOISE,
     output:
-        model=weights(
-            ensure(
-                "results/train/{experiment}/fold{fold}-seed{seed}/model.safetensors",
-                non_empty=True,
-            )
-        ),
+        model=protected(WEIGHTS) if CONFIG.protect else WEIGHTS,
         run="results/train/{experiment}/fold{fold}-seed{seed}/run.json",
     log:
         "logs/train/{experiment}/fold{fold}-seed{seed}.log",
@@ -78,13 +72,11 @@ rule train:
         settings=training_settings,
         code=lambda wildcards: source_digest("training.fit", training_settings(wildcards)),
     shell:
-        r"""
-        {resources.launcher} python -m unmask train --log {log:q} \
-            --experiment {wildcards.experiment:q} --fold {wildcards.fold:q} --folds {params.folds} \
-            --seed {wildcards.seed:q} --threads {threads:q} \
-            --settings {params.settings:q} {resources.machine:q} \
-            --tracking-uri {resources.tracking_uri:q} \
-            --tracking-experiment {resources.tracking_experiment:q} --splits {input.splits:q} \
-            --shards results/faces --indices {input.indices:q} --noise {input.noise:q} \
-            --output "$(dirname {output.model:q})"
-        """
+        "{resources.launcher} python -m unmask train --log {log:q} "
+        "--experiment {wildcards.experiment:q} --fold {wildcards.fold:q} --folds {params.folds} "
+        "--seed {wildcards.seed:q} --threads {threads:q} "
+        "--settings {params.settings:q} {resources.machine:q} "
+        "--tracking-uri {resources.tracking_uri:q} "
+        "--tracking-experiment {resources.tracking_experiment:q} --splits {input.splits:q} "
+        "--shards results/faces --indices {input.indices:q} --noise {input.noise:q} "
+        '--output "$(dirname {output.model:q})"'

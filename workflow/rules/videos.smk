@@ -1,14 +1,10 @@
 """Videos: their metadata, their audio tracks, and the ledger with the status of each.
 
-INPUTS
-    metadata.json and videos of parts
-
-OUTPUTS
-    results/probe/SHARD.parquet   a row per video: the values of ffprobe
-    results/audio/SHARD.tar       audio tracks, with audio.extract
-    results/audio/SHARD.parquet   a row per video, with or without audio
-    results/videos.parquet        the ledger: a row and a status per video
-    results/ledger.json           counts by status
+results/probe/SHARD.parquet   a row per video: the values of ffprobe
+results/audio/SHARD.tar       audio tracks, with audio.extract
+results/audio/SHARD.parquet   a row per video, with or without audio
+results/videos.parquet        the ledger: a row and a status per video
+results/ledger.json           counts by status
 """
 
 
@@ -33,16 +29,14 @@ rule probe:
     resources:
         **growing(mem_mb=2500, runtime=60),
     params:
-        chunk=chunk_of,
+        chunk=lambda wildcards: wildcards.shard.rpartition("-")[2],
         chunks=CONFIG.shards_per_part,
         settings=settings("limits"),
         code=source_digest("videos.probe"),
     shell:
-        r"""
-        python -m unmask probe --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} \
-            --chunks {params.chunks:q} --workers {threads} --settings {params.settings:q} \
-            --output {output:q}
-        """
+        "python -m unmask probe --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} "
+        "--chunks {params.chunks:q} --workers {threads} --settings {params.settings:q} "
+        "--output {output:q}"
 
 
 rule extract_audio:
@@ -65,11 +59,9 @@ rule extract_audio:
         settings=settings("audio", "limits"),
         code=source_digest("videos.audio"),
     shell:
-        r"""
-        python -m unmask extract-audio --log {log:q} --parts {input.parts:q} \
-            --probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} \
-            --index {output.index:q}
-        """
+        "python -m unmask extract-audio --log {log:q} --parts {input.parts:q} "
+        "--probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} "
+        "--index {output.index:q}"
 
 
 rule ledger:
@@ -90,7 +82,5 @@ rule ledger:
     params:
         code=source_digest("videos.ledger"),
     shell:
-        r"""
-        python -m unmask ledger --log {log:q} --probes {input.probes:q} \
-            --cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q}
-        """
+        "python -m unmask ledger --log {log:q} --probes {input.probes:q} "
+        "--cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q}"
