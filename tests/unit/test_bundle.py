@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from unmask.inference.records import MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle.bundle import check_parity
 from unmask.kaggle.card import CARD, write_card
-from unmask.kaggle.choice import Shipped, Trained, check_size, choose_experiments, models_of
+from unmask.kaggle.choice import Shipped, check_size, choose_experiments, models_of
 from unmask.kaggle.notebook import NOTEBOOK, write_upload_files
 from unmask.kaggle.parity import Clips, measure_parity, read_clips
 from unmask.tables import SPLITS, write_table
@@ -59,7 +60,8 @@ def test_a_bundle_that_is_too_large_is_an_error_that_suggests_what_fits(
         shutil.copyfile(model, tmp_path / precision)
         save_model(*load_model(model), tmp_path / precision, precision)
         sizes[precision] = (tmp_path / precision).stat().st_size
-    one = Trained(model, Path("run.json"))
+    write_run(tmp_path / "run.json", "wide", 0, 1)
+    (one,) = models_of([model], [tmp_path / "run.json"])["wide"]
     models = {"wide": [one] * 4, "narrow": [one]}
 
     def message(max_bytes: int, **settings: Any) -> str:
@@ -121,22 +123,15 @@ def test_clips_are_some_faces_of_several_videos(worked_part: Path) -> None:
     assert np.bincount(video).max() <= 8
 
 
-def trained(folder: Path, experiment: str, fold: int, seed: int) -> Trained:
-    run = folder / f"{experiment}-{fold}-{seed}.json"
-    write_run(run, experiment, fold, seed)
-    return Trained(folder / "model.safetensors", run)
-
-
 def test_one_model_of_each_fold_comes_before_a_second_seed(tmp_path: Path) -> None:
-    everything = [
-        trained(tmp_path, name, fold, seed)
-        for name in ("b", "a")
-        for fold in (0, 1)
-        for seed in (1, 2)
-    ]
-    order = {name: [one.run.stem for one in of] for name, of in models_of(everything).items()}
-    assert order["a"] == ["a-0-1", "a-1-1", "a-0-2", "a-1-2"]
-    assert order["b"] == ["b-0-1", "b-1-1", "b-0-2", "b-1-2"]
+    runs = []
+    for name, fold, seed in product(("b", "a"), (0, 1), (1, 2)):
+        runs.append(tmp_path / f"{name}-{fold}-{seed}.json")
+        write_run(runs[-1], name, fold, seed)
+    ordered = models_of([run.with_suffix(".safetensors") for run in runs], runs)
+    for name in ("a", "b"):
+        order = [f"{name}-0-1", f"{name}-1-1", f"{name}-0-2", f"{name}-1-2"]
+        assert [one.model.stem for one in ordered[name]] == order
 
 
 TEST = replace(

@@ -26,12 +26,11 @@ from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
 from unmask.kaggle.card import write_card
-from unmask.kaggle.choice import Trained, check_size, choose_experiments, models_of
+from unmask.kaggle.choice import Shipped, Trained, check_size, choose_experiments, models_of
 from unmask.kaggle.parity import measure_parity, read_clips
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
 from unmask.training.model_file import load_model, save_model
-from unmask.training.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +62,8 @@ def export_bundle(
         runs: `run.json` of the same models, in the same order.
         evaluation: folder with one evaluation folder per experiment.
         comparison: `comparison.json`, for the best experiment and the ensemble.
-        shards: folder of face shards, to compare predictions of trained and shipped weights.
-        indices: their indices.
+        shards: folder of face shards, on which trained and shipped weights are compared.
+        indices: face indices of the shards.
         splits: the split table, for the model card.
         ledger: `ledger.json`, for the model card.
         threads: CPU threads.
@@ -78,20 +77,18 @@ def export_bundle(
     """
     torch.set_num_threads(threads)
     kaggle = config.kaggle
+    shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
+    of_experiments = models_of(models, runs)
     with _removed_on_failure(output):
-        shipped = choose_experiments(kaggle.experiment, evaluation, comparison)
-        trained = [Trained(*pair) for pair in zip(models, runs, strict=True)]
-        of_experiments = models_of(trained)
         chosen = {name: of_experiments[name][: kaggle.models] for name in shipped.weights}
         packages = _write_code(config, output)
         rest = sum(path.stat().st_size for path in output.iterdir())
         check_size(rest, of_experiments, set(chosen), kaggle)
 
         members: list[MemberRecord] = []
-        precision = kaggle.precision
-        pairs = _save_members(chosen, shipped.weights, evaluation, precision, output, members)
+        pairs = _save_members(chosen, shipped, evaluation, kaggle.precision, output, members)
         parity = measure_parity(pairs, read_clips(shards, indices), kaggle.prior)
-        check_parity(parity, precision)
+        check_parity(parity, kaggle.precision)
 
         write_card(ledger, splits, shifts, members, shipped, kaggle, parity, output)
         manifest = Manifest(
@@ -157,7 +154,7 @@ def _write_code(config: Config, output: Path) -> list[str]:
 
 def _save_members(
     chosen: Mapping[str, Sequence[Trained]],
-    weights: Mapping[str, float],
+    shipped: Shipped,
     evaluation: Path,
     precision: Precision,
     output: Path,
@@ -167,25 +164,22 @@ def _save_members(
     for experiment, models in chosen.items():
         heads = read_json(evaluation / experiment / CALIBRATION, dict[str, ScoringHead])
         for one in models:
-            run = RunRecord.read(one.run)
+            run = one.run
             file = output / f"{experiment}_{run.model}.safetensors"
             network, model_input = load_model(one.model)
             save_model(network, model_input, file, precision)
-            head, weight = heads[run.model], weights[experiment] / len(models)
-            record = MemberRecord(
-                file=file.name,
-                experiment=run.experiment,
-                model=run.model,
-                fold=run.fold,
-                seed=run.seed,
-                run_id=run.description.run_id,
-                prior_shift=run.prior_shift,
-                backbone=model_input.backbone,
-                image_size=model_input.size,
-                scoring_head=head,
-                weight=weight,
+            head, weight = heads[run.model], shipped.weights[experiment] / len(models)
+            members.append(
+                MemberRecord(
+                    *(file.name, run.experiment, run.model, run.fold, run.seed),
+                    run_id=run.description.run_id,
+                    prior_shift=run.prior_shift,
+                    backbone=model_input.backbone,
+                    image_size=model_input.size,
+                    scoring_head=head,
+                    weight=weight,
+                )
             )
-            members.append(record)
             member = Member(network, model_input, run.prior_shift, head, weight)
             yield member, replace(member, network=load_model(file)[0])
 

@@ -32,12 +32,12 @@ def write_card(
     parity: Parity,
     folder: Path,
 ) -> None:
-    """Write `MODEL_CARD.md` and `README.md`.
+    """Write `MODEL_CARD.md` and `README.md` into the bundle's folder.
 
     Args:
         ledger: `ledger.json`.
         splits: the split table.
-        shifts: `shifts.json` of all experiments; empty if the shift suite is off.
+        shifts: `shifts.json` of all experiments; empty without the shift suite.
         members: the shipped models.
         shipped: name and metrics of the experiment or ensemble.
         kaggle: prior, clip and precision.

@@ -17,10 +17,10 @@ from unmask.training.run_record import RunRecord
 
 @dataclass(frozen=True)
 class Trained:
-    """The files of one trained model: `model.safetensors` and `run.json`."""
+    """The weights of one trained model, and the record of its training."""
 
     model: Path
-    run: Path
+    run: RunRecord
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,10 @@ class Shipped:
 
 
 def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipped:
-    """Return the experiments to ship.
-
-    Args:
-        wanted: `kaggle.experiment`: a name, best, or ensemble.
-        evaluation: folder with one evaluation folder per experiment.
-        comparison: `comparison.json`.
+    """Return what `kaggle.experiment` asks to ship: an experiment, the best one, or the ensemble.
 
     Raises:
-        UnmaskError: an ensemble is wanted and there is none.
+        UnmaskError: the ensemble is wanted and there is none.
     """
     compared = read_json(comparison, Comparison)
     if wanted == ENSEMBLE:
@@ -59,13 +54,14 @@ def choose_experiments(wanted: str, evaluation: Path, comparison: Path) -> Shipp
     return Shipped(name, {name: 1.0}, metrics.test, "" if worst is None else str(worst))
 
 
-def models_of(trained: Sequence[Trained]) -> dict[str, list[Trained]]:
+def models_of(models: Sequence[Path], runs: Sequence[Path]) -> dict[str, list[Trained]]:
     """Return the models of each experiment, one of each fold before a second seed of any."""
-    runs = [(RunRecord.read(one.run), one) for one in trained]
-    models: dict[str, list[Trained]] = {}
-    for run, one in sorted(runs, key=lambda pair: (pair[0].seed, pair[0].fold)):
-        models.setdefault(run.experiment, []).append(one)
-    return models
+    records = map(RunRecord.read, runs)
+    trained = [Trained(*pair) for pair in zip(models, records, strict=True)]
+    of_experiments: dict[str, list[Trained]] = {}
+    for one in sorted(trained, key=lambda one: (one.run.seed, one.run.fold)):
+        of_experiments.setdefault(one.run.experiment, []).append(one)
+    return of_experiments
 
 
 def check_size(
@@ -75,7 +71,7 @@ def check_size(
 
     Args:
         rest: bytes of all files but the weights.
-        models: experiment to all its models, in the order of shipping.
+        models: all models of each experiment, in the order of shipping.
         chosen: the experiments to ship.
         kaggle: `max_bytes`, `models` and `precision` are used.
 

@@ -42,11 +42,9 @@ def shipped_wheels(folder: Path) -> list[Path]:
 
 
 def add_wheels(wheels: Iterable[Path], unpacked: Path) -> list[str]:
-    """Make unmask importable, and those of its requirements that are not installed.
+    """Make unmask and its missing requirements importable from wheels.
 
-    Args:
-        wheels: of unmask and of its requirements.
-        unpacked: folder for requirements: shared libraries cannot be loaded from a zip.
+    Requirements go to the folder `unpacked`, because shared libraries cannot be loaded from a zip.
 
     Returns:
         A line for each package that is neither installed nor in a wheel for this Python.

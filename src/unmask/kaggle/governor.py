@@ -31,17 +31,14 @@ def list_settings(frames: int | None, members: int) -> list[Setting]:
     """Return all settings, the most expensive first: frames are reduced before members.
 
     Args:
-        frames: sampled of each video; None if they are sampled at a rate.
-        members: models of the ensemble.
+        frames: number sampled of each video; None if frames are sampled at a rate.
+        members: number of models of the ensemble.
     """
-    settings = [Setting(1.0, members)]
-    while (
-        len(settings) < _MOST_FRAME_SHARES
-        and (frames or 32) * settings[-1].frames / 2 >= _FEWEST_FRAMES
-    ):
-        settings.append(Setting(settings[-1].frames / 2, members))
+    shares = [0.5**halvings for halvings in range(_MOST_FRAME_SHARES)]
+    enough = [share for share in shares if share == 1 or share * (frames or 32) >= _FEWEST_FRAMES]
+    settings = [Setting(share, members) for share in enough]
     while settings[-1].members > 1:
-        settings.append(Setting(settings[-1].frames, (settings[-1].members + 1) // 2))
+        settings.append(Setting(enough[-1], (settings[-1].members + 1) // 2))
     return settings
 
 
@@ -75,15 +72,12 @@ class Governor:
         Args:
             videos: number of videos to predict.
             settings: returned by `list_settings`.
-            workers: processes that prepare videos.
+            workers: number of processes that prepare videos.
             deadline: in seconds of `clock`; None for no deadline.
             clock: monotonic.
         """
-        self._left = videos
-        self._settings = settings
-        self._workers = workers
-        self._deadline = deadline
-        self._clock = clock
+        self._left, self._settings, self._workers = videos, settings, workers
+        self._deadline, self._clock = deadline, clock
         self._measured: deque[_Measurement] = deque(maxlen=_REMEMBERED)
         self._since = clock()
         self._current = settings[0]
@@ -128,19 +122,17 @@ class Governor:
         known = self._measured
         if not known:
             return 0.0
-        preparation = sum(one.preparation_s for one in known)
-        preparation /= sum(_preparation_share(one.setting) for one in known)
-        network = sum(one.network_s for one in known)
-        network /= sum(one.setting.frames * one.setting.members for one in known)
+        shares = sum(_preparation_share(one.setting) for one in known)
+        preparation = sum(one.preparation_s for one in known) / shares
+        passes = sum(one.setting.frames * one.setting.members for one in known)
+        network = sum(one.network_s for one in known) / passes
 
         def modelled(one: Setting) -> float:
             of_worker = preparation * _preparation_share(one) / self._workers
             return max(of_worker, network * one.frames * one.members)
 
-        correction = (known[-1].at - self._since) / max(
-            sum(modelled(one.setting) for one in known), 1e-9
-        )
-        return self._left * correction * modelled(setting)
+        all_modelled = max(sum(modelled(one.setting) for one in known), 1e-9)
+        return self._left * (known[-1].at - self._since) / all_modelled * modelled(setting)
 
 
 def _preparation_share(setting: Setting) -> float:

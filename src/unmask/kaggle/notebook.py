@@ -52,26 +52,38 @@ def write_upload_files(bundle: Path, config: KaggleConfig, output: Path) -> None
         config: the `kaggle` section.
         output: a copy of the metadata of the data set.
     """
-    wheel = next(bundle.glob("unmask-*.whl"))
-    write_json(build_notebook(config, wheel.name), bundle / NOTEBOOK)
-    write_json(notebook_metadata(config), bundle / "kernel-metadata.json")
-    write_json(dataset_metadata(config), bundle / "dataset-metadata.json")
-    write_json(dataset_metadata(config), output)
-
-
-def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
-    """Return the notebook in nbformat 4.5.
-
-    Args:
-        config: title, owner and hours are used.
-        wheel: file name of the project's wheel, by which the notebook finds the bundle.
-    """
     data_set = f"{config.owner}/{config.slug}"
+    notebook = {
+        "id": data_set,
+        "title": config.title,
+        "code_file": NOTEBOOK,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        # The PyTorch of Kaggle's image has no code for a P100.
+        "machine_shape": "NvidiaTeslaT4",
+        "enable_internet": False,
+        "dataset_sources": [data_set],
+        "competition_sources": [config.competition],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
+    bundle_metadata = {"title": config.title, "id": data_set, "licenses": [{"name": "other"}]}
+    wheel = next(bundle.glob("unmask-*.whl"))
+    write_json(_build_notebook(config, data_set, wheel.name), bundle / NOTEBOOK)
+    write_json(notebook, bundle / "kernel-metadata.json")  # for `kaggle kernels push`
+    write_json(bundle_metadata, bundle / "dataset-metadata.json")  # for `kaggle datasets create`
+    write_json(bundle_metadata, output)
+
+
+def _build_notebook(config: KaggleConfig, data_set: str, wheel: str) -> dict[str, Any]:
+    """Return the notebook in nbformat 4.5; it finds the bundle by the name of our wheel."""
     title = _TITLE.format(title=config.title, data_set=data_set)
     code = (_FIND.format(wheel=wheel), _PREDICT.format(hours=config.hours), _CHECK)
-    cells: list[dict[str, Any]] = [{"cell_type": "markdown", "source": title}]
-    cells += [
-        {"cell_type": "code", "source": one, "execution_count": None, "outputs": []} for one in code
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "markdown", "source": title},
+        *({"cell_type": "code", "source": x, "execution_count": None, "outputs": []} for x in code),
     ]
     return {
         "nbformat": 4,
@@ -83,33 +95,4 @@ def build_notebook(config: KaggleConfig, wheel: str) -> dict[str, Any]:
         "cells": [
             {"id": f"cell-{number}", "metadata": {}} | cell for number, cell in enumerate(cells)
         ],
-    }
-
-
-def notebook_metadata(config: KaggleConfig) -> dict[str, Any]:
-    """Return `kernel-metadata.json`, for `kaggle kernels push`."""
-    return {
-        "id": f"{config.owner}/{config.slug}",
-        "title": config.title,
-        "code_file": NOTEBOOK,
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": True,
-        # The PyTorch of Kaggle's image has no code for a P100.
-        "machine_shape": "NvidiaTeslaT4",
-        "enable_internet": False,
-        "dataset_sources": [f"{config.owner}/{config.slug}"],
-        "competition_sources": [config.competition],
-        "kernel_sources": [],
-        "model_sources": [],
-    }
-
-
-def dataset_metadata(config: KaggleConfig) -> dict[str, Any]:
-    """Return `dataset-metadata.json`, for `kaggle datasets create`."""
-    return {
-        "title": config.title,
-        "id": f"{config.owner}/{config.slug}",
-        "licenses": [{"name": "other"}],
     }

@@ -32,12 +32,7 @@ class Clips:
 
 
 def read_clips(shards: Path, indices: Sequence[Path]) -> Clips:
-    """Read up to 8 faces of each of up to 16 videos, evenly spread over the videos with faces.
-
-    Args:
-        shards: folder of face shards.
-        indices: face indices of all shards.
-    """
+    """Read up to 8 faces of each of up to 16 videos, evenly spread over the videos with faces."""
     columns = ["part", "video", "track"]
     faces = read_tables(indices, FACES, [*SCORE_COLUMNS, "frame"])
     number = faces.groupby(columns[:2]).ngroup()
@@ -48,10 +43,7 @@ def read_clips(shards: Path, indices: Sequence[Path]) -> Clips:
         decode_jpeg(reader.read(str(row.shard), int(row.offset), int(row.size)), str(row.key))
         for row in faces.itertuples()
     ]
-    video, track = (
-        np.asarray(faces.groupby(columns[:depth], sort=False).ngroup(), np.int64)
-        for depth in (2, 3)
-    )
+    video, track = (faces.groupby(columns[:n], sort=False).ngroup().to_numpy() for n in (2, 3))
     names = (faces["part"] + "/" + faces["video"]).unique()
     return Clips(list(names), VideoCrops(pictures, face_boxes(faces), video, track))
 
@@ -62,12 +54,9 @@ def _spread(count: int, most: int) -> NDArray[np.int64]:
 
 
 def measure_parity(pairs: Iterable[tuple[Member, Member]], clips: Clips, prior: float) -> Parity:
-    """Predict clips with trained and with shipped weights, on the CPU.
+    """Predict clips with each member as trained and as shipped, on the CPU.
 
-    Args:
-        pairs: each member as trained and as shipped; one pair is in memory at a time.
-        clips: the videos.
-        prior: expected share of FAKE.
+    One pair is in memory at a time. `prior` is the expected share of FAKE.
     """
     device = torch.device("cpu")  # a GPU may compute float32 with lower precision
     total, log_odds = 0.0, np.zeros((2, len(clips.names)))

@@ -2,8 +2,7 @@
 
 Worker processes decode videos and find faces, within limits of time and memory; this process runs
 the networks. A governor decides how much to spend on each video, so that all finish before the
-deadline. The submission on disk is complete at any moment: until a video is predicted it has the
-prior.
+deadline. The submission on disk is always complete: a video has the prior until it is predicted.
 
 Runs on a plain Kaggle image, see `unmask.inference.predictor`.
 """
@@ -80,10 +79,7 @@ class Submission:
     """The probabilities of all videos, written to disk every ten seconds."""
 
     def __init__(self, names: Iterable[str], prior: float, clip: float, path: Path) -> None:
-        """Write a submission with the prior for each video.
-
-        Probabilities are kept within [clip, 1 - clip].
-        """
+        """Write the prior for each video; probabilities are kept within [clip, 1 - clip]."""
         self.probabilities = dict.fromkeys(names, prior)
         self.predicted = 0
         self._clip, self._path = clip, path
@@ -113,13 +109,12 @@ class _Stopped(BaseException):
 
 
 class _StopSignals:
-    """Raises `_Stopped` inside a `with` block on SIGTERM and at the deadline.
+    """Raises `_Stopped` inside a `with` block on SIGTERM and at a time of `time.monotonic`.
 
     A library may swallow the exception, so it is raised again every few seconds.
     """
 
     def __init__(self, deadline: float | None) -> None:
-        """Take the deadline, a time of `time.monotonic`."""
         self.received: str | None = None
         self._deadline = deadline
 
@@ -178,8 +173,7 @@ def predict(
         folder: the bundle.
         videos: folder of the test videos.
         sample: `sample_submission.csv`.
-        output: `submission.csv`; complete from the first seconds, with the prior for videos that
-            are not predicted yet.
+        output: `submission.csv`.
         threads: CPU threads.
         deadline_s: seconds from now in which to finish, with fewer frames and members for later
             videos where necessary; None for no deadline.
@@ -255,8 +249,9 @@ def _predict_all(
     names = _find_videos(videos, submission)
     per_video = config.frames.per_video if config.frames.rate is None else None
     workers = max(1, threads - 1)
-    all_settings = list_settings(per_video, len(bundle.members))
-    governor = Governor(len(names), all_settings, workers, deadline)
+    governor = Governor(
+        len(names), list_settings(per_video, len(bundle.members)), workers, deadline
+    )
     settings: dict[str, Setting] = {}
 
     def tasks() -> Iterator[Task[Prepared]]:
@@ -273,7 +268,8 @@ def _predict_all(
         (name, one if isinstance(one, Prepared) else Prepared([], one.detail, limits.seconds))
         for name, one in zip(names, results, strict=False)
     )
-    for batch in _batches(prepared, _CROPS_PER_GPU_BATCH if bundle.device.type == "cuda" else 1):
+    crops_per_batch = _CROPS_PER_GPU_BATCH if bundle.device.type == "cuda" else 1
+    for batch in _batches(prepared, crops_per_batch):
         began = time.perf_counter()
         # The lowest number of a batch: settings of later videos are the more recent decisions.
         members = min(settings[name].members for name, _ in batch)
@@ -294,12 +290,12 @@ def _predict_all(
 def _batches(
     prepared: Iterable[tuple[str, Prepared]], crops: int
 ) -> Iterator[list[tuple[str, Prepared]]]:
-    """Yield videos in batches of at least so many crops; one by one for a single crop."""
+    """Yield videos in batches of at least so many crops; a video without crops counts as one."""
     batch, held = [], 0
     for name, one in prepared:
         batch.append((name, one))
-        held += len(one.crops)
-        if held >= crops or crops == 1:
+        held += max(1, len(one.crops))
+        if held >= crops:
             yield batch
             batch, held = [], 0
     if batch:
@@ -314,11 +310,7 @@ def fewer_frames(frames: FramesConfig, share: float) -> FramesConfig:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of a duration such as `8.5h`, `30m`, `90s` or `90`.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not a positive duration.
-    """
+    """Return the seconds of a positive duration such as `8.5h`, `30m`, `90s` or `90`."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(h|min|m|s|)\s*", text)
     if found is None or float(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 8.5h, 30m or 90s")

@@ -21,11 +21,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def build_wheel(output: Path) -> Path:
-    """Build the project's own wheel in `output`, without isolation, so nothing is downloaded.
-
-    Raises:
-        UnmaskError: the code is not in a checkout of the project.
-    """
+    """Build the project's own wheel in `output` without a download; it needs a checkout."""
     root = Path(unmask.__file__).resolve().parents[2]
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
     command += ["--directory", str(output.resolve())]
@@ -37,11 +33,7 @@ def build_wheel(output: Path) -> Path:
 
 
 def copy_wheels(folder: Path, output: Path) -> None:
-    """Copy the wheels of a folder.
-
-    Raises:
-        UnmaskError: there is none.
-    """
+    """Copy the wheels of a folder, of which there must be one."""
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
         raise UnmaskError(
@@ -53,11 +45,11 @@ def copy_wheels(folder: Path, output: Path) -> None:
 
 
 def required(packages: Iterable[str], present: Iterable[str]) -> list[str]:
-    """Return packages and their installed requirements, without those of the image.
+    """Return packages and their installed requirements, without those that an image has.
 
     Args:
         packages: names on PyPI.
-        present: packages of the image; their requirements are in it as well.
+        present: packages of the image, which also has their requirements.
 
     Raises:
         UnmaskError: one of the packages is not installed.
@@ -103,10 +95,7 @@ def licence_of(package: str) -> str:
 
 
 def repack_wheel(package: str, output: Path) -> Path:
-    """Pack an installed package into a wheel in the folder `output`; return the wheel.
-
-    Its name has the tags that the package was installed with.
-    """
+    """Pack an installed package into a wheel with the tags it was installed with; return it."""
     installed = distribution(package)
     header = (installed.read_text("WHEEL") or "").splitlines()
     tags = [line.removeprefix("Tag: ") for line in header if line.startswith("Tag: ")]
