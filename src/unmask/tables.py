@@ -1,8 +1,8 @@
 """The tables between stages: their columns, and how they are read and written.
 
-All are Parquet files. A column is declared once, here, and a file that lacks one is an error that
-names it. pandas and pyarrow are imported when a table is read or written: importing pandas takes a
-second, and the Kaggle bundle runs without pyarrow.
+All are Parquet files. Each column is declared here, and a file that lacks a column is an error.
+pandas and pyarrow are imported when a table is read or written: importing pandas takes a second,
+and the Kaggle bundle runs without pyarrow.
 """
 
 from __future__ import annotations
@@ -32,121 +32,78 @@ class Table:
     key: tuple[str, ...] = ("part", "video")  # rows are sorted by it and unique in it
 
 
-_VIDEO = {"part": "string", "video": "string"}
+def _columns(kind: str, names: str) -> dict[str, str]:
+    """Return columns of one type."""
+    return dict.fromkeys(names.split(), kind)
+
+
+_VIDEO = _columns("string", "part video")
+_SHIFTED = _columns("string", "shift")
 
 PROBE = Table(
     "probe",
-    # Container columns are named as in the challenge's introductory notebooks.
     _VIDEO
-    | {
-        "label": "string",
-        "original": "string",
-        "family": "string",
-        "method": "string",
-        "source": "string",
-        "status": "string",
-        "detail": "string",
-        "file_size": "int64",
-        "fingerprint": "string",
-        "format": "string",
-        "video_codec_name": "string",
-        "video_height": "int32",
-        "video_width": "int32",
-        "video_nb_frames": "int64",
-        "video_bit_rate": "int64",
-        "video_duration": "double",
-        "video_start_time": "double",
-        "video_fps": "double",
-        "video_pix_fmt": "string",
-        "video_rotation": "int32",
-        "video_keyframes": "int32",
-        "video_has_b_frames": "bool",
-        "audio_codec_name": "string",
-        "audio_channels": "int32",
-        "audio_sample_rate": "int32",
-        "audio_nb_frames": "int64",
-        "audio_bit_rate": "int64",
-        "audio_duration": "double",
-        "audio_start_time": "double",
-    },
+    | _columns("string", "label original family method source status detail")
+    | _columns("int64", "file_size")
+    | _columns("string", "fingerprint format")
+    # Container columns are named as in the challenge's introductory notebooks.
+    | _columns("string", "video_codec_name")
+    | _columns("int32", "video_height video_width")
+    | _columns("int64", "video_nb_frames video_bit_rate")
+    | _columns("double", "video_duration video_start_time video_fps")
+    | _columns("string", "video_pix_fmt")
+    | _columns("int32", "video_rotation video_keyframes")
+    | _columns("bool", "video_has_b_frames")
+    | _columns("string", "audio_codec_name")
+    | _columns("int32", "audio_channels audio_sample_rate")
+    | _columns("int64", "audio_nb_frames audio_bit_rate")
+    | _columns("double", "audio_duration audio_start_time"),
 )
 
 AUDIO = Table(
     "audio",
     _VIDEO
-    | {
-        "detail": "string",
-        "key": "string",
-        "sample_rate": "int32",
-        "channels": "int32",
-        "duration": "double",
-    },
+    | _columns("string", "detail key")
+    | _columns("int32", "sample_rate channels")
+    | _columns("double", "duration"),
 )
 
 CROPPED = Table(
     "cropped videos",
     _VIDEO
-    | {
-        "status": "string",
-        "detail": "string",
-        "frames": "int32",
-        "frames_with_face": "int32",
-        "tracks": "int32",
-        "crops": "int32",
-        "detections": "int32",
-        "reused": "bool",
-        "phash": "string",
-    },
+    | _columns("string", "status detail")
+    | _columns("int32", "frames frames_with_face tracks crops detections")
+    | _columns("bool", "reused")
+    | _columns("string", "phash"),
 )
 
 FACES = Table(
     "face index",
     _VIDEO
-    | {
-        "track": "int32",
-        "frame": "int32",
-        "time": "double",
-        "shard": "string",
-        "key": "string",
-        "offset": "int64",
-        "size": "int64",
-        "x0": "float",
-        "y0": "float",
-        "x1": "float",
-        "y1": "float",
-        "score": "float",
-        "detected": "bool",
-        "crop_x0": "float",
-        "crop_y0": "float",
-        "crop_side": "float",
-        "landmarks": "list<float>",
-        "landmarks_68": "list<float>",
-        "sharpness": "float",
-        "brightness": "float",
-    },
+    | _columns("int32", "track frame")
+    | _columns("double", "time")
+    | _columns("string", "shard key")
+    | _columns("int64", "offset size")
+    | _columns("float", "x0 y0 x1 y1 score")
+    | _columns("bool", "detected")
+    | _columns("float", "crop_x0 crop_y0 crop_side")
+    | _columns("list<float>", "landmarks landmarks_68")
+    | _columns("float", "sharpness brightness"),
     key=("part", "video", "track", "frame"),
 )
 
-_SHIFTED = {"shift": "string"}
-
 SHIFT_SAMPLE = Table(
     "sample of shifted videos",
-    _VIDEO | {"label": "string", "family": "string", "fold": "int32"},
+    _VIDEO | _columns("string", "label family") | _columns("int32", "fold"),
 )
 
 SHIFTED_VIDEOS = Table(
     "shifted videos",
-    _SHIFTED
-    | _VIDEO
-    | {"status": "string", "detail": "string", "frames": "int32", "crops": "int32"},
+    _SHIFTED | _VIDEO | _columns("string", "status detail") | _columns("int32", "frames crops"),
     key=("shift", "part", "video"),
 )
 
-SHIFTED_FACES = Table(
-    "index of shifted faces",
-    _SHIFTED | FACES.columns,
-    key=("shift", *FACES.key),
-)
+SHIFTED_FACES = Table("index of shifted faces", _SHIFTED | FACES.columns, key=("shift", *FACES.key))
 
 VIDEOS = Table(
     "ledger",
@@ -157,36 +114,35 @@ VIDEOS = Table(
 IDENTITIES = Table(
     "identities",
     _VIDEO
-    | {
-        "track": "int32",
-        "detail": "string",
-        "faces": "int32",
-        "consistency": "float",
-        "embedding": "list<float>",
-    },
+    | _columns("int32", "track")
+    | _columns("string", "detail")
+    | _columns("int32", "faces")
+    | _columns("float", "consistency")
+    | _columns("list<float>", "embedding"),
     key=("part", "video", "track"),
 )
 
 NOISE = Table(
     "label noise",
     _VIDEO
-    | {
-        "track": "int32",
-        "original": "string",
-        "original_track": "int32",
-        "frames": "int32",
-        "changed": "double",
-        "verdict": "string",
-    },
+    | _columns("int32", "track")
+    | _columns("string", "original")
+    | _columns("int32", "original_track frames")
+    | _columns("double", "changed")
+    | _columns("string", "verdict"),
     key=("part", "video", "track"),
 )
 
 SPLITS = Table(
-    "splits",
-    _VIDEO | dict.fromkeys(("label", "family", "source", "group"), "string") | {"fold": "int32"},
+    "splits", _VIDEO | _columns("string", "label family source group") | _columns("int32", "fold")
 )
 
-_PAIRED = _VIDEO | {"track": "int32", "label": "string", "group": "string", "fold": "int32"}
+_PAIRED = (
+    _VIDEO
+    | _columns("int32", "track")
+    | _columns("string", "label group")
+    | _columns("int32", "fold")
+)
 
 LEAKS = Table(
     "leaks",
@@ -198,56 +154,38 @@ LEAKS = Table(
 SCORES = Table(
     "scores",
     _VIDEO
-    | {
-        "track": "int32",
-        "frame": "int32",
-        "time": "double",
-        "label": "string",
-        "experiment": "string",
-        "fold": "int32",
-        "seed": "int32",
-        "role": "string",
-        "logit": "double",
-    },
+    | _columns("int32", "track frame")
+    | _columns("double", "time")
+    | _columns("string", "label experiment")
+    | _columns("int32", "fold seed")
+    | _columns("string", "role")
+    | _columns("double", "logit"),
     key=("fold", "seed", "part", "video", "track", "frame"),
 )
 
 SHIFT_SCORES = Table(
-    "scores of shifted faces",
-    _SHIFTED | SCORES.columns,
-    key=("shift", *SCORES.key),
+    "scores of shifted faces", _SHIFTED | SCORES.columns, key=("shift", *SCORES.key)
 )
 
 PREDICTIONS = Table(
     "video predictions",
     _VIDEO
-    | {
-        "label": "string",
-        "family": "string",
-        "group": "string",
-        "fold": "int32",
-        "role": "string",
-        "faces": "int32",
-        "logit": "double",
-        "log_odds": "double",
-        "probability": "double",
-    },
+    | _columns("string", "label family group")
+    | _columns("int32", "fold")
+    | _columns("string", "role")
+    | _columns("int32", "faces")
+    | _columns("double", "logit log_odds probability"),
     key=("fold", "part", "video"),
 )
 
 OUT_OF_FOLD = Table(
     "out-of-fold predictions",
     _VIDEO
-    | {
-        "label": "string",
-        "status": "string",
-        "group": "string",
-        "fold": "int32",
-        "source": "string",
-        "faces": "int32",
-        "logit": "double",
-        "probability": "double",
-    },
+    | _columns("string", "label status group")
+    | _columns("int32", "fold")
+    | _columns("string", "source")
+    | _columns("int32", "faces")
+    | _columns("double", "logit probability"),
 )
 
 
@@ -261,12 +199,7 @@ def _arrow_schema(table: Table) -> pa.Schema:
 
 
 def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
-    """Write rows as Parquet, sorted by the table's key; equal rows give equal bytes.
-
-    Args:
-        rows: has at least the table's columns; others are ignored.
-        table: the columns to write.
-        path: the file; replaced atomically.
+    """Write the columns of a table as Parquet, sorted by its key; equal rows give equal bytes.
 
     Raises:
         ValueError: a column is missing, or two rows have the same key: a bug of the caller.
@@ -285,12 +218,7 @@ def write_table(rows: pd.DataFrame, table: Table, path: Path) -> None:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], table: Table, path: Path) -> None:
-    """Write rows like `write_table`, but without importing pandas.
-
-    Args:
-        rows: column name to value; missing columns are null, others are ignored.
-        table: the columns to write.
-        path: the file; replaced atomically.
+    """Write rows like `write_table`, but without importing pandas; missing columns are null.
 
     Raises:
         ValueError: two rows have the same key: a bug of the caller.
@@ -372,10 +300,10 @@ def read_tables(
     DFDC has millions of faces, so read only the columns and rows that are needed.
 
     Args:
-        paths: the files.
-        table: their kind.
+        paths: files of the tables.
+        table: declares their columns.
         columns: the columns to read; None for all.
-        matching: keep only the rows that are equal to one of these in all of their columns.
+        matching: keep the rows whose values, in the columns of `matching`, are a row of `matching`.
 
     Raises:
         UnmaskError: as `read_table`.
