@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from unmask.config import (
     Config,
     FacesConfig,
     Section,
+    TrainingConfig,
     TrainingOverrides,
     merged,
 )
@@ -32,7 +33,7 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
 
     Args:
         values: the keys.
-        folders: where else than in the working directory recipes are looked for.
+        folders: where recipes are looked for, after the working directory.
 
     Raises:
         UnmaskError: a key is not known, a value has the wrong type, or the values contradict each
@@ -40,34 +41,88 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
     """
     resolved = _with_recipes(load_settings(values), values, folders)
     config = load_settings(_with_presets(load_settings(resolved), resolved, folders))
-    _check_faces(config.faces)
+    problems = [*_contradictions(config), *_face_contradictions(config.faces)]
+    for name in config.experiments:
+        found = _training_contradictions(config.experiment(name), config)
+        problems += [f"experiments.{name}.{problem}" for problem in found]
+    if problems:
+        raise UnmaskError(f"config: {'; '.join(problems)}")
+    return config
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """Yield what sections say against each other, as "key: problem"; so do the next functions."""
     if config.shards_per_part > 1 and config.parts_per_shard not in ("auto", 1):
-        raise UnmaskError(
-            "config: parts_per_shard: joins small parts, and shards_per_part cuts large ones; "
+        yield (
+            "parts_per_shard: joins small parts, and shards_per_part cuts large ones; "
             "set one of them to 1"
         )
-    for name in config.experiments:
-        _check_experiment(name, config)
-    taken = {BEST, ENSEMBLE} & set(config.experiments)
-    if taken:
-        raise UnmaskError(
-            f"config: experiments.{min(taken)}: kaggle.experiment knows this name as something "
-            "else; give the experiment another"
+    for name in sorted({BEST, ENSEMBLE} & set(config.experiments)):
+        yield f"experiments.{name}: kaggle.experiment knows this name as something else; rename it"
+    wanted = config.kaggle.experiment
+    if wanted not in {BEST, ENSEMBLE, *config.experiments}:
+        yield (
+            f"kaggle.experiment: '{wanted}' is neither 'best', 'ensemble' nor one of experiments "
+            f"({', '.join(config.experiments)})"
         )
-    if config.kaggle.experiment not in {BEST, ENSEMBLE, *config.experiments}:
-        raise UnmaskError(
-            f"config: kaggle.experiment: '{config.kaggle.experiment}' is neither 'best', "
-            f"'ensemble' nor one of experiments ({', '.join(config.experiments)})"
+
+
+def _face_contradictions(faces: FacesConfig) -> Iterator[str]:
+    detectors = [faces.detector, *faces.voters]
+    twice = next((name for name in detectors if detectors.count(name) > 1), None)
+    if twice is not None:
+        yield f"faces.voters: '{twice}' would vote twice (faces.detector votes as well)"
+    if faces.votes > len(detectors):
+        yield (
+            f"faces.votes: {faces.votes} votes cannot be had of {len(detectors)} "
+            f"({', '.join(detectors)}); add to faces.voters, or lower it"
         )
-    return config
+    if faces.voters and faces.votes == 1:
+        yield (
+            "faces.votes: with 1 the vote of faces.detector decides alone and those of "
+            f"faces.voters never count; set it to 2 to {len(detectors)}, or remove faces.voters"
+        )
+
+
+def _training_contradictions(training: TrainingConfig, config: Config) -> Iterator[str]:
+    if max(training.folds) >= config.split.folds:
+        yield (
+            f"folds: fold {max(training.folds)} does not exist, "
+            f"split.folds is {config.split.folds} (folds count from 0)"
+        )
+    if len(set(training.folds)) < len(training.folds):
+        yield f"folds: {training.folds} names a fold twice"
+    if len(set(training.seeds)) < len(training.seeds):
+        yield f"seeds: {training.seeds} names a seed twice"
+    if training.sam and training.accumulate > 1:
+        yield (
+            f"accumulate: {training.accumulate} with sam, whose second step needs the gradients of "
+            "one batch alone; set accumulate to 1, or sam to 0"
+        )
+    processes = training.devices * training.num_nodes
+    unit = 2 * processes if training.in_pairs else processes
+    if training.batch_size % unit:
+        yield (
+            f"batch_size: {training.batch_size} crops cannot be shared evenly by "
+            f"{processes} devices{' in whole pairs' if training.in_pairs else ''} "
+            f"(batches is {training.batches}); take a multiple of {unit}"
+        )
+    if training.image_size > config.faces.size:
+        yield (
+            f"image_size: {training.image_size} is more than the stored crops have "
+            f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
+        )
+    if not training.in_pairs and '"PairMixup"' in json.dumps(training.augment):
+        yield (
+            f"augment: PairMixup has no pairs to mix in {training.batches} batches; "
+            "set batches to auto or paired, or remove it"
+        )
 
 
 def read_config(paths: Sequence[Path]) -> Config:
     """Return the configuration that the workflow has with these files as `--configfile`.
 
-    Args:
-        paths: YAML files; the repository's config/config.yaml is read first, and later files win,
-            key by key.
+    The repository's config/config.yaml is read first, and later files win, key by key.
 
     Raises:
         UnmaskError: a file cannot be read, or the configuration is not valid.
@@ -150,10 +205,9 @@ def resolve_augment(
     """Return `training.augment` with the content of each preset that it names.
 
     Args:
-        augment: a preset, a list that may have entries `preset: NAME`, or an import path, which is
-            returned as it is.
-        folders: where presets are looked for, after the working directory and before the
-            repository.
+        augment: a preset, a list that may have entries `preset: NAME`, or an import path, which
+            stays as it is.
+        folders: where presets are looked for, between the working directory and the repository.
         where: the key, for errors.
 
     Raises:
@@ -228,83 +282,19 @@ def read_settings(texts: Sequence[str]) -> Config:
     return load_settings(values)
 
 
-def _check_faces(faces: FacesConfig) -> None:
-    detectors = [faces.detector, *faces.voters]
-    twice = next((name for name in detectors if detectors.count(name) > 1), None)
-    if twice is not None:
-        raise UnmaskError(
-            f"config: faces.voters: '{twice}' would vote twice (faces.detector votes as well)"
-        )
-    if faces.votes > len(detectors):
-        raise UnmaskError(
-            f"config: faces.votes: {faces.votes} votes cannot be had of {len(detectors)} "
-            f"({', '.join(detectors)}); add to faces.voters, or lower it"
-        )
-    if faces.voters and faces.votes == 1:
-        raise UnmaskError(
-            "config: faces.votes: with 1 the vote of faces.detector decides alone and those of "
-            f"faces.voters never count; set it to 2 to {len(detectors)}, or remove faces.voters"
-        )
-
-
-def _check_experiment(name: str, config: Config) -> None:
-    training = config.experiment(name)
-    where = f"config: experiments.{name}"
-    beyond = [fold for fold in training.folds if fold >= config.split.folds]
-    if beyond:
-        raise UnmaskError(
-            f"{where}.folds: fold {beyond[0]} does not exist, "
-            f"split.folds is {config.split.folds} (folds count from 0)"
-        )
-    if len(set(training.folds)) < len(training.folds):
-        raise UnmaskError(f"{where}.folds: {training.folds} names a fold twice")
-    if len(set(training.seeds)) < len(training.seeds):
-        raise UnmaskError(f"{where}.seeds: {training.seeds} names a seed twice")
-    if training.sam and training.accumulate > 1:
-        raise UnmaskError(
-            f"{where}.accumulate: {training.accumulate} with sam, whose second step needs the "
-            "gradients of one batch alone; set accumulate to 1, or sam to 0"
-        )
-    processes = training.devices * training.num_nodes
-    unit = 2 * processes if training.in_pairs else processes
-    if training.batch_size % unit:
-        raise UnmaskError(
-            f"{where}.batch_size: {training.batch_size} crops cannot be shared evenly by "
-            f"{processes} devices{' in whole pairs' if training.in_pairs else ''} "
-            f"(batches is {training.batches}); take a multiple of {unit}"
-        )
-    if training.image_size > config.faces.size:
-        raise UnmaskError(
-            f"{where}.image_size: {training.image_size} is more than the stored crops have "
-            f"(faces.size is {config.faces.size}); set faces.size to it, or lower it"
-        )
-    if not training.in_pairs and '"PairMixup"' in json.dumps(training.augment):
-        raise UnmaskError(
-            f"{where}.augment: PairMixup has no pairs to mix in {training.batches} batches; "
-            "set batches to auto or paired, or remove it"
-        )
-
-
 def _problem(error: Mapping[str, Any], section: str = "") -> str:
     key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
+        # The keys of an experiment are those of `training`.
         experiment = re.match(r"experiments\.[^.]+\.", key)
-        prefix = experiment.group() if experiment else ""
-        near = _nearest_key(section + key, prefix)
-        near = near.removeprefix(section) if near else None
-        return f"'{key}' is not a known key" + (f", did you mean '{near}'?" if near else "")
+        known = {*known_keys(), *Config.model_fields}
+        if experiment:
+            known = {experiment[0] + name.removeprefix("training.") for name in known}
+        near = difflib.get_close_matches(section + key, known, 1)
+        hint = f", did you mean '{near[0].removeprefix(section)}'?" if near else ""
+        return f"'{key}' is not a known key{hint}"
     message: str = error["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
-    return f"{key}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
-
-
-def _nearest_key(key: str, prefix: str) -> str | None:
-    known = set(Config.model_fields)
-    for name in known_keys():
-        known.add(prefix + name.removeprefix("training.") if prefix else name)
-    near = difflib.get_close_matches(key, known, 1)
-    return near[0] if near else None
+    return f"{key}: {message[0].lower()}{message[1:]}, not {error['input']!r}" if key else message
 
 
 def known_keys(model: type[Section] = Config) -> list[str]:
