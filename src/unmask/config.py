@@ -296,7 +296,11 @@ class TrainingConfig(Section):
     epochs: int = Field(10, ge=1)
     """Maximum number of epochs."""
     patience: int = Field(3, ge=1)
-    """Training stops after this many epochs without a lower val/log_loss."""
+    """Training stops after this many epochs without a lower log loss on validation. The weights of
+    the epoch with the lowest are kept. That needs 30 families of each label in the validation
+    fold, or 30 of REAL videos for self-blended batches, which are then validated on blended crops
+    (val/blended_log_loss). With fewer, the lowest loss is chance: all epochs are trained, and the
+    last weights are kept."""
     batch_size: int = Field(32, ge=2)
     """Face crops per batch, over all devices. As large as the GPU's memory allows; the learning
     rate grows with its square root. A multiple of `devices` x `num_nodes`."""
@@ -346,10 +350,10 @@ class TrainingConfig(Section):
     clip_norm: float = Field(0.0, ge=0)
     """Maximum norm of all gradients together; 0 is without. 1.0 stabilises the first steps of large
     models."""
-    ema: float = Field(0.0, ge=0, lt=1)
+    ema: Literal["auto"] | Annotated[float, Field(ge=0, lt=1)] = "auto"
     """Decay of an exponential moving average of the weights; 0 is without. The average is
     validated, stored and exported instead of the last weights. 0.999 averages about the last
-    thousand steps, fewer at the beginning."""
+    thousand steps, fewer at the beginning. auto averages about the last tenth of all steps."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision. 32-true on a CPU, bf16-mixed on a recent GPU, 16-mixed on an older
     one."""
@@ -366,6 +370,13 @@ class TrainingConfig(Section):
     def in_pairs(self) -> bool:
         """Return whether batches consist of pairs of a REAL and a FAKE crop."""
         return self.batches not in ("balanced", "plain")
+
+    @property
+    def blends(self) -> bool:
+        """Return whether REAL crops are shown next to themselves blended."""
+        if isinstance(self.batches, Mixture):
+            return self.batches.self_blended > 0
+        return self.batches in ("auto", "self_blended")
 
 
 TrainingOverrides: Any = create_model(

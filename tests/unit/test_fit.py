@@ -36,7 +36,7 @@ from unmask.config import (
 from unmask.errors import UnmaskError
 from unmask.tables import FACES, SPLITS, write_table
 from unmask.training import fit as fitting
-from unmask.training.fit import FitJob, fit
+from unmask.training.fit import FitJob, choose_monitor, fit
 from unmask.training.resume import claim, discard
 from unmask.training.run_record import RunRecord
 
@@ -126,6 +126,8 @@ def test_a_fit_writes_a_model_and_its_record_and_deletes_checkpoints(whole: Path
     epochs = record.epochs()
     assert [row["epoch"] for row in epochs] == [0, 1, 2]
     assert {"train/loss", "train/images_per_s", "train/waiting", "val/auc"} <= set(epochs[0])
+    assert all(0 < row["val/blended_log_loss"] < 9 for row in epochs)
+    assert (record.best_epoch, record.val_log_loss) == (2, epochs[2]["val/log_loss"])
     assert any("train/learning_rate" in logged.metrics for logged in record.history)
     assert record.prior_shift == 0  # half of the training crops are FAKE
     assert record.description.parameters["backbone"] == "test_resnet"
@@ -224,8 +226,11 @@ def test_so_does_one_with_other_settings(
     assert np.isfinite(losses(tmp_path / "whole")).all()
 
 
-def test_a_fit_interrupted_after_early_stopping_trains_no_more(job: FitJob, tmp_path: Path) -> None:
+def test_a_fit_interrupted_after_early_stopping_trains_no_more(
+    job: FitJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With this rate nothing improves after the first epoch."""
+    monkeypatch.setattr(fitting, "FEWEST_FAMILIES", 1)
     values = {"backbone": "test_vit", "learning_rate": 1e-30, "ema": 0.0, "patience": 1}
     config = CONFIG.model_copy(update=values)
     fit(job, config, AUDITS, tmp_path / "whole")
@@ -357,15 +362,57 @@ def test_several_devices_train_what_one_trains(
     assert len(runs_of(job, record_of(tmp_path / "many"))) == 1
 
 
-def without_training_fakes(job: FitJob, folder: Path) -> FitJob:
+@pytest.mark.parametrize(
+    ("real", "fake", "blends", "monitor"),
+    [
+        (40, 30, False, "val/log_loss"),
+        (40, 30, True, "val/log_loss"),
+        (40, 29, True, "val/blended_log_loss"),
+        (30, 0, True, "val/blended_log_loss"),
+        (40, 29, False, None),
+        (29, 40, True, None),
+    ],
+)
+def test_few_families_choose_no_epoch(
+    real: int, fake: int, blends: bool, monitor: str | None
+) -> None:
+    groups = [*range(real), *range(fake)]
+    val = pd.DataFrame({"label": ["REAL"] * real + ["FAKE"] * fake, "group": groups})
+    assert choose_monitor(pd.concat([val] * 8), blends) == monitor
+
+
+@pytest.mark.parametrize("overfits", [False, True])
+def test_with_thirty_families_of_each_label_an_epoch_can_be_chosen(overfits: bool) -> None:
+    """Simulate ten epochs whose true log loss falls to the end, or rises again after the seventh.
+
+    From epoch to epoch, the loss of a family differs from the true one by 0.5 (standard deviation).
+    """
+    rng = np.random.default_rng(0)
+    epochs = np.arange(10)
+    true = 0.3 + 0.4 * np.exp(-epochs / 2) + 0.1 * overfits * np.maximum(epochs - 6, 0)
+
+    def cost_of_choosing(families: int) -> float:
+        measured = (true + rng.normal(0, 0.5, (4000, families, 10))).mean(axis=1)
+        return float(np.mean(true[measured.argmin(axis=1)]) - true.min())
+
+    cost_of_the_end, enough = true[-1] - true.min(), 2 * fitting.FEWEST_FAMILIES
+    assert cost_of_choosing(6) > cost_of_choosing(enough) + 0.015
+    if overfits:
+        assert cost_of_choosing(enough) < cost_of_the_end / 10
+    else:
+        assert cost_of_the_end + 0.015 > cost_of_choosing(enough)
+
+
+def without_fakes(job: FitJob, folder: Path, folds: tuple[int, ...] = (2,)) -> FitJob:
     splits = pd.read_parquet(job.splits)
-    splits = splits[(splits["fold"] != 2) | (splits["label"] == "REAL")]
+    splits = splits[~splits["fold"].isin(folds) | (splits["label"] == "REAL")]
     write_table(splits, SPLITS, folder / "splits.parquet")
     return replace(job, splits=folder / "splits.parquet")
 
 
-def test_no_fake_is_needed_to_train_on(job: FitJob, tmp_path: Path) -> None:
-    fit(without_training_fakes(job, tmp_path), CONFIG, AUDITS, tmp_path / "out")
+@pytest.mark.parametrize("folds", [(2,), (0, 1, 2)])
+def test_no_fake_is_needed_to_train_on(folds: tuple[int, ...], job: FitJob, tmp_path: Path) -> None:
+    fit(without_fakes(job, tmp_path, folds), CONFIG, AUDITS, tmp_path / "out")
     record = record_of(tmp_path / "out")
     assert (record.description.parameters["prior"], record.prior_shift) == (0, 0)
     assert np.isfinite(losses(tmp_path / "out")).all()
@@ -374,8 +421,8 @@ def test_no_fake_is_needed_to_train_on(job: FitJob, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ("plain", "fold 0: the faces of the train split"),
-        ("balanced", "fold 0: the faces of the train split"),
+        ("plain", "training.batches: plain .* of fold 0"),
+        ("balanced", "training.batches: balanced .* of fold 0"),
         ("paired", "training.batches: paired"),
     ],
 )
@@ -384,7 +431,7 @@ def test_some_batches_need_both_labels(
 ) -> None:
     config = CONFIG.model_copy(update={"batches": batches})
     with pytest.raises(UnmaskError, match=message):
-        fit(without_training_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
+        fit(without_fakes(job, tmp_path), config, AUDITS, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

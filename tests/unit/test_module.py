@@ -173,6 +173,19 @@ def test_averaged_weights_follow_their_formula_and_are_kept() -> None:
     torch.testing.assert_close(logits, batch["image"][:, 0, 0, 0] * kept)
 
 
+@pytest.mark.parametrize(("samples", "decay"), [(40, 0.9), (800, 0.975)])
+def test_by_default_the_last_tenth_of_all_steps_is_averaged(samples: int, decay: float) -> None:
+    batch = Batch(
+        image=torch.zeros(samples, 3, 2, 2),
+        label=torch.tensor([0.0, 1] * (samples // 2)),
+        row=torch.arange(samples),
+    )
+    model = DeepfakeClassifier(FirstPixel(), AS_IS, CONFIG, 0.0, np.arange(samples))
+    trainer(Watch(), 1).fit(model, load(batch, 2), load(batch, samples))
+    assert model.average is not None
+    assert model.average.decay == pytest.approx(decay)
+
+
 def test_bfloat16_learns_what_float32_learns() -> None:
     batch = Batch(
         image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)

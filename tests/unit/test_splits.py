@@ -258,13 +258,11 @@ def test_nothing_can_be_fitted_on_the_test_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fold", "role"), [(2, "test"), (1, "validation")])
-def test_a_role_without_a_label_is_refused(fold: int, role: str) -> None:
-    splits = pd.DataFrame(
-        {"label": ["REAL", "FAKE"] * 3, "fold": [0, 0, 1, 1, 2, 2]}, index=range(6)
-    )
-    with_roles(splits, fold, 3)
-    with pytest.raises(UnmaskError, match=f"REAL .* {role} split of fold {fold}; .*split.folds"):
-        with_roles(splits.drop(4), fold, 3)
+def test_a_role_without_a_video_is_refused(fold: int, role: str) -> None:
+    splits = pd.DataFrame({"label": ["REAL", "FAKE"] * 3, "fold": [0, 0, 1, 1, 2, 2]})
+    with_roles(splits.drop(4), fold, 3)
+    with pytest.raises(UnmaskError, match=f"{role} split of fold {fold}; .*split.folds"):
+        with_roles(splits.drop([4, 5]), fold, 3)
 
 
 def test_a_label_that_no_video_with_a_face_has_is_refused(tmp_path: Path) -> None:

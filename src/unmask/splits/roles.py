@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from unmask.errors import UnmaskError
-from unmask.vocabulary import Label, Role
+from unmask.vocabulary import Role
 
 _SPLITS = {Role.TRAIN: "training", Role.VAL: "validation", Role.TEST: "test"}
 
@@ -20,22 +20,18 @@ def role_of(fold_of_video: int, fold: int, folds: int) -> Role:
 def with_roles(splits: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Return the split table with a `role` column for the model of `fold`.
 
-    The training split may lack FAKE videos, which self-blended batches do not need; other batches
-    are checked when training starts.
+    A role may lack a label: self-blended crops need no FAKE video, and a source may have none.
 
     Raises:
-        UnmaskError: a role has no REAL or no FAKE video, so there is no model or no metric.
+        UnmaskError: a role has no video.
     """
     roles = splits.assign(role=[str(role_of(f, fold, folds)) for f in splits["fold"]])
-    for role in Role:
-        labels = set(roles.loc[roles["role"] == role, "label"])
-        for label in Label:
-            needed = (role, label) != (Role.TRAIN, Label.FAKE)
-            if needed and label not in labels:
-                raise UnmaskError(
-                    f"no {label} video in the {_SPLITS[role]} split of fold {fold}; "
-                    f"add videos or lower split.folds (now {folds})"
-                )
+    for role, name in _SPLITS.items():
+        if role not in set(roles["role"]):
+            raise UnmaskError(
+                f"no video in the {name} split of fold {fold}; "
+                f"add videos or lower split.folds (now {folds})"
+            )
     return roles
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -326,6 +326,30 @@ def create_score_loader(
     dataset = FaceDataset(faces, folder, model_input)
     rows = [SampleId(0, row) for row in range(rank, len(dataset), world_size)]
     return _create_loader(dataset, rows, batch_size, workers)
+
+
+def create_blended_loader(
+    faces: pd.DataFrame,
+    folder: Path,
+    model_input: ModelInput,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[Batch]:
+    """Create a loader of REAL crops, each next to itself blended, the same in each epoch and run.
+
+    Half of them are compressed, as in the preset `sbi`; then they are cut as for scoring.
+    """
+    margin = model_input.margin
+    transforms: list[dict[str, Any]] = [
+        {"ImageCompression": {"quality_range": [40, 100], "p": 0.5}}
+    ]
+    if margin is not None:
+        transforms.append({"TightCrop": {"margin": [margin, margin]}})
+    dataset = FaceDataset(faces, folder, model_input, create_augmentation(transforms, model_input))
+    rows = [SampleId(0, row, BLENDED) for row in range(rank, len(dataset), world_size)]
+    return _create_loader(dataset, rows, max(1, batch_size // 2), workers)
 
 
 def _create_loader(

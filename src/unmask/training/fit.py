@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import secrets
 import time
 import warnings
@@ -32,6 +31,7 @@ from unmask.training.backbones import create_backbone
 from unmask.training.dataset import (
     SCORE_COLUMNS,
     TRAIN_COLUMNS,
+    create_blended_loader,
     create_score_loader,
     create_train_loader,
     labelled_faces,
@@ -49,7 +49,7 @@ from unmask.training.resume import (
     find_checkpoint,
 )
 from unmask.training.run_record import LoggedMetrics, RunRecord
-from unmask.training.sampler import HALF
+from unmask.training.sampler import HALF, spread
 from unmask.vocabulary import Label, Role
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,9 @@ for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _LINE_EVERY_S = 5.0
+# With fewer families of each label, the epoch with the lowest log loss is chosen by chance.
+FEWEST_FAMILIES = 30
+_MOST_BLENDED = 500  # REAL crops to validate on
 
 # Lightning warns of what is intended: averaged weights are in evaluation mode, and training resumes
 # from checkpoints within an epoch, where the sampler starts in its middle.
@@ -109,13 +112,13 @@ class FitJob:
 def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path) -> None:
     """Train one model; write `model.safetensors` and `run.json` into `output`.
 
-    The model has the weights of the epoch with the lowest val/log_loss. A job that was killed
-    resumes from its last checkpoint, in the same MLflow run, and ends with the same model as one
-    that was not.
+    The model has the weights of the best epoch, or those at the end, see `choose_monitor`. A job
+    that was killed resumes from its last checkpoint, in the same MLflow run, and ends with the same
+    model as one that was not.
 
     Raises:
-        UnmaskError: a split lacks a label, the weights cannot be loaded, another process trains
-            this model, or the job was asked to stop.
+        UnmaskError: crops are missing, the weights cannot be loaded, another process trains this
+            model, or the job was asked to stop.
     """
     # 1. Seed
     torch.set_num_threads(max(1, job.threads // config.devices))
@@ -132,15 +135,19 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     checkpoints = output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     digest = _digest_of(job, config, data)
-    best = ModelCheckpoint(
-        checkpoints, "best", "val/log_loss", save_weights_only=True, enable_version_counter=False
-    )
-    stop = EarlyStopping("val/log_loss", patience=config.patience)
     progress = Progress(config.batch_size)
     resume = ResumeCheckpoint(checkpoints / "last.ckpt", digest)
+    callbacks: list[Callback] = [progress, resume]
+    best = None
+    monitor = choose_monitor(data.val, config.blends)
+    if monitor is not None:
+        best = ModelCheckpoint(
+            checkpoints, "best", monitor, save_weights_only=True, enable_version_counter=False
+        )
+        callbacks = [best, EarlyStopping(monitor, patience=config.patience), *callbacks]
 
     # 5. Trainer, loaders, model
-    trainer = create_trainer(config, [best, stop, progress, resume])
+    trainer = create_trainer(config, callbacks)
     claimed = claim(checkpoints) if trainer.is_global_zero else None
     position = find_checkpoint(checkpoints / "last.ckpt", digest)
     rank, world_size = trainer.global_rank, trainer.world_size
@@ -148,9 +155,14 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     train_loader = create_train_loader(
         data.train, job.shards, model_input, config, job.seed, workers, rank, world_size
     )
-    val_loader = create_score_loader(
-        data.val, job.shards, model_input, config.batch_size, workers, rank, world_size
-    )
+    val_loaders = [
+        create(faces, job.shards, model_input, config.batch_size, workers, rank, world_size)
+        for create, faces in (
+            (create_score_loader, data.val),
+            (create_blended_loader, data.blended),
+        )
+        if len(faces)
+    ]
     if position is not None:
         train_loader.sampler.start_at(position.epoch, position.batch)  # type: ignore[attr-defined]
     prior = find_loss(config.loss).prior
@@ -188,12 +200,17 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
 
         # 7. Fit
         last = checkpoints / "last.ckpt" if position is not None else None
-        trainer.fit(model, train_loader, val_loader, ckpt_path=last, weights_only=True)
+        trainer.fit(model, train_loader, val_loaders, ckpt_path=last, weights_only=True)
 
     if claimed is None:
         return
-    chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    model.load_state_dict(chosen["state_dict"], strict=True)
+    logged = (one.metrics for one in progress.history)
+    epochs = {metrics["epoch"]: metrics for metrics in logged if "epoch" in metrics}
+    kept = max(epochs)
+    if best is not None:
+        chosen = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        model.load_state_dict(chosen["state_dict"], strict=True)
+        kept = chosen["epoch"]
     with atomic_path(output / "model.safetensors") as temporary:
         save_model(model.network, model_input, temporary)
     record = RunRecord(
@@ -205,8 +222,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
         prior_shift=shift,
         # Of the shifted logits.
         assumed_prior=data.prior if 0 < data.prior < 1 else HALF,
-        best_epoch=chosen["epoch"],
-        val_log_loss=float(best.best_model_score or math.nan),
+        best_epoch=int(kept),
+        val_log_loss=epochs[kept]["val/log_loss"],
         seconds=round(progress.seconds, 1),
         ended_ms=now_ms(),
         description=description,
@@ -214,7 +231,32 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     )
     write_json(record, output / "run.json")
     discard(checkpoints, claimed)
-    logger.info("best epoch %d, val/log_loss %.4f", chosen["epoch"], record.val_log_loss)
+    logger.info("kept epoch %d, val/log_loss %.4f", record.best_epoch, record.val_log_loss)
+
+
+def choose_monitor(val: pd.DataFrame, blends: bool) -> str | None:
+    """Return the metric that chooses the epoch and stops training, or None for neither.
+
+    The log loss of few families differs between epochs by chance more than the epochs differ. With
+    fewer than 30 of a label, that of blended crops decides, which needs REAL families alone; and
+    without these the weights at the end of the schedule are kept.
+
+    Args:
+        val: crops of the validation split, with label and group.
+        blends: whether training shows REAL crops next to themselves blended.
+    """
+    families = val.groupby("label")["group"].nunique().reindex(list(Label), fill_value=0)
+    monitor = None
+    if families.min() >= FEWEST_FAMILIES:
+        monitor = "val/log_loss"
+    elif blends and families[Label.REAL] >= FEWEST_FAMILIES:
+        monitor = "val/blended_log_loss"
+    logger.info(
+        "%s; validation has %d families of FAKE videos and %d of REAL ones",
+        f"the epoch with the lowest {monitor} is kept" if monitor else "the last epoch is kept",
+        *(families[label] for label in (Label.FAKE, Label.REAL)),
+    )
+    return monitor
 
 
 @dataclass(frozen=True)
@@ -224,6 +266,7 @@ class FitData:
     Attributes:
         train: crops of the training split, with a `target`.
         val: crops of the validation split.
+        blended: some of its REAL crops, to be validated next to themselves blended; may be empty.
         video_of_row: int64 (rows of val,), number of the video that each crop is from.
         prior: share of FAKE among the training crops.
         dropped: training crops left out because of their label audit.
@@ -232,6 +275,7 @@ class FitData:
 
     train: pd.DataFrame
     val: pd.DataFrame
+    blended: pd.DataFrame
     video_of_row: NDArray[np.int64]
     prior: float
     dropped: int
@@ -242,7 +286,8 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     """Read the crops of the training and the validation split.
 
     Raises:
-        UnmaskError: a split lacks a label. What batches of pairs need, the sampler checks.
+        UnmaskError: a split has no crop, or training a label that its batches need. What pairs
+            need, the sampler checks.
     """
     roles = with_roles(read_table(job.splits, SPLITS), job.fold, job.folds)
 
@@ -257,18 +302,20 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     noise = read_tables(job.noise, NOISE)
     train = treat_label_noise(train, noise, audits.label_noise, audits.soft_target)
     train = train.reset_index(drop=True)
-    has_labels = {Role.VAL: val["label"].nunique() == len(Label)}
-    if not config.in_pairs:
-        has_labels[Role.TRAIN] = (train["target"] >= HALF).nunique() == len(Label)
-    for role, has in has_labels.items():
-        if not has:
-            raise UnmaskError(
-                f"fold {job.fold}: the faces of the {role} split have one label only; "
-                "add videos (results/videos.parquet says why some have no face)"
-            )
+    if not config.in_pairs and (train["target"] >= HALF).nunique() < len(Label):
+        raise UnmaskError(
+            f"training.batches: {config.batches} needs faces of both labels in the training split "
+            f"of fold {job.fold}; add videos, or set it to auto"
+        )
+    if val.empty:
+        raise UnmaskError(
+            f"fold {job.fold}: no video of the validation split has a face; add videos "
+            "(results/videos.parquet says why some have no face)"
+        )
     data = FitData(
         train=train,
         val=val,
+        blended=_crops_to_blend(job.indices, val) if config.blends else val[:0],
         video_of_row=np.asarray(val.groupby(["part", "video"]).ngroup(), np.int64),
         prior=float(train["target"].mean()),
         dropped=labelled - len(train),
@@ -280,6 +327,17 @@ def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitD
     counts = (len(train), 100 * data.prior, len(val))
     logger.info("%d training crops (%.0f %% FAKE), %d validation crops", *counts)
     return data
+
+
+def _crops_to_blend(indices: Sequence[Path], val: pd.DataFrame) -> pd.DataFrame:
+    """Return up to 500 REAL crops, evenly from sources and people, with all that training needs."""
+    real = val[val["label"] == Label.REAL]
+    source, group = (pd.factorize(real[name])[0] for name in ("source", "group"))
+    rows = spread(source, group, min(_MOST_BLENDED, len(real)), np.random.default_rng(0))
+    chosen = real.iloc[np.unique(rows)]
+    key = ["shard", "key"]
+    found = read_tables(indices, FACES, TRAIN_COLUMNS, matching=chosen[key])
+    return found.merge(chosen[[*key, "label", "family"]], on=key)
 
 
 def _shift_to_data(trained: float, prior: float) -> float:

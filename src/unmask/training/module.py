@@ -28,13 +28,16 @@ from unmask.training.optimizers import (
 )
 from unmask.training.sampler import sample_seed
 
+Columns = tuple[Tensor, ...]
+
 
 class DeepfakeClassifier(pl.LightningModule):
     """A backbone with one logit, and how it is trained and validated.
 
     Validation is per video, by the mean logit of its crops, as the challenge asks for one
     probability per video. Logits that assume another share of FAKE than the data has (balanced
-    batches, two-sided loss) are shifted to that share before the log loss.
+    batches, two-sided loss) are shifted to that share before the log loss. A second loader may have
+    REAL crops, each next to itself blended; these are validated crop by crop.
     """
 
     _mean: Tensor
@@ -68,7 +71,7 @@ class DeepfakeClassifier(pl.LightningModule):
         self.register_buffer("_mean", mean, persistent=False)
         self.register_buffer("_std", std, persistent=False)
         # A submodule, so that checkpoints contain it and it moves to the device.
-        self.average = _average(backbone, config.ema) if config.ema else None
+        self.average = _average(backbone) if config.ema else None
         self._config = config
         self._loss = find_loss(config.loss)
         self._prior_shift = prior_shift
@@ -78,7 +81,8 @@ class DeepfakeClassifier(pl.LightningModule):
         self._perturbed = False
         # Sum of the losses of this epoch's crops, and their number.
         self._losses = torch.zeros(2)
-        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        # Logits, labels and rows of stored crops, and of blended ones.
+        self._validated: tuple[list[Columns], list[Columns]] = ([], [])
 
     @property
     def network(self) -> nn.Module:
@@ -163,18 +167,15 @@ class DeepfakeClassifier(pl.LightningModule):
         if self.trainer.is_global_zero:
             self._losses = checkpoint["losses"]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the logits of a batch until the epoch ends."""
-        logits = self(batch["image"]).float() + self._prior_shift
-        self._validated.append((logits, batch["label"], batch["row"]))
+        logits = self(batch["image"]).float()
+        self._validated[dataloader_idx].append((logits, batch["label"], batch["row"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation split, over the crops of all devices."""
-        nothing = (torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
-        seen = self._validated or [nothing]  # a device may have no crop
-        columns = [torch.cat(column).cpu() for column in zip(*seen, strict=True)]
-        self._validated.clear()
-        logits, labels, rows = self._gathered(columns)
+        logits, labels, rows = self._gathered(self._validated[0])
+        logits = logits + self._prior_shift
         videos = self._video_of_row[rows]
         video_logits, video_labels = _mean_by(videos, logits), _mean_by(videos, labels)
         self.log("val/frame_log_loss", _log_loss(logits, labels))
@@ -183,11 +184,18 @@ class DeepfakeClassifier(pl.LightningModule):
         self.log("val/auc", _auc(video_logits, video_labels))
         accuracy = ((video_logits > 0) == (video_labels > 0.5)).float().mean()
         self.log("val/accuracy", accuracy)
+        logits, labels, _ = self._gathered(self._validated[1])
+        if len(logits):
+            self.log("val/blended_log_loss", _log_loss(logits, labels))
+            self.log("val/blended_auc", _auc(logits, labels))
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, updated at each step."""
         optimizer: Optimizer = create_optimizer(self.backbone, self._config)
         steps = int(self.trainer.estimated_stepping_batches)
+        if self.average is not None:
+            decay = self._config.ema
+            self.average.decay = 1 - 1 / max(10, steps / 10) if decay == "auto" else decay
         schedule = {
             "scheduler": create_schedule(optimizer, self._config, steps),
             "interval": "step",
@@ -207,8 +215,15 @@ class DeepfakeClassifier(pl.LightningModule):
             distributed.all_reduce(values)
         return values
 
-    def _gathered(self, columns: list[Tensor]) -> list[Tensor]:
-        """Return the rows of all devices, sorted by their last column, the row number."""
+    def _gathered(self, batches: list[Columns]) -> list[Tensor]:
+        """Return the rows of all batches and devices, sorted by their last column, the row number.
+
+        The list is emptied.
+        """
+        nothing = (torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64))
+        seen = batches or [nothing]  # a device may have no crop
+        columns = [torch.cat(column).cpu() for column in zip(*seen, strict=True)]
+        batches.clear()
         if self.trainer.world_size > 1:
             parts: list[list[Tensor]] = [[] for _ in range(self.trainer.world_size)]
             distributed.all_gather_object(parts, columns)
@@ -217,13 +232,13 @@ class DeepfakeClassifier(pl.LightningModule):
         return [column[order] for column in columns]
 
 
-def _average(backbone: nn.Module, decay: float) -> ModelEmaV3:
-    """Return an exponential moving average of weights and statistics.
+def _average(backbone: nn.Module) -> ModelEmaV3:
+    """Return an exponential moving average of weights and statistics, whose decay is yet to be set.
 
     The decay after n steps is at most 1 - n^(-2/3), so that the first steps are soon forgotten even
     in a short training.
     """
-    average = ModelEmaV3(backbone, decay, use_warmup=True)
+    average = ModelEmaV3(backbone, use_warmup=True)
     average.requires_grad_(False)
     return average
 

@@ -195,47 +195,57 @@ def _draw_mixture(crops: Crops, mixture: Mixture, rng: np.random.Generator) -> R
     originals = np.unique(crops.originals[pairs])
     units = len(originals) if mixture.pairs == 1 else len(reals)
 
+    def draw(rows: Rows, count: int) -> Rows:
+        return rows[spread(crops.sources[rows], crops.groups[rows], count, rng)]
+
     # Originals, each next to one of its fakes
-    shown = spread(originals, round(units * mixture.pairs), crops, rng)
+    shown = draw(originals, round(units * mixture.pairs))
     fakes = pairs[np.argsort(crops.originals[pairs], kind="stable")]
     of_fakes = crops.originals[fakes]
     first, last = np.searchsorted(of_fakes, shown), np.searchsorted(of_fakes, shown, "right")
     parts = [np.stack([shown, fakes[rng.integers(first, last)]], axis=1)]
 
     # REAL crops, each next to itself blended
-    shown = spread(reals, round(units * mixture.self_blended), crops, rng)
+    shown = draw(reals, round(units * mixture.self_blended))
     parts.append(_with_partner(shown, BLENDED))
 
     # Other fakes, each next to a REAL crop of its source if there is one
-    shown = spread(crops.unpaired, round(units * mixture.unpaired), crops, rng)
+    shown = draw(crops.unpaired, round(units * mixture.unpaired))
     for source in np.unique(crops.sources[shown]):
         fakes = shown[crops.sources[shown] == source]
         alike = reals[crops.sources[reals] == source]
-        partners = spread(alike if len(alike) else reals, len(fakes), crops, rng)
+        partners = draw(alike if len(alike) else reals, len(fakes))
         parts.append(np.stack([rng.permutation(partners), fakes], axis=1))
     return np.concatenate(parts)
 
 
-def spread(rows: Rows, count: int, crops: Crops, rng: np.random.Generator) -> Rows:
-    """Draw rows such that no source, and no group of a source, dominates.
+def spread(sources: Rows, groups: Rows, count: int, rng: np.random.Generator) -> Rows:
+    """Draw `count` crops such that no source, and no group of a source, dominates.
 
     The share of a source, and that of a group in its source, grow with the square root of the
     number of their crops. Each source, group and crop is drawn as often as its share says, rounded
     up or down (systematic sampling), so with equal shares none is repeated before all are drawn.
+
+    Args:
+        sources: int64 (n,), number of the source of each crop.
+        groups: int64 (n,), number of its group.
+        count: how many to draw.
+        rng: of the draw.
+
+    Returns:
+        int64 (count,), positions in `sources`.
     """
     if not count:
-        return rows[:0]
-    sources, groups = crops.sources[rows], crops.groups[rows]
+        return np.empty(0, np.int64)
     cells = sources * (groups.max() + 1) + groups
     size_of_source, size_of_cell = (np.bincount(of)[of] for of in (sources, cells))
     weight = size_of_cell**-0.5
     weight *= size_of_source**0.5 / np.bincount(sources, weight)[sources]
     shuffled = [rng.permutation(of.max() + 1)[of] for of in (groups, sources)]
-    order = np.lexsort([rng.random(len(rows)), *shuffled])
+    order = np.lexsort([rng.random(len(groups)), *shuffled])
     ends = np.cumsum(weight[order])
     places = (rng.random() + np.arange(count)) * ends[-1] / count
-    drawn: Rows = rows[order[np.searchsorted(ends, places, "right").clip(max=len(rows) - 1)]]
-    return drawn
+    return np.asarray(order[np.searchsorted(ends, places, "right").clip(max=len(order) - 1)])
 
 
 def _with_partner(rows: Rows, partner: int) -> Rows:
