@@ -139,22 +139,10 @@ def resize_vp9(ivf: bytes, width: int, height: int) -> bytes:
     return put(ivf, 12, struct.pack("<HH", width, height))
 
 
-def resize_vp8(ivf: bytes, width: int, height: int) -> bytes:
-    """Change the size that the first key frame of a VP8 stream declares, to less than 16384."""
-    size = struct.pack("<HH", width, height)
-    return put(put(ivf, 32 + 12 + 6, size), 12, size)
-
-
 def resize_jpeg(data: bytes, width: int, height: int) -> bytes:
     """Change the size that every baseline JPEG inside `data` declares."""
     size = struct.pack(">HH", height, width)
     return re.sub(rb"(?<=\xff\xc0\0\x11\x08)....", lambda _: size, data, flags=re.DOTALL)
-
-
-def resize_mpeg2(data: bytes, width: int, height: int) -> bytes:
-    """Change the size that every sequence header of MPEG-2 declares, to less than 4096."""
-    size = ((width << 12) + height).to_bytes(3, "big")
-    return re.sub(rb"(?<=\0\0\x01\xb3)...", lambda _: size, data, flags=re.DOTALL)
 
 
 def png(width: int, height: int, bits: int, colour: int, raw: bytes) -> bytes:

@@ -46,7 +46,6 @@ SOURCES: dict[str, Source] = {
     "mjpeg": partial(clip, ".avi", codec="mjpeg", pix_fmt="yuvj420p"),
     "ts": partial(clip, ".ts", codec="mpeg2video"),
     "webm": partial(clip, ".webm", codec="libvpx-vp9"),
-    "vp8_ivf": partial(clip, ".ivf", codec="libvpx"),
     "vp9_ivf": partial(clip, ".ivf", codec="libvpx-vp9"),
     "gif": partial(clip, ".gif", codec="gif", pix_fmt="rgb8"),
     "hevc": partial(clip, codec="libx265"),
@@ -554,12 +553,10 @@ def _bombs() -> dict[str, Recipe]:
         {"picture_8192x4320.mp4": {"size": (8192, 4320), "frames": 2, "encoder": fast}}
     )
     sides = (8192, 16000, 16384, 65520)
-    vp8, vp9, mjpeg, ts = (SOURCES[name] for name in ("vp8_ivf", "vp9_ivf", "mjpeg", "ts"))
+    vp9, mjpeg, ts = (SOURCES[name] for name in ("vp9_ivf", "mjpeg", "ts"))
     declared(lambda side: edit.resize_avc(clip(), side, side), (4096, *sides), ".mp4")
     declared(lambda side: edit.resize_vp9(vp9(), side, side), sides, ".vp9.ivf")
-    declared(lambda side: edit.resize_vp8(vp8(), side, side), (16383,), ".vp8.ivf")
     declared(lambda side: edit.resize_jpeg(mjpeg(), side, side), sides, ".mjpeg.avi")
-    declared(lambda side: edit.resize_mpeg2(ts(), side, side), (4095,), ".mpeg2.ts")
     declared(lambda side: material.gif(side, side, 20), sides, ".gif")
     declared(lambda side: edit.png(side, side, 8, 2, bytes(1000)), sides, ".png")
     track = ((f"{_STBL}/stsd/avc1", 32), ("moov/trak/tkhd", 84))

@@ -54,7 +54,7 @@ missing: @no_file
 missing unreadable: folder.mp4 fifo.mp4 socket.mp4
 missing unreadable: link_to_folder.mp4 link_to_device.mp4 link_to_fifo.mp4
 decode_error unreadable no_face too_large timeout: declared_16000* declared_8192* picture* samples*
-decode_error unreadable too_large: declared_16384* declared_65520.* declared_16383*
+decode_error unreadable too_large: declared_16384* declared_65520.*
 unreadable no_face: ansi_art.txt
 no_video_stream: sound.mp4 sound.mkv tracks_none.mp4 handler_soun.mp4
 unreadable no_video_stream: subtitles.mp4 sound.*.mp4 nested_20000.mp4
@@ -230,14 +230,3 @@ def test_the_watch_sees_a_reader_that_follows_the_playlists(tmp_path: Path) -> N
     watch.close()
     listener.close()
     assert listener.calls > 0
-
-
-def test_a_job_beyond_its_limits_is_stopped() -> None:
-    code = "import time; held = b'x' * 100_000_000; time.sleep(60)"
-    slow = run_job([sys.executable, "-c", code], 2, 2 * MEMORY)
-    assert slow.code is None
-    assert slow.seconds > 2
-    assert slow.peak > 100_000_000
-    greedy = run_job([sys.executable, "-c", code], 60, 50_000_000)
-    assert greedy.code is None
-    assert greedy.peak > 50_000_000

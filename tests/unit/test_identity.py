@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmask.config import FacesConfig, SplitConfig
+from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
-from unmask.faces.identity import create_embedder, embed_shard
+from unmask.faces.identity import embed_shard
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
 from unmask.splits.groups import group_by_identity
@@ -61,11 +61,6 @@ def test_an_empty_shard_gives_an_empty_table(worked_part: Path, tmp_path: Path) 
     faces = read_table(worked_part / "faces/part-00.parquet", FACES).iloc[:0]
     write_table(faces, FACES, tmp_path / "index.parquet")
     assert embedded(worked_part, tmp_path / "index.parquet", tmp_path).empty
-
-
-def test_a_crop_without_a_face_has_no_embedding(faces_config: FacesConfig) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (faces_config.size,) * 2 + (3,))
-    assert create_embedder()(noise.astype(np.uint8)) is None
 
 
 def people(of_video: dict[str, list[int]], part: str = "p") -> pd.DataFrame:

@@ -107,15 +107,6 @@ def test_a_jumping_face_is_detected_around_the_jump(
     assert_boxes_fit(search, frames, faces_config)
 
 
-def test_a_fast_face_is_followed(detector: Counting, faces_config: FacesConfig) -> None:
-    frames = film(
-        lambda time: [Head(320 + 120 * np.sin(0.8 * time), 180 + 60 * np.sin(1.1 * time), 110)]
-    )
-    search = find_faces(frames, detector, faces_config)
-    assert 9 < search.detections <= 32
-    assert_boxes_fit(search, frames, faces_config)
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 31, 33])
 def test_a_track_covers_clips_of_any_length(
     count: int, detector: Counting, faces_config: FacesConfig

@@ -273,15 +273,6 @@ def test_the_index_finds_each_shifted_crop(shard: Path) -> None:
     )
 
 
-def test_a_shifted_shard_is_reproducible_to_the_byte(
-    worked_part: Path, shard: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "sample").write_bytes((shard / "sample").read_bytes())
-    shift_worked_part(worked_part, tmp_path, Config())
-    for name in ("part-00.tar", "part-00.parquet", "part-00.videos.parquet"):
-        assert (tmp_path / name).read_bytes() == (shard / name).read_bytes()
-
-
 def hang_on_one(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
     if video.name == "a.mp4":
         time.sleep(100)
