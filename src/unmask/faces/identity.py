@@ -3,10 +3,10 @@
 The recogniser is SFace (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face
 Recognition", 2021) in OpenCV Zoo's quantised form: 128 numbers, compared by cosine similarity.
 
-Faces are aligned by landmarks that YuNet finds in the crop. Those of the face index come from a
-smaller picture and are interpolated between detections: on 12 real clips, sampled at 8 frames, the
-faces of one clip had a mean similarity of 0.63 with them and of 0.84 with those of the crop.
-Besides, detectors without landmarks can be used.
+Faces are aligned by landmarks that YuNet finds in the crop. The landmarks of the face index come
+from a smaller picture and are interpolated between detections. On 12 real clips, sampled at 8
+frames, faces of one clip had a mean similarity of 0.63 with the index's landmarks and of 0.84 with
+the crop's. Detectors without landmarks can be used as well.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def decode_jpeg(data: bytes, key: str) -> NDArray[np.uint8]:
     Raises:
         UnmaskError: the bytes are no whole JPEG; the message names `key`.
     """
-    # OpenCV returns None for what is no picture, but paints the rest of half a picture grey.
+    # OpenCV returns None for data that is no picture, but fills a truncated picture with grey.
     whole = data.endswith(_END_OF_JPEG)
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
     if picture is None:

@@ -1,8 +1,8 @@
 """Search: finds the people of a video with as few detections as possible.
 
-A face moves little in a third of a second. So the detector runs on every fourth frame, and between
-two detections that disagree on more. A fake shows the same take as its original, so only four of
-its frames are checked against the original's tracks.
+A face moves little in a third of a second. So the detector runs on every fourth frame, and on more
+frames between two detections that disagree. A fake shows the same take as its original, so only
+four of its frames are checked against the original's tracks.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ _MAX_SCALE = 0.08
 _STILL = 2.0
 _STILL_SHARE = 0.25
 _STILL_SIZE = 32
-# A face below another, between the shoulders, and this small relative to it is printed on a shirt:
-# people in front are larger, people behind are higher, and children's faces have 3/4 of the width.
+# A face below another one, between the shoulders, is printed on a shirt if its share of the other's
+# width is at most this. People in front are larger, people behind are higher in the picture, and
+# children's faces have 3/4 of the width.
 _PRINT_SHARE = 0.6
 _CHEST = (0.9, 3.0)  # from face centre to face centre, in heights of the wearer's face
 _SHOULDERS = 1.0  # to either side, in widths of the wearer's face
@@ -121,7 +122,7 @@ def find_faces(
 
 
 def _detect_adaptively(frames: int, detect: Callable[[int], Detections]) -> None:
-    """Run the detector on every fourth frame, on more where two disagree, on all without a face."""
+    """Detect faces in every fourth frame, in more where two disagree, in all if there is none."""
     start = sorted({*range(0, frames, MAX_GAP), frames - 1} - {-1})
     found = [detect(index) for index in start]
     pairs = list(pairwise(start))
@@ -211,8 +212,8 @@ def _motion(track: Track, frames: Sequence[Frame]) -> float:
     seen = np.flatnonzero(track.detected)
     if len(seen) < 2:
         return float("inf")
-    # Boxes jitter by more than a mouth moves: so all have one size, and the patch of one frame is
-    # searched for around the box of the next.
+    # Boxes jitter by more than a mouth moves. So all boxes get one size, and the patch of one frame
+    # is searched for around the box of the next frame.
     centres = (track.boxes[seen, :2] + track.boxes[seen, 2:]) / 2
     reach = np.median(track.boxes[seen, 2:] - track.boxes[seen, :2], axis=0) / 2
     boxes = np.concatenate([centres - reach, centres + reach], axis=1)

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from unmask.faces.boxes import area, intersection, iou
 from unmask.faces.detectors import Detections
 
-# With 32 frames in 10 s, neighbours are 0.3 s apart, in which heads move by half a width at most.
+# With 32 frames in 10 s, neighbours are 0.3 s apart. Heads then move by half a width at most.
 _MIN_IOU = 0.2
 # Frames in which a person may be undetected (a hand, a turned head) before the track ends.
 MAX_GAP = 4
 # A track with a smaller share of the longest track's length is a false detection or a passer-by.
 _MIN_SHARE_OF_LONGEST = 0.25
-# A face with a smaller share of the largest face's width is in the background, or on a poster.
+# A face whose share of the largest face's width is smaller is in the background, or on a poster.
 _MIN_SHARE_OF_LARGEST = 0.4
 # A box with a larger share of its area inside a larger face is a part of that face.
 _MAX_CONTAINED = 0.7
-# Heads do not shake faster than this, detected boxes do. It hardly matters at 3 frames per second.
+# Detected boxes shake faster than heads. At 3 frames per second, smoothing hardly changes them.
 _SMOOTHING_S = 0.1
 
 

@@ -27,8 +27,8 @@ _MAX_HELD = 256_000_000
 _MIN_AVCC = 7
 # FFmpeg's AVFieldOrder: 0 is unknown, 1 progressive, the others interlaced.
 _PROGRESSIVE = 1
-# FFmpeg's names of video containers. Left out are playlists, which refer to other files and
-# addresses, and single pictures.
+# FFmpeg's names of video containers. Single pictures are left out. So are playlists, because they
+# refer to other files and addresses.
 _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
     "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
@@ -90,7 +90,7 @@ def read_packets(
     """Read all packets of the video stream: only they have exact times where the rate varies.
 
     Returns:
-        The stream, its timeline, and its packets; None where they are too large to be kept.
+        The stream, its timeline, and its packets, or None if they are too large to be kept.
 
     Raises:
         av.FFmpegError: not one packet can be read.
@@ -233,7 +233,7 @@ class Decoder:
                 is_early = number < (self._next_needed or 0) or time < self._resume
                 if is_early or not packet.is_keyframe:
                     continue
-                # What the decoder still holds is before this key frame, so it is not wanted.
+                # The pictures that the decoder still holds precede this key frame: not needed.
                 self._context.flush_buffers()
                 self._next_needed = None
             self._read_to = max(self._read_to, time)

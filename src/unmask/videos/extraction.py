@@ -27,10 +27,10 @@ from unmask.vocabulary import Label, Status
 
 logger = logging.getLogger(__name__)
 
-# Frames of videos that are decoded but not yet written; one 4K video has 400 MB.
+# Memory for frames that are decoded but not yet written; those of one 4K video take 400 MB.
 _BUFFER_MB = 500.0
-# Capacity of the pipe: its ends wake each other a quarter as often as with the default 64 kB, and
-# what is in it is still in a core's cache when it is read.
+# Capacity of the pipe. Its ends wake each other a quarter as often as with the default, 64 kB, and
+# its contents are still in a core's cache when they are read.
 _PIPE_BYTES = 1 << 18
 # Memory that a buffer keeps from one video to the next; a 720p video takes 45 MB.
 _KEPT_BYTES = 128_000_000
@@ -58,8 +58,8 @@ def write_stream(
         key=lambda row: (row["part"], row["family"], row["label"] != Label.REAL, row["video"])
     )
     names = [f"{row['part']}/{row['video']}" for row in rows]
-    # A file in memory for each video in work: it takes no disk space, and a pipe takes its pages
-    # without copying them. Workers open it by its path below this process.
+    # One file in memory for each video in progress: it takes no disk space, and its pages go into a
+    # pipe without a copy. Workers open it by its path below this process.
     buffers = [os.memfd_create("frames") for _ in range(workers + 1)]
     paths = [Path(f"/proc/{os.getpid()}/fd/{buffer}") for buffer in buffers]
     sampling = config.frames.per_video, config.frames.rate
@@ -118,7 +118,7 @@ def _widen_pipe(sink: FileIO) -> int:
     """Return the capacity of a pipe in bytes, after enlarging it; 0 for a file."""
     if not stat.S_ISFIFO(os.fstat(sink.fileno()).st_mode):
         return 0
-    # A user with a thousand pipes gets no more memory for them; it is only slower then.
+    # The kernel refuses it to a user with a thousand pipes; the default is only slower.
     with suppress(PermissionError):
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return fcntl.fcntl(sink, fcntl.F_GETPIPE_SZ)

@@ -130,7 +130,7 @@ def _outcome(task: Task[T], future: ProcessFuture[T], limits: LimitsConfig) -> T
 
 def _prepare_worker(module: str, megabytes: int) -> None:
     """Limit what this process allocates after its imports; end it when its parent ends."""
-    import_module(module)  # where the server could not, as it has another path than the parent
+    import_module(module)  # in case the server could not: its sys.path may differ from the parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

@@ -55,8 +55,8 @@ def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
     for column in ("status", "detail"):
         ledger[column] = ledger.pop(f"{column}_cropped").fillna(ledger[column])
     ledger = ledger.sort_values(["video", "part"], kind="stable", ignore_index=True)
-    # Only decoded files can be duplicates of one another, and the name alone does not tell: some
-    # data sets have different videos of one name.
+    # Only decoded files can be duplicates. The same name is not enough: some data sets have several
+    # videos of one name.
     decoded = ledger[ledger["status"].isin([Status.OK, Status.NO_FACE])]
     duplicate = decoded.index[decoded.duplicated(["video", "label", "original", "file_size"])]
     ledger.loc[duplicate, "detail"] = "the same video is in an earlier part"

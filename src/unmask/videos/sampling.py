@@ -39,9 +39,9 @@ from unmask.videos.stream import write_end, write_frame
 from unmask.vocabulary import Status
 
 _FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
-# An 8K picture has 50 MB and is halved, which no face in it suffers from; 4K is kept.
+# A larger picture is scaled down: one in 8K has 50 MB, and its faces remain large enough.
 _MAX_PIXELS = 4096 * 2160
-# At most, with a rate: 1,000 frames at 720p take 1.4 GB.
+# Most samples of a video at a rate; 1,000 frames at 720p take 1.4 GB.
 _MAX_FRAMES = 1000
 
 
@@ -143,7 +143,7 @@ def sample_frames(
         source: what `VideoFile.opened` yields.
         per_video: see `plan_times`, as for `rate`.
         rate: frames per second.
-        problems: a line is appended where the file is damaged and frames could be decoded anyway.
+        problems: receives a line if the file is damaged but frames could be decoded.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -153,7 +153,7 @@ def sample_frames(
         stream, timeline, packets = read_packets(container)
         wanted = plan_times(timeline.times, per_video, rate)
         index = -1
-        # A stream of nothing but frames without references to them is decoded whole.
+        # A stream in which no frame is predicted from another is decoded whole.
         for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
             with restarted(source, container, stream, packets) as (decoded_stream, every):
                 shortcuts = _shortcuts(timeline, wanted) if skipped == "NONREF" else {}
@@ -266,7 +266,7 @@ def _to_frame(index: int, time: float, frame: VideoFrame) -> Frame:
     for plane, (height, width) in zip(picture.planes, shapes, strict=True):
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         planes.append(rows[:height, :width])
-    # A rotation that is not a multiple of 90 degrees is rounded to one.
+    # Rotations are rounded to multiples of 90 degrees.
     if turns := round(frame.rotation / 90) % 4:
         planes = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
     height, width = planes[0].shape
@@ -283,7 +283,7 @@ def _to_frame(index: int, time: float, frame: VideoFrame) -> Frame:
 
 
 def _as_planes(frame: VideoFrame) -> VideoFrame:
-    """Return a picture in one of the two layouts, of at most 4K, with the colours it had."""
+    """Return a picture in one of the two layouts, with the same colours and at most 4K large."""
     shrink = min(1.0, math.sqrt(_MAX_PIXELS / (frame.width * frame.height)))
     width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
     pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)

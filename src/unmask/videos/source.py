@@ -141,8 +141,8 @@ class VideoFile:
     def fingerprint(self) -> str:
         """Return a digest of the size and of the first, middle and last 64 kB, 32 hex digits.
 
-        Different videos hardly ever have the same, because the tables are at one end and pictures
-        in the middle. Reading all 470 GB of DFDC would take hours.
+        Different videos hardly ever have the same digest, because a container's tables are at one
+        end, and pictures in the middle. Reading all 470 GB of DFDC would take hours.
 
         Raises:
             UnmaskError: the archive or this member of it is damaged.
@@ -161,10 +161,10 @@ class VideoFile:
             UnmaskError: the archive or this member of it is damaged.
         """
         if self.part.is_dir():
-            # Without a protocol, FFmpeg takes the part of a name before a colon as one.
+            # Without `file:`, FFmpeg takes the part of a name before a colon as the protocol.
             yield f"file:{self.part / self.name}"
         else:
-            # Demuxers seek, which a compressed member does not support.
+            # Demuxers seek, and a compressed member cannot.
             yield io.BytesIO(_read_member(self.part, self.name))
 
 
@@ -307,8 +307,8 @@ def shards_of(
 ) -> dict[str, list[T]]:
     """Return the parts of each shard, by name of the shard.
 
-    The name of a shard of several parts has the name of the first, the number of the others, and a
-    digest of all names, so that different parts never have the same file.
+    The name of a shard of several parts consists of the first part's name, the number of the others
+    and a digest of all names. So different sets of parts never have the same file.
 
     Args:
         parts: by name; their paths if `several` is "auto".
@@ -342,7 +342,7 @@ def _join_small(parts: Mapping[str, Path]) -> list[list[str]]:
     groups: list[list[str]] = []
     room = 0
     for name, part in parts.items():
-        # A part without metadata.json, or with an empty one, fails alone.
+        # A part whose metadata.json is absent or empty gets its own shard, so that it fails alone.
         size = _metadata_bytes(part) or _SHARED_BYTES
         if not groups or size > room:
             groups.append([])
