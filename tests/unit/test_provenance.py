@@ -133,7 +133,7 @@ def test_another_column_concerns_the_stages_that_write_or_read_it(
     copied: Path, digests: Digests
 ) -> None:
     tables = copied / "tables.py"
-    text = tables.read_text().replace('"sharpness": "float"', '"sharpness": "double"')
+    text = tables.read_text().replace('("float", "sharpness', '("double", "sharpness')
     changed = changed_by(tables, text, digests)
     assert {"faces.cropping", "training.fit"} <= changed
     assert not {"videos.probe", "splits.folds"} & changed
