@@ -11,8 +11,9 @@ import sys
 _SETTINGS = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={}:glibc.malloc.trim_threshold={}"
 _DECODING, _NETWORK = _SETTINGS.format(2**25, 2**30), _SETTINGS.format(2**30, 2**36)
 _MEMORY = {
-    **dict.fromkeys(("extract-frames", "crop-faces", "plan"), _DECODING),
-    **dict.fromkeys(("train", "score"), _NETWORK),
+    **dict.fromkeys(("videos.extraction:write_stream", "faces.cropping:crop_shard"), _DECODING),
+    "plan": _DECODING,
+    **dict.fromkeys(("training.fit:fit", "inference.score:score_model"), _NETWORK),
 }
 # PyTorch's threads sleep while they wait for each other, instead of spinning. Next to other work,
 # of the loader or of another user, a training step is eight times as fast (docs/benchmarks.md).

@@ -1,7 +1,10 @@
 """The command line: a command is a function, its signature the options, its docstring the help.
 
-Parameters that are sections of the configuration are no options. The workflow's commands read them
-from `--settings` (JSON, `{"frames": {"per_video": 16}}`), those for people from `--config` (YAML).
+Commands for people have names. Rules call any function of the package as MODULE:FUNCTION, for
+example `unmask videos.probe:probe_shard`.
+
+Parameters that are sections of the configuration are no options. Functions that rules call read
+them from `--settings` (JSON, `{"frames": {"per_video": 16}}`), commands from `--config` (YAML).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +31,7 @@ from unmask.progress import configure_logging
 logger = logging.getLogger("unmask")
 
 # Name: the function in this package. Imported only when called, because torch takes seconds.
-FOR_PEOPLE = {
+COMMANDS = {
     "demo": "demo:build_demo",
     "plan": "plan:plan_faces",
     "experiments": "training.experiments:describe_experiments",
@@ -35,43 +39,14 @@ FOR_PEOPLE = {
     "grade": "kaggle.grade:grade_submission",
     "schema": "config_docs:write_config_documents",
 }
-FOR_RULES = {
-    "probe": "videos.probe:probe_shard",
-    "extract-frames": "videos.extraction:write_stream",
-    "extract-audio": "videos.audio:extract_audio",
-    "ledger": "videos.ledger:write_ledger",
-    "crop-faces": "faces.cropping:crop_shard",
-    "embed-faces": "faces.identity:embed_shard",
-    "split": "splits.folds:write_splits",
-    "audit-leaks": "audits.leaks:audit_leaks",
-    "audit-shortcuts": "audits.shortcuts:audit_shortcuts",
-    "audit-labels": "audits.label_noise:audit_shard",
-    "report-labels": "audits.label_noise_report:report_labels",
-    "compare-detectors": "audits.detectors:compare_detectors",
-    "explore-videos": "explore.videos:explore_videos",
-    "explore-faces": "explore.faces:explore_faces",
-    "explore-augmentations": "explore.augmentations:explore_augmentations",
-    "explore-pairs": "explore.pairs:explore_pairs",
-    "explore-costs": "explore.costs:explore_costs",
-    "track": "tracking:track_runs",
-    "check-experiments": "training.experiments:check_experiments",
-    "train": "training.fit:fit",
-    "score": "inference.score:score_model",
-    "evaluate": "evaluation.evaluate:evaluate",
-    "compare": "evaluation.compare:compare",
-    "sample-shifts": "robustness.shifted_clips:sample_shifts",
-    "shift-faces": "robustness.shifted_clips:shift_shard",
-    "evaluate-shifts": "robustness.evaluate:evaluate_shifts",
-    "evaluate-sets": "evaluation.external_sets:evaluate_sets",
-    "export": "kaggle.bundle:export_bundle",
-    "upload-files": "kaggle.notebook:write_upload_files",
-}
+# The rules of a checkout, which call other functions by their names in this package.
+_RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 2 for a problem the user can fix."""
     name, *tokens = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if name not in FOR_PEOPLE | FOR_RULES:
+    if name not in COMMANDS and not _exists(name):
         asked = name in ("-h", "--help")
         print(_overview(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
@@ -86,25 +61,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _overview() -> str:
     """Return all commands with the first lines of their functions' docstrings."""
-    lines = ["Usage: unmask COMMAND [OPTIONS]. unmask COMMAND --help lists the options of one."]
-    for title, commands in ("Commands", FOR_PEOPLE), ("Commands of the workflow", FOR_RULES):
-        lines += ["", f"{title}:"]
-        lines += [f"  {name:<22} {_first_line(target)}" for name, target in commands.items()]
-    return "\n".join(lines)
+    rules = "".join(path.read_text("utf-8") for path in sorted(_RULES.glob("*.smk")))
+    called = re.findall(r"python -m unmask ([\w.]+:\w+)", rules)
+    return "\n".join(
+        [
+            "Usage: unmask COMMAND [OPTIONS]. unmask COMMAND --help lists the options of one.",
+            "\nCommands:",
+            *(f"  {name:<12} {_first_line(target)}" for name, target in COMMANDS.items()),
+            "\nFunctions that rules of the workflow call:" if called else "",
+            *(f"  {target:<44} {_first_line(target)}" for target in called),
+        ]
+    )
+
+
+def _path(module: str) -> Path:
+    return Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def _exists(target: str) -> bool:
+    module, _, name = target.partition(":")
+    return _path(module).is_file() and f"\ndef {name}(" in _path(module).read_text("utf-8")
 
 
 def _first_line(target: str) -> str:
     """Return the first line of a function's docstring without importing its module."""
     module, _, name = target.partition(":")
-    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(_path(module).read_text("utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     return (ast.get_docstring(functions[name]) or "").partition("\n")[0]
 
 
 def import_function(name: str) -> Callable[..., Any]:
-    """Return the function of a command."""
-    module, _, attribute = (FOR_PEOPLE | FOR_RULES)[name].partition(":")
+    """Return the function of a command, or the one that MODULE:FUNCTION names."""
+    module, _, attribute = COMMANDS.get(name, name).partition(":")
     return getattr(importlib.import_module(f"unmask.{module}"), attribute)  # type: ignore[no-any-return]
 
 
@@ -126,14 +115,14 @@ def create_app(name: str, function: Callable[..., Any]) -> App:
     types, sections = get_type_hints(function), _sections_of(function)
     by_name = [common["log"]]
     if sections:
-        by_name.append(common["config" if name in FOR_PEOPLE else "settings"])
+        by_name.append(common["config" if name in COMMANDS else "settings"])
     by_position: dict[str, Parameter] = {}  # required arguments of commands for people
     for parameter in signature(function).parameters.values():
         kind = types[parameter.name]
         if is_dataclass(kind):
             kind = Annotated[kind, Option(name="*")]  # an option for each field
         option = parameter.replace(annotation=kind)
-        if name in FOR_PEOPLE and option.name not in sections and option.default is option.empty:
+        if name in COMMANDS and option.name not in sections and option.default is option.empty:
             by_position[option.name] = option
         elif option.name not in sections:
             by_name.append(option)
@@ -168,12 +157,12 @@ def _run(name: str, function: Callable[..., Any], options: dict[str, Any]) -> in
             from unmask.config_files import read_config, read_settings
 
             settings, files = options.pop("settings", ()), options.pop("config", ())
-            config = read_config(files) if name in FOR_PEOPLE else read_settings(settings)
+            config = read_config(files) if name in COMMANDS else read_settings(settings)
             by_type = {type(value): value for value in (config, *dict(config).values())}
             options |= {parameter: by_type[kind] for parameter, kind in sections.items()}
         start = time.monotonic()
         result = function(**options)
-        if name in FOR_PEOPLE and result is not None:
+        if name in COMMANDS and result is not None:
             print(result)
         logger.info("done in %.1f s", time.monotonic() - start)
     except UnmaskError as error:

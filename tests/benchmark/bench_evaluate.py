@@ -40,7 +40,14 @@ def main() -> None:
         videos = draw_videos(options.videos)
         indices = write_tables(folder, videos, options.faces)
         models = [write_model(folder, videos, options.faces, fold) for fold in range(FOLDS)]
-        command = [sys.executable, "-m", "unmask", "evaluate", "--log", str(folder / "log")]
+        command = [
+            sys.executable,
+            "-m",
+            "unmask",
+            "evaluation.evaluate:evaluate",
+            "--log",
+            str(folder / "log"),
+        ]
         command += ["--scores", *(str(scores) for scores, _ in models)]
         command += ["--runs", *(str(run) for _, run in models)]
         command += ["--splits", str(folder / "splits.parquet")]

@@ -114,13 +114,20 @@ def work_shard(parts: Sequence[Path], folder: Path, usage: Usage) -> None:
     probe, stream = folder / "probe.parquet", folder / "frames.tar"
     cpu_of_jobs()
     watch = MemoryWatch()
-    start = [*UNMASK, "probe", "--log", folder / "probe.log", "--parts", *parts]
+    start = [*UNMASK, "videos.probe:probe_shard", "--log", folder / "probe.log", "--parts", *parts]
     start += ["--chunk", "0", "--chunks", "1", "--output", probe]
     usage.add("probe", *cpu_of_jobs(watch.start(start)))
     os.mkfifo(stream)
-    extract = [*UNMASK, "extract-frames", "--log", folder / "extract.log", "--parts", *parts]
+    extract = [
+        *UNMASK,
+        "videos.extraction:write_stream",
+        "--log",
+        folder / "extract.log",
+        "--parts",
+        *parts,
+    ]
     extract += ["--probe", probe, "--workers", "1", "--output", stream]
-    crop = [*UNMASK, "crop-faces", "--log", folder / "crop.log", "--stream", stream]
+    crop = [*UNMASK, "faces.cropping:crop_shard", "--log", folder / "crop.log", "--stream", stream]
     crop += ["--probe", probe, "--shard", folder / "faces.tar", "--index", folder / "faces.parquet"]
     crop += ["--videos", folder / "videos.parquet"]
     extracting, cropping = cpu_of_jobs(watch.start(extract), watch.start(crop))

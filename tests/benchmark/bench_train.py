@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--skipped", type=int, default=3, help="steps of each turn not measured")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    restart_with_settings("train")
+    restart_with_settings("training.fit:fit")
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
     print("| backbone | bare, images/s | loop, images/s | share | waiting | GPU memory |")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from unmask.cli import FOR_PEOPLE, FOR_RULES, create_app, import_function
+from unmask.cli import COMMANDS, create_app, import_function
 from unmask.tables import PROBE, read_table
 
 MakePart = Callable[..., Path]
-PROBE_ALL = ("probe", "--chunk", "0", "--chunks", "1")
+PROBE_ALL = ("videos.probe:probe_shard", "--chunk", "0", "--chunks", "1")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -21,7 +21,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
 
 
-@pytest.mark.parametrize("name", FOR_PEOPLE)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_a_command_has_a_name_and_a_type(name: str) -> None:
     arguments = create_app(name, import_function(name)).assemble_argument_collection()
     assert {"--log"} <= {option for one in arguments for option in one.names}
@@ -29,16 +29,19 @@ def test_every_option_of_a_command_has_a_name_and_a_type(name: str) -> None:
 
 def test_rules_give_their_commands_all_options_that_they_require(repository: Path) -> None:
     files = [path.read_text() for path in (repository / "workflow/rules").glob("[!c]*.smk")]
-    called = set()
+    called = {}
     for rule in re.split(r"\n(?:use )?rule ", "\nrule ".join(files)):
-        if command := re.search(r"python -m unmask ([\w-]+)", rule):
+        if command := re.search(r"python -m unmask ([\w.:]+)", rule):
             name = command[1]
-            called.add(name)
+            called[name] = re.search(r'source_digest\(\s*"([\w.]+)"', rule)
             arguments = create_app(name, import_function(name)).assemble_argument_collection()
             known = {option for one in arguments for option in one.names}
             required = {one.name for one in arguments if one.required} - {"*", "--folder"}
             assert required <= set(re.findall(r"--[\w-]+", rule)) <= known, name
-    assert called == {*FOR_RULES, "demo"}
+    # The digest of a rule is that of the module that it runs.
+    digests = {name: found[1] for name, found in called.items() if found}
+    assert digests == {name: name.partition(":")[0] for name in digests}
+    assert {"videos.probe:probe_shard", "training.fit:fit"} <= digests.keys()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,13 @@ def test_rules_give_their_commands_all_options_that_they_require(repository: Pat
     ],
 )
 def test_wrong_settings_are_told_in_one_line(settings: str, message: str, tmp_path: Path) -> None:
-    done = run("check-experiments", "--output", tmp_path / "x.csv", "--settings", settings)
+    done = run(
+        "training.experiments:check_experiments",
+        "--output",
+        tmp_path / "x.csv",
+        "--settings",
+        settings,
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -96,16 +105,18 @@ def test_the_help_lists_all_commands_with_a_line_each_and_imports_none() -> None
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     described = dict(line.split(maxsplit=1) for line in lines if line.startswith("  "))
-    assert set(described) == {*FOR_PEOPLE, *FOR_RULES}
+    assert {*COMMANDS, "videos.probe:probe_shard", "kaggle.bundle:export_bundle"} <= set(described)
     assert lines[-1] == "False"
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("analyse",), "crop-faces"),
-        (("probe",), "--parts"),
-        (("probe", "--parts", "x", "--outputs", "y"), "--chunk"),
+        (("analyse",), "faces.cropping:crop_shard"),
+        (("videos.prob:probe_shard",), "videos.probe:probe_shard"),
+        (("videos.probe:probe",), "videos.probe:probe_shard"),
+        (("videos.probe:probe_shard",), "--parts"),
+        (("videos.probe:probe_shard", "--parts", "x", "--outputs", "y"), "--chunk"),
         ((*PROBE_ALL, "--parts", "x", "--output", "y", "--worker", "2"), "--worker"),
         ((*PROBE_ALL, "--parts", "x", "--output", "y", "--workers", "few"), "few"),
     ],

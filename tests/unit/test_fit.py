@@ -275,7 +275,7 @@ def command(job: FitJob, config: TrainingConfig, output: Path) -> list[str]:
         "audits": {"label_noise": "keep"},
     }
     return [
-        *(sys.executable, "-m", "unmask", "train", "--experiment", job.experiment),
+        *(sys.executable, "-m", "unmask", "training.fit:fit", "--experiment", job.experiment),
         *("--fold", str(job.fold), "--folds", str(job.folds), "--seed", str(job.seed)),
         *("--shards", str(job.shards), "--noise", "--threads", "1"),
         *("--indices", str(job.indices[0]), "--splits", str(job.splits)),

@@ -28,16 +28,16 @@ def settings_of(command: str, name: str = "GLIBC_TUNABLES", **environment: str) 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 def test_heavy_work_starts_with_large_pages_and_a_users_own_settings_win() -> None:
-    assert "hugetlb=1" in settings_of("extract-frames")
+    assert "hugetlb=1" in settings_of("videos.extraction:write_stream")
     # A network's activations are larger than a decoder's pictures.
-    assert "hugetlb=1:glibc.malloc.mmap_threshold=1073741824" in settings_of("train")
-    assert settings_of("probe") == "None"
-    assert settings_of("extract-frames", GLIBC_TUNABLES="glibc.malloc.check=0") == (
+    assert "hugetlb=1:glibc.malloc.mmap_threshold=1073741824" in settings_of("training.fit:fit")
+    assert settings_of("videos.probe:probe_shard") == "None"
+    assert settings_of("videos.extraction:write_stream", GLIBC_TUNABLES="glibc.malloc.check=0") == (
         "glibc.malloc.check=0"
     )
 
 
 def test_threads_wait_asleep_unless_a_user_says_otherwise() -> None:
     name = "OMP_WAIT_POLICY"
-    assert settings_of("train", name) == "PASSIVE"
-    assert settings_of("train", name, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+    assert settings_of("training.fit:fit", name) == "PASSIVE"
+    assert settings_of("training.fit:fit", name, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"

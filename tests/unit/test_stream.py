@@ -263,7 +263,7 @@ def test_a_reader_that_stops_is_one_line_of_the_log(part: Path, make_video: Make
     make_video(part / "a.mp4", (640, 480), 6)  # more than the pipe holds
     fifo = part.parent / "pipe.tar"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "unmask", "extract-frames", "--parts", part]
+    command = [sys.executable, "-m", "unmask", "videos.extraction:write_stream", "--parts", part]
     command += ["--probe", part.parent / "probe.parquet", "--output", fifo, "--workers", "2"]
     with subprocess.Popen(["head", "-c", "600", fifo], stdout=subprocess.DEVNULL):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -25,7 +25,7 @@ rule audit_labels:
     params:
         code=source_digest("audits.label_noise"),
     shell:
-        "python -m unmask audit-labels --log {log:q} --probe {input.probe:q} "
+        "python -m unmask audits.label_noise:audit_shard --log {log:q} --probe {input.probe:q} "
         '--index {input.index:q} --shards "$(dirname {input.shard:q})" --output {output:q}'
 
 
@@ -52,7 +52,7 @@ rule report_labels:
         settings=settings("audits.label_noise", "audits.soft_target", "split.folds"),
         code=source_digest("audits.label_noise_report"),
     shell:
-        "python -m unmask report-labels --log {log:q} --noise {input.noise:q} "
+        "python -m unmask audits.label_noise_report:report_labels --log {log:q} --noise {input.noise:q} "
         "--indices {input.indices:q} --shards results/faces --splits {input.splits:q} "
         '--settings {params.settings:q} --output "$(dirname {output.counts:q})"'
 
@@ -80,6 +80,6 @@ rule compare_detectors:
         settings=settings("audits.detectors", "audits.detector_frames", "faces"),
         code=source_digest("audits.detectors"),
     shell:
-        "python -m unmask compare-detectors --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask audits.detectors:compare_detectors --log {log:q} --ledger {input.ledger:q} "
         "--parts {input.parts:q} --settings {params.settings:q} "
         '--output "$(dirname {output.table:q})"'

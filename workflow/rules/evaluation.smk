@@ -36,7 +36,7 @@ rule score:
         videos="--shards results/faces --splits results/splits.parquet",
         code=source_digest("inference.score"),
     shell:
-        "python -m unmask score --log {log:q} --model {input.model:q} "
+        "python -m unmask inference.score:score_model --log {log:q} --model {input.model:q} "
         "--run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} "
         "--batch-size {resources.batch_size} --output {output.scores:q} --speed {output.speed:q}"
 
@@ -88,7 +88,7 @@ rule evaluate:
         ),
         code=source_digest("evaluation.evaluate"),
     shell:
-        "python -m unmask evaluate --log {log:q} --scores {input.scores:q} --runs {input.runs:q} "
+        "python -m unmask evaluation.evaluate:evaluate --log {log:q} --scores {input.scores:q} --runs {input.runs:q} "
         "--splits {input.splits:q} --ledger {input.ledger:q} --shards results/faces "
         "--indices {input.indices:q} --settings {params.settings:q} "
         '--output "$(dirname {output.metrics:q})"'
@@ -118,7 +118,7 @@ rule compare:
         ),
         code=source_digest("evaluation.compare"),
     shell:
-        "python -m unmask compare --log {log:q} --metrics {input.metrics:q} "
+        "python -m unmask evaluation.compare:compare --log {log:q} --metrics {input.metrics:q} "
         "--predictions {input.predictions:q} --costs {input.speeds:q} "
         "--settings {params.settings:q} --table {output.table:q} --details {output.details:q} "
         "--figure {output.figure:q} --page {output.page:q}"

@@ -32,7 +32,7 @@ rule explore_videos:
     params:
         code=source_digest("explore.videos"),
     shell:
-        "python -m unmask explore-videos --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask explore.videos:explore_videos --log {log:q} --ledger {input.ledger:q} "
         "--output results/explore"
 
 
@@ -59,7 +59,7 @@ rule explore_faces:
     params:
         code=source_digest("explore.faces"),
     shell:
-        "python -m unmask explore-faces --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask explore.faces:explore_faces --log {log:q} --ledger {input.ledger:q} "
         "--shards results/faces --indices {input.indices:q} --output results/explore"
 
 
@@ -84,7 +84,7 @@ rule explore_augmentations:
         settings=AUGMENTATION,
         code=source_digest("explore.augmentations", AUGMENTATION),
     shell:
-        "python -m unmask explore-augmentations --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask explore.augmentations:explore_augmentations --log {log:q} --ledger {input.ledger:q} "
         "--shards results/faces --indices {input.indices:q} --settings {params.settings:q} "
         "--output {output.augmentations:q}"
 
@@ -107,7 +107,7 @@ rule explore_pairs:
         settings=settings("limits"),
         code=source_digest("explore.pairs"),
     shell:
-        "python -m unmask explore-pairs --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask explore.pairs:explore_pairs --log {log:q} --ledger {input.ledger:q} "
         "--parts {input.parts:q} --settings {params.settings:q} --output {output:q}"
 
 
@@ -137,7 +137,7 @@ rule explore_costs:
     params:
         code=source_digest("explore.costs"),
     shell:
-        "python -m unmask explore-costs --log {log:q} --results results --benchmarks benchmarks "
+        "python -m unmask explore.costs:explore_costs --log {log:q} --results results --benchmarks benchmarks "
         "--output results/explore"
 
 

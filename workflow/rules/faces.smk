@@ -31,7 +31,7 @@ rule extract_frames:
         settings=settings("frames", "limits"),
         code=source_digest("videos.extraction"),
     shell:
-        "exec python -m unmask extract-frames --log {log:q} --parts {input.parts:q} "
+        "exec python -m unmask videos.extraction:write_stream --log {log:q} --parts {input.parts:q} "
         "--probe {input.probe:q} --settings {params.settings:q} --workers {resources.decoders} "
         "--output {output:q}"
 
@@ -60,7 +60,7 @@ rule crop_faces:
         extraction=source_digest("videos.extraction"),
         code=source_digest("faces.cropping"),
     shell:
-        "exec python -m unmask crop-faces --log {log:q} --stream {input.stream:q} "
+        "exec python -m unmask faces.cropping:crop_shard --log {log:q} --stream {input.stream:q} "
         "--probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} "
         "--index {output.index:q} --videos {output.videos:q}"
 
@@ -82,5 +82,5 @@ rule embed_faces:
     params:
         code=source_digest("faces.identity"),
     shell:
-        "python -m unmask embed-faces --log {log:q} --shard {input.shard:q} "
+        "python -m unmask faces.identity:embed_shard --log {log:q} --shard {input.shard:q} "
         "--index {input.index:q} --output {output:q}"

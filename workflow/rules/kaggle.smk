@@ -33,7 +33,7 @@ rule export:
         # The bundle contains the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:
-        "python -m unmask export --log {log:q} --models {input.models:q} --runs {input.runs:q} "
+        "python -m unmask kaggle.bundle:export_bundle --log {log:q} --models {input.models:q} --runs {input.runs:q} "
         "--evaluation results/evaluation --comparison {input.comparison:q} --shards results/faces "
         "--indices {input.indices:q} --splits {input.splits:q} --ledger {input.ledger:q} "
         "--shifts {input.shifts:q} --threads {threads:q} --settings {params.settings:q} "
@@ -59,7 +59,7 @@ rule upload_files:
         settings=CONFIG.machine("kaggle"),
         code=source_digest("kaggle.notebook"),
     shell:
-        "python -m unmask upload-files --log {log:q} --bundle {input:q} "
+        "python -m unmask kaggle.notebook:write_upload_files --log {log:q} --bundle {input:q} "
         "--settings {params.settings:q} --output {output:q}"
 
 

@@ -65,7 +65,7 @@ rule evaluate_sets:
         names=list(SETS),
         code=source_digest("evaluation.external_sets"),
     shell:
-        "python -m unmask evaluate-sets --log {log:q} --names {params.names:q} "
+        "python -m unmask evaluation.external_sets:evaluate_sets --log {log:q} --names {params.names:q} "
         "--ledgers {input.ledgers:q} --ledger {input.ledger:q} --runs {input.runs:q} "
         "--results results --table {output.table:q} --details {output.details:q} "
         "--figure {output.figure:q}"

@@ -28,7 +28,7 @@ rule sample_shifts:
         videos=CONFIG.evaluation.shift_videos,
         code=source_digest("robustness.shifted_clips"),
     shell:
-        "python -m unmask sample-shifts --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask robustness.shifted_clips:sample_shifts --log {log:q} --ledger {input.ledger:q} "
         "--splits {input.splits:q} --folds {params.folds:q} --count {params.videos} "
         "--output {output:q}"
 
@@ -55,7 +55,7 @@ rule shift_faces:
         settings=settings("evaluation.shift_seconds", "frames", "faces", "limits"),
         code=source_digest("robustness.shifted_clips"),
     shell:
-        "python -m unmask shift-faces --log {log:q} --parts {input.parts:q} "
+        "python -m unmask robustness.shifted_clips:shift_shard --log {log:q} --parts {input.parts:q} "
         "--probe {input.probe:q} --sample {input.sample:q} --workers {threads:q} "
         "--settings {params.settings:q} --shard {output.shard:q} --index {output.index:q} "
         "--videos {output.videos:q}"
@@ -103,7 +103,7 @@ rule evaluate_shifts:
     params:
         code=source_digest("robustness.evaluate"),
     shell:
-        "python -m unmask evaluate-shifts --log {log:q} --scores {input.scores:q} "
+        "python -m unmask robustness.evaluate:evaluate_shifts --log {log:q} --scores {input.scores:q} "
         "--runs {input.runs:q} --videos {input.videos:q} --splits {input.splits:q} "
         "--calibration {input.calibration:q} --summary {output.summary:q} "
         "--figure {output.figure:q}"

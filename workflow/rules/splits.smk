@@ -29,7 +29,7 @@ rule split:
         settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
-        "python -m unmask split --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask splits.folds:write_splits --log {log:q} --ledger {input.ledger:q} "
         "--identities {input.identities:q} --settings {params.settings:q} "
         "--output {output.splits:q} --audit {output.audit:q}"
 
@@ -56,7 +56,7 @@ rule audit_leaks:
         settings=settings("split.identity_threshold"),
         code=source_digest("audits.leaks"),
     shell:
-        "python -m unmask audit-leaks --log {log:q} --splits {input.splits:q} "
+        "python -m unmask audits.leaks:audit_leaks --log {log:q} --splits {input.splits:q} "
         "--ledger {input.ledger:q} --identities {input.identities:q} --shards results/faces "
         "--indices {input.indices:q} --settings {params.settings:q} --summary {output.summary:q} "
         "--pairs {output.pairs:q} --sheet {output.sheet:q}"
@@ -82,6 +82,6 @@ rule audit_shortcuts:
         seed=CONFIG.seed,
         code=source_digest("audits.shortcuts"),
     shell:
-        "python -m unmask audit-shortcuts --log {log:q} --ledger {input.ledger:q} "
+        "python -m unmask audits.shortcuts:audit_shortcuts --log {log:q} --ledger {input.ledger:q} "
         "--splits {input.splits:q} --settings {params.settings:q} --seed {params.seed} "
         "--output {output.summary:q} --figure {output.figure:q}"

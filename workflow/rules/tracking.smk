@@ -33,6 +33,6 @@ rule track:
         experiment=CONFIG.tracking.experiment,
         model=CONFIG.tracking.model,
     shell:
-        "python -m unmask track --log {log:q} --runs {input.runs:q} --results {input.results:q} "
+        "python -m unmask tracking:track_runs --log {log:q} --runs {input.runs:q} --results {input.results:q} "
         "--bundle {input.bundle:q} --uri {params.uri:q} --experiment {params.experiment:q} "
         "--model {params.model:q} --output {output:q}"

@@ -29,7 +29,7 @@ rule experiments:
         settings=settings("training", "experiments", "seed", "kaggle.max_bytes"),
         code=source_digest("training.experiments"),
     shell:
-        "python -m unmask check-experiments --log {log:q} "
+        "python -m unmask training.experiments:check_experiments --log {log:q} "
         "--settings {params.settings:q} {resources.machine:q} --output {output:q}"
 
 
@@ -72,7 +72,7 @@ rule train:
         settings=training_settings,
         code=lambda wildcards: source_digest("training.fit", training_settings(wildcards)),
     shell:
-        "{resources.launcher} python -m unmask train --log {log:q} "
+        "{resources.launcher} python -m unmask training.fit:fit --log {log:q} "
         "--experiment {wildcards.experiment:q} --fold {wildcards.fold:q} --folds {params.folds} "
         "--seed {wildcards.seed:q} --threads {threads:q} "
         "--settings {params.settings:q} {resources.machine:q} "

@@ -34,7 +34,7 @@ rule probe:
         settings=settings("limits"),
         code=source_digest("videos.probe"),
     shell:
-        "python -m unmask probe --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} "
+        "python -m unmask videos.probe:probe_shard --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} "
         "--chunks {params.chunks:q} --workers {threads} --settings {params.settings:q} "
         "--output {output:q}"
 
@@ -59,7 +59,7 @@ rule extract_audio:
         settings=settings("audio", "limits"),
         code=source_digest("videos.audio"),
     shell:
-        "python -m unmask extract-audio --log {log:q} --parts {input.parts:q} "
+        "python -m unmask videos.audio:extract_audio --log {log:q} --parts {input.parts:q} "
         "--probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} "
         "--index {output.index:q}"
 
@@ -82,5 +82,5 @@ rule ledger:
     params:
         code=source_digest("videos.ledger"),
     shell:
-        "python -m unmask ledger --log {log:q} --probes {input.probes:q} "
+        "python -m unmask videos.ledger:write_ledger --log {log:q} --probes {input.probes:q} "
         "--cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q}"
