@@ -115,16 +115,16 @@ def run_stages(root: Path, part: Path, seconds: float) -> list[Job]:
     probe, stream, videos = root / "probe.parquet", root / "frames.tar", root / "cropped.parquet"
     limits = json.dumps({"limits": LIMITS})
     frames = json.dumps({"frames": FRAMES, "limits": LIMITS})
-    faces = json.dumps({"faces": FACES})
-    cropped = ["--shard", root / "faces.tar", "--index", root / "faces.parquet", "--videos", videos]
-    tables = ["--output", root / "videos.parquet", "--summary", root / "ledger.json"]
-    whole = ["--chunk", "0", "--chunks", "1", "--workers", "2"]
+    whole = ["--chunk", "0", "--chunks", "1", "--workers", "2", "--settings", limits]
     sampling = ["--probe", probe, "--settings", frames, "--workers", "1", "--output", stream]
+    faces = ["--probe", probe, "--settings", json.dumps({"faces": FACES}), "--videos", videos]
+    cropped = ["--shard", root / "faces.tar", "--index", root / "faces.parquet"]
+    tables = ["--output", root / "videos.parquet", "--summary", root / "ledger.json"]
     stages: list[list[str | Path]] = [
-        ["probe", "--parts", part, *whole, "--settings", limits, "--output", probe],
-        ["extract-frames", "--parts", part, *sampling],
-        ["crop-faces", "--stream", stream, "--probe", probe, "--settings", faces, *cropped],
-        ["ledger", "--probes", probe, "--cropped", videos, *tables],
+        ["videos.probe:probe_shard", "--parts", part, *whole, "--output", probe],
+        ["videos.extraction:write_stream", "--parts", part, *sampling],
+        ["faces.cropping:crop_shard", "--stream", stream, *faces, *cropped],
+        ["videos.ledger:write_ledger", "--probes", probe, "--cropped", videos, *tables],
     ]
     jobs: list[Job] = []
     for stage in stages:
@@ -203,7 +203,7 @@ def test_a_heavy_file_is_bounded(name: str, tmp_path: Path) -> None:
 def test_names_are_no_urls_where_the_part_is_the_working_folder(tmp_path: Path) -> None:
     part = write_hostile_part(tmp_path / "part", 0, ODD_NAMES)
     out = tmp_path / "probe.parquet"
-    command = [sys.executable, "-m", "unmask", "probe", "--parts", "."]
+    command = [sys.executable, "-m", "unmask", "videos.probe:probe_shard", "--parts", "."]
     command += ["--chunk", "0", "--chunks", "1", "--output", out]
     assert run_job(command, 120, 2 * MEMORY, part).code == 0
     table = pd.read_parquet(out)
