@@ -1,8 +1,9 @@
-"""Augmentations as a page: each of them on crops of the data, and the pairs that training shows."""
+"""Augmentations as a page: each one on crops of the data, and the pairs of training batches."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unmask.config import TrainingConfig
+from unmask.faces.images import encode_jpeg
 from unmask.report.pages import Section, write_page
 from unmask.tables import FACES, VIDEOS, read_table, read_tables
 from unmask.training.augmentation import Augmentation, Transform, create_transforms
@@ -24,12 +26,12 @@ from unmask.vocabulary import Label
 logger = logging.getLogger(__name__)
 
 _ROWS, _DRAWS = 4, 6
-_CELL = 144
-_GAP = 4
+_CELL = 144  # pixels
+_GAP = 0.03  # of a cell
 _QUALITY = 92
 
-# Transforms that change at least this share of the values, by fewer levels of 255 than this on
-# average, are hard to see in the whole crop: its middle is shown, this share of the side.
+# A transform is hard to see in the whole crop if it changes more than this share of the values by
+# fewer levels of 255 than this on average. The middle of the crop is shown then, this share of it.
 _CHANGED, _LEVELS, _MIDDLE = 0.3, 8, 0.4
 
 
@@ -54,7 +56,7 @@ def explore_augmentations(
     def draw(transforms: list[Transform], ids: list[SampleId]) -> bytes:
         augmentation = Augmentation(transforms, model_input)
         dataset = FaceDataset(faces, shards, model_input, augmentation, seed=0)
-        return _grid([_strip(dataset, model_input, sample) for sample in ids])
+        return _draw_grid(np.array([_strip(dataset, model_input, sample) for sample in ids]))
 
     sections = []
     for transform in create_transforms(config.augment):
@@ -83,18 +85,13 @@ def _heading(transform: Transform) -> str:
 
 
 def _first_sentence(transform: Transform) -> str:
-    line = next(iter((type(transform).__doc__ or "").strip().splitlines()), "")
-    return line.partition(". ")[0]
+    return (type(transform).__doc__ or "").strip().partition("\n")[0].partition(". ")[0]
 
 
 def _sample_faces(
     indices: list[Path], videos: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[tuple[int, int]]]:
-    """Return the faces of some REAL videos and their fakes, and the rows to show.
-
-    Returns:
-        The faces, and rows of REAL crops, each with the row of one of its fakes or `ALONE`.
-    """
+    """Return the faces of some REAL videos and their fakes, and the rows to show of them."""
     columns = ["part", "video", "track", "time", "crop_x0", "crop_y0", "crop_side"]
     index = labelled_faces(read_tables(indices, FACES, columns), videos)
     rows = _sample_rows(index)
@@ -104,7 +101,7 @@ def _sample_faces(
 
 
 def _sample_rows(faces: pd.DataFrame) -> list[tuple[int, int]]:
-    """Return REAL crops of some videos, each with one of its fakes, as far as there are any."""
+    """Return rows of REAL crops, each with the row of one of its fakes or `ALONE`."""
     originals = pair_faces(faces)
     fakes = {int(real): int(fake) for fake, real in enumerate(originals) if real >= 0}
     real = np.flatnonzero(faces["label"] == Label.REAL)
@@ -114,52 +111,33 @@ def _sample_rows(faces: pd.DataFrame) -> list[tuple[int, int]]:
     return [(int(row), fakes.get(int(row), ALONE)) for row in rows[chosen]]
 
 
-def _strip(dataset: FaceDataset, model_input: ModelInput, sample: SampleId) -> list[list[Picture]]:
+def _strip(
+    dataset: FaceDataset, model_input: ModelInput, sample: SampleId
+) -> list[Sequence[Picture]]:
     """Return the crops of a sample as stored, and as drawn in some epochs."""
-    stored = [
-        model_input.resize(dataset.picture(row))
-        for row in (sample.row, *([sample.partner] if sample.partner >= 0 else []))
-    ]
-    drawn = [list(dataset[sample._replace(epoch=epoch)].pictures) for epoch in range(_DRAWS)]
+    rows = [row for row in (sample.row, sample.partner) if row >= 0]
+    stored = [model_input.resize(dataset.picture(row)) for row in rows]
+    drawn = [dataset[sample._replace(epoch=epoch)].pictures for epoch in range(_DRAWS)]
     return [stored * (len(drawn[0]) // len(stored)), *drawn]
 
 
-def _grid(strips: list[list[list[Picture]]]) -> bytes:
-    """Return a JPEG: a column for each draw, a row for each crop, pairs without a gap."""
-    share = _share(strips)
-    rows = []
-    for strip in strips:
-        cells = [
-            np.concatenate([_cell(picture, share) for picture in pictures]) for pictures in strip
-        ]
-        rows.append(_joined(cells, axis=1))
-    picture = cv2.cvtColor(_joined(rows, axis=0), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+def _draw_grid(strips: NDArray[np.uint8]) -> bytes:
+    """Return a JPEG: a row per sample, a column per draw, no gap between the crops of a pair.
 
-
-def _share(strips: list[list[list[Picture]]]) -> float:
-    """Return how much of a crop's side to show: fine changes are seen only in a part of it."""
-    changes = [
-        np.abs(one.astype(int) - strip[0][number])
-        for strip in strips
-        for drawn in strip[1:]
-        for number, one in enumerate(drawn)
-    ]
-    fine = np.mean([(one > 0).mean() for one in changes]) > _CHANGED
-    return _MIDDLE if fine and np.mean(changes) < _LEVELS else 1.0
-
-
-def _cell(picture: Picture, share: float) -> Picture:
-    edge = round(len(picture) * (1 - share) / 2)
-    middle = picture[edge : len(picture) - edge, edge : len(picture) - edge]
-    interpolation = cv2.INTER_AREA if len(middle) > _CELL else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(middle, (_CELL, _CELL), interpolation=interpolation), np.uint8)
-
-
-def _joined(pictures: list[NDArray[np.uint8]], axis: int) -> NDArray[np.uint8]:
-    """Join pictures with white gaps."""
-    shape = list(pictures[0].shape)
-    shape[axis] = _GAP
-    gap = np.full(shape, 255, np.uint8)
-    parts = [part for picture in pictures for part in (gap, picture)][1:]
-    return np.concatenate(parts, axis=axis)
+    Args:
+        strips: RGB (samples, 1 + draws, crops of a sample, size, size, 3), stored crops first.
+    """
+    changes = np.abs(strips[:, 1:].astype(np.int16) - strips[:, :1])
+    is_fine = (changes > 0).mean() > _CHANGED and changes.mean() < _LEVELS
+    size = strips.shape[3]
+    edge = round(size * (1 - _MIDDLE) / 2) if is_fine else 0
+    shown = strips[:, :, :, edge : size - edge, edge : size - edge]
+    samples, draws, crops, side = shown.shape[:4]
+    rows = shown.transpose(0, 2, 3, 1, 4, 5).reshape(samples, crops * side, draws, side, 3)
+    gap = (0, max(1, round(_GAP * side)))
+    padded = np.pad(rows, ((0, 0), gap, (0, 0), gap, (0, 0)), constant_values=255)
+    height, width = padded.shape[1], padded.shape[3]
+    sheet = padded.reshape(samples * height, draws * width, 3)
+    interpolation = cv2.INTER_AREA if side > _CELL else cv2.INTER_NEAREST
+    scaled = cv2.resize(sheet, None, fx=_CELL / side, fy=_CELL / side, interpolation=interpolation)
+    return encode_jpeg(np.asarray(scaled[:, :, ::-1]), _QUALITY)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from unmask.files import atomic_path
 from unmask.report.style import COLORS, WIDTH, draw_bars, save
 from unmask.vocabulary import Label
-
-_BYTES = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1}
-_SECONDS = {"h": 3600, "min": 60, "s": 1}
 
 
 def explore_costs(results: Path, benchmarks: Path, output: Path) -> None:
@@ -62,33 +60,18 @@ def sum_storage(results: Path) -> pd.DataFrame:
 
 
 def draw_costs(times: pd.DataFrame, storage: pd.DataFrame) -> Figure:
-    """Draw the wall time of jobs by rule and the disk space by folder.
-
-    Args:
-        times: columns `rule`, `jobs` and `seconds`.
-        storage: columns `folder`, `files` and `bytes`.
-    """
+    """Draw the wall time of jobs by rule and the disk space by folder."""
     figure = Figure(figsize=(WIDTH, 2.4 + 0.36 * (len(times) + len(storage))))
     above, below = figure.subplots(2, 1, height_ratios=[1 + len(times), 1 + len(storage)])
     seconds, size = times.set_index("rule")["seconds"], storage.set_index("folder")["bytes"]
-    unit = _unit(seconds.max() if len(seconds) else 0, _SECONDS)
     captions = [
-        f"{_with_unit(took, _SECONDS)}, {jobs} job{'s' * (jobs != 1)}"
+        f"{timedelta(seconds=round(took))}, {jobs} job{'s' * (jobs != 1)}"
         for took, jobs in zip(seconds, times["jobs"], strict=True)
     ]
-    draw_bars(above, seconds / _SECONDS[unit], captions, COLORS[Label.REAL])
-    above.set(title="Wall time of all jobs by rule", xlabel=f"wall time [{unit}]")
-    unit = _unit(size.max() if len(size) else 0, _BYTES)
-    draw_bars(below, size / _BYTES[unit], [_with_unit(value, _BYTES) for value in size])
-    below.set(title="Disk space of results", xlabel=unit)
+    draw_bars(above, seconds, captions, COLORS[Label.REAL])
+    above.set(title="Wall time of all jobs by rule", xlabel="seconds")
+    in_bytes = EngFormatter("B", places=1)
+    draw_bars(below, size, [in_bytes(value) for value in size])
+    below.set_title("Disk space of results")
+    below.xaxis.set_major_formatter(EngFormatter("B"))
     return figure
-
-
-def _unit(value: float, units: Mapping[str, float]) -> str:
-    """Return the largest unit in which `value` is at least one, else the smallest unit."""
-    return next((name for name, size in units.items() if value >= size), list(units)[-1])
-
-
-def _with_unit(value: float, units: Mapping[str, float]) -> str:
-    unit = _unit(value, units)
-    return f"{value / units[unit]:.1f} {unit}"

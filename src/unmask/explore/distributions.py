@@ -20,9 +20,7 @@ _MAX_BARS = 8
 def describe(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Return count, mean, standard deviation and quantiles of each column and label, as rows.
 
-    Args:
-        table: one row per video, with `label`.
-        columns: numeric columns; missing and infinite values are left out.
+    Missing and infinite values are left out.
     """
     rows = []
     for column in columns:
@@ -44,24 +42,19 @@ def draw_distributions(table: pd.DataFrame, columns: Mapping[str, str], title: s
     """
     rows = -(-len(columns) // 2)
     figure = Figure(figsize=(WIDTH + 0.6, 2.5 * rows + 0.9))
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat[len(columns) :]:
-        axes.axis("off")
-    for axes, (column, shown) in zip(grid.flat, columns.items(), strict=False):
+    panels = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for axes, (column, shown) in zip(panels, columns.items(), strict=False):
         _draw_by_label(axes, _finite(table[column]), table["label"])
         axes.set_xlabel(shown)
-    for row in grid:
-        row[0].set_ylabel("share of label")
+    for axes in panels[::2]:
+        axes.set_ylabel("share of label")
+    for axes in panels[len(columns) :]:
+        axes.axis("off")
     counts = table["label"].value_counts()
+    legend = {f"{label} ({counts.get(label, 0):,})": color for label, color in COLORS.items()}
     figure.suptitle(title, x=0.02, ha="left")
-    figure.legend(
-        handles=[
-            Patch(color=color, label=f"{label} ({counts.get(label, 0):,})")
-            for label, color in COLORS.items()
-        ],
-        loc="outside lower center",
-        ncols=2,
-    )
+    handles = [Patch(color=color, label=name) for name, color in legend.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -80,12 +73,11 @@ def _draw_by_label(axes: Axes, values: pd.Series, labels: pd.Series) -> None:
     ticks = sorted(known.round(3).unique())
     if len(ticks) <= _MAX_BARS:
         for side, (label, color) in zip((-0.2, 0.2), COLORS.items(), strict=True):
-            counts = by_label[label].round(3).value_counts().reindex(ticks, fill_value=0)
-            share = counts / max(1, len(by_label[label]))
-            axes.bar(np.arange(len(ticks)) + side, share, width=0.4, color=color)
+            shares = by_label[label].round(3).value_counts(normalize=True)
+            heights = shares.reindex(ticks, fill_value=0)
+            axes.bar(np.arange(len(ticks)) + side, heights, width=0.4, color=color)
         axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
-        if len(ticks) > 4:
-            axes.tick_params(axis="x", rotation=45)
+        axes.tick_params(axis="x", rotation=45 if len(ticks) > 4 else 0)
         return
     # One broken container must not squeeze all others into one bar.
     low, high = np.percentile(known, [0.5, 99.5])
@@ -95,5 +87,12 @@ def _draw_by_label(axes: Axes, values: pd.Series, labels: pd.Series) -> None:
     for label, color in COLORS.items():
         inside = by_label[label].clip(low, high)
         weights = np.full(len(inside), 1 / max(1, len(inside)))
-        axes.hist(inside, edges, weights=weights, color=color, alpha=0.35)
-        axes.hist(inside, edges, weights=weights, color=color, histtype="step", lw=1.8)
+        axes.hist(
+            inside,
+            edges,
+            weights=weights,
+            fc=(color, 0.35),
+            ec=color,
+            lw=1.8,
+            histtype="stepfilled",
+        )

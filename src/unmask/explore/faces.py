@@ -34,7 +34,7 @@ _VIDEO = ["part", "video"]
 _SAMPLES_PER_LABEL, _LANDMARK_SAMPLES, _ODD_PER_KIND = 6, 9, 3
 # Which of the 68 points (Sagonas et al., iBUG 300-W) are joined by a line.
 _LINES = [
-    *((range(0, 17)), range(17, 22), range(22, 27), range(27, 31), range(31, 36)),
+    *(range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36)),
     *([*range(36, 42), 36], [*range(42, 48), 42], [*range(48, 60), 48], [*range(60, 68), 60]),
 ]
 
@@ -102,33 +102,32 @@ def summarise_faces(videos: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_odd_faces(faces: pd.DataFrame) -> pd.DataFrame:
-    """Return the faces at the extremes of what is measured, each family once per kind.
+    """Return the faces at the extremes of what is measured, with a column `why`.
 
-    Returns:
-        Rows of `faces` with a column `why`.
+    A kind of extreme shows each family once, or each track of the videos with most tracks.
     """
     measured = faces.assign(
         width=faces["x1"] - faces["x0"],
         tracks=faces.groupby(_VIDEO)["track"].transform("nunique"),
+        number=faces["track"] + 1,
         score=faces["score"].where(faces["score"] > 0),
     )
+    several = measured[measured["tracks"] > 1].sort_values([*_VIDEO, "track"])
     kinds = [
-        ("score", True, "lowest score: {:.2f}"),
-        ("sharpness", True, "least sharp: {:.0f}"),
-        ("width", True, "smallest: {:.0f} px"),
-        ("width", False, "largest: {:.0f} px"),
+        (measured, "score", True, "lowest score: {score:.2f}", ["family"]),
+        (measured, "sharpness", True, "least sharp: {sharpness:.0f}", ["family"]),
+        (measured, "width", True, "smallest: {width:.0f} px", ["family"]),
+        (measured, "width", False, "largest: {width:.0f} px", ["family"]),
+        (several, "tracks", False, "track {number} of {tracks}", [*_VIDEO, "track"]),
     ]
     odd = []
-    for column, ascending, text in kinds:
-        ordered = measured.dropna(subset=[column]).sort_values(column, ascending=ascending)
-        rows = ordered.drop_duplicates("family").head(_ODD_PER_KIND)
-        odd.append(rows.assign(why=[text.format(value) for value in rows[column]]))
-    crowded = measured[measured["tracks"] > 1].sort_values(
-        ["tracks", *_VIDEO, "track"], ascending=[False, True, True, True]
-    )
-    rows = crowded.drop_duplicates([*_VIDEO, "track"]).head(_ODD_PER_KIND)
-    why = [f"track {row['track'] + 1} of {row['tracks']}" for row in rows.to_dict("records")]
-    return pd.concat([*odd, rows.assign(why=why)])
+    for rows, column, ascending, text, once in kinds:
+        ordered = rows.dropna(subset=[column]).sort_values(
+            column, ascending=ascending, kind="stable"
+        )
+        few = ordered.drop_duplicates(once).head(_ODD_PER_KIND)
+        odd.append(few.assign(why=[text.format_map(row) for row in few.to_dict("records")]))
+    return pd.concat(odd)
 
 
 def _middle_faces(faces: pd.DataFrame) -> pd.DataFrame:
@@ -146,14 +145,9 @@ def _captions(faces: pd.DataFrame, separator: str = "\n") -> list[str]:
 def draw_faces(
     title: str, faces: pd.DataFrame, captions: Sequence[str], shards: Path, landmarks: bool = False
 ) -> Figure:
-    """Show crops, three in a row, each under its caption.
+    """Show crops of the face index, three in a row, each under its caption.
 
-    Args:
-        title: of the figure.
-        faces: rows of the face index.
-        captions: one per row.
-        shards: folder of the face shards.
-        landmarks: draw them: 68 where the index has them, else five.
+    `landmarks` draws 68 points if the index has them, else five.
     """
     title, reader = title if len(faces) else f"{title}: no face", ShardReader(shards)
     rows = faces.to_dict("records")
@@ -164,20 +158,16 @@ def draw_faces(
 
 
 def _draw_landmarks(axes: Axes, face: Mapping[Any, Any]) -> None:
-    points, is_dense = _points(face["landmarks_68"]), True
-    if len(points) != 68:
-        points, is_dense = _points(face["landmarks"]), False
-    for line in _LINES if is_dense else []:
-        axes.plot(*points[list(line)].T, color="white", lw=1.6)
-        axes.plot(*points[list(line)].T, color="#009E73", lw=0.9)
-    x, y = points.T
-    size = 6 if is_dense else 34
+    dense = _points(face["landmarks_68"])
+    for line in _LINES if len(dense) else []:
+        axes.plot(*dense[list(line)].T, color="white", lw=1.6)
+        axes.plot(*dense[list(line)].T, color="#009E73", lw=0.9)
+    x, y = (dense if len(dense) else _points(face["landmarks"])).T
+    size = 6 if len(dense) else 34
     axes.scatter(x, y, s=size, color="#F0E442", edgecolors="black", linewidths=0.6, zorder=3)
 
 
 def _points(values: Any) -> NDArray[np.float64]:
-    """Return landmarks of the index as (n, 2), empty where they are missing."""
-    if values is None or np.ndim(values) != 1:
-        return np.empty((0, 2))
-    points = np.asarray(values, dtype=np.float64).reshape(-1, 2)
-    return points if np.isfinite(points).all() else np.empty((0, 2))
+    """Return landmarks of the index as (n, 2), empty if they are missing."""
+    points = np.array([] if values is None else values, np.float64).reshape(-1, 2)
+    return points if np.isfinite(points).all() else points[:0]

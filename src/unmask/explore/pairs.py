@@ -56,8 +56,9 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
     tasks = [Task(_try_clip, (file,)) for file in originals + fakes]
     clips = list(run_isolated(tasks, limits, workers=1))
     pairs = []
-    for number, (original, fake) in enumerate(zip(originals, fakes, strict=True)):
-        first, second = clips[number], clips[number + len(chosen)]
+    for original, fake, first, second in zip(
+        originals, fakes, clips[: len(chosen)], clips[len(chosen) :], strict=True
+    ):
         if isinstance(first, bytes) and isinstance(second, bytes):
             pairs.append(Pair(original.name, fake.name, first, second))
         else:
@@ -77,7 +78,7 @@ def choose_pairs(usable: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def _try_clip(file: VideoFile) -> bytes | str:
-    """Return the clip of a video, or why there is none: the page can do without it."""
+    """Return the clip of a video, or why there is none."""
     try:
         return make_clip(file)
     except Exception as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unmask.explore.distributions import describe, draw_distributions
 from unmask.files import atomic_path
@@ -48,41 +48,32 @@ def explore_videos(ledger: Path, output: Path) -> None:
     described = describe(containers, list(_CONTAINER_COLUMNS))
     not_ok = videos.loc[videos["status"] != Status.OK]
     not_ok = not_ok[["part", "video", "label", "status", "detail"]]
+    units = "Sizes in bytes, bit rates in bit/s, times in seconds, width and height in pixels."
+    few_columns = videos.drop(columns=["phash", "fingerprint", "detail", "family"])
+    few_columns = few_columns.dropna(axis="columns", how="all")
     tables = {
-        "videos.csv": videos.drop(columns=["phash", "fingerprint"]),
-        "families.csv": families,
         "containers.csv": described,
         "not_ok.csv": not_ok,
+        "families.csv": families,
+        "videos.csv": videos.drop(columns=["phash", "fingerprint"]),
     }
     for name, table in tables.items():
         with atomic_path(output / name) as temporary:
             table.to_csv(temporary, index=False)
-
-    def section(heading: str, text: str, rows: pd.DataFrame, name: str) -> Section:
-        if len(rows) > _MAX_ROWS:
-            text += f" The first {_MAX_ROWS} of {name}."
-        return Section(heading, text, rows.head(_MAX_ROWS))
-
+    of_all = f"The ledger has {len(videos):,} videos."
     shown = described.assign(column=described["column"].map(_CONTAINER_COLUMNS))
-    units = "Sizes in bytes, bit rates in bit/s, times in seconds, width and height in pixels."
-    few_columns = videos.drop(columns=["phash", "fingerprint", "detail", "family"])
     sections = [
-        section("Container metadata", "Distributions by label.", shown, "containers.csv"),
-        section(
-            "Videos whose status is not ok",
-            f"{len(not_ok):,} of {len(videos):,}.",
-            not_ok,
-            "not_ok.csv",
-        ),
-        section("Largest families", f"{len(families):,} families.", families, "families.csv"),
-        section(
-            "Videos",
-            f"{len(videos):,} videos. {units}",
-            few_columns.dropna(axis="columns", how="all"),
-            "videos.csv",
-        ),
+        Section("Container metadata", "Distributions by label.", shown),
+        _section("Videos whose status is not ok", of_all, not_ok, "not_ok.csv"),
+        _section("Largest families", "", families, "families.csv"),
+        _section("Videos", units, few_columns, "videos.csv"),
     ]
     write_page(output / "metadata.html", "sections.html.j2", title="Metadata", sections=sections)
+
+
+def _section(heading: str, text: str, rows: pd.DataFrame, name: str) -> Section:
+    count = f"{min(_MAX_ROWS, len(rows)):,} of the {len(rows):,} rows of {name}."
+    return Section(heading, f"{count} {text}", rows.head(_MAX_ROWS))
 
 
 def draw_statuses(statuses: pd.Series) -> Figure:
@@ -104,13 +95,12 @@ def draw_labels(videos: pd.DataFrame) -> Figure:
     draw_bars(above, totals, _with_shares(totals), list(COLORS.values()))
     above.set(title=f"Labels of {totals.sum():,} videos", xlabel="videos")
     videos_of_part = parts.sum(axis=1)
-    left = np.zeros(len(parts))
+    left = pd.Series(0.0, parts.index)
     for label, color in COLORS.items():
-        share = (parts[label] / videos_of_part.clip(lower=1)).to_numpy()
-        below.barh([str(part) for part in parts.index], share, left=left, color=color)
+        share = parts[label] / videos_of_part
+        bars = below.barh(parts.index.astype(str), share, left=left, color=color)
         left += share
-    for row, count in enumerate(videos_of_part):
-        below.annotate(f"{count:,}", (1.02, row), annotation_clip=False, va="center")
+    below.bar_label(bars, [f"{count:,}" for count in videos_of_part], padding=4)
     below.set(title="By part, and videos of the part", xlabel="share of videos", xlim=(0, 1))
     below.invert_yaxis()
     return figure
@@ -122,20 +112,15 @@ def _with_shares(counts: pd.Series) -> list[str]:
 
 def list_families(videos: pd.DataFrame) -> pd.DataFrame:
     """Return one row per family (an original and its fakes), the largest first."""
-    grouped = videos.assign(fake=videos["label"] == Label.FAKE).groupby("family")
-    originals = set(videos.loc[videos["label"] == Label.REAL, "video"])
-    table = pd.DataFrame({"videos": grouped.size(), "fakes": grouped["fake"].sum().astype(int)})
-    table = table.reset_index()
+    fake = (videos["label"] == Label.FAKE).astype(int)
+    table = fake.groupby(videos["family"]).agg(videos="size", fakes="sum").reset_index()
+    originals = videos.loc[videos["label"] == Label.REAL, "video"]
     table["original_present"] = table["family"].isin(originals).astype(bool)
     return table.sort_values(["fakes", "family"], ascending=[False, True], ignore_index=True)
 
 
 def draw_families(families: pd.DataFrame) -> Figure:
-    """Draw how many fakes an original has.
-
-    Args:
-        families: the result of `list_families`.
-    """
+    """Draw how many fakes an original has, from the result of `list_families`."""
     counts = families["fakes"].value_counts().sort_index()
     absent = int((~families["original_present"]).sum())
     title = f"{len(families):,} families, {absent:,} without their original"
@@ -144,7 +129,6 @@ def draw_families(families: pd.DataFrame) -> Figure:
     if len(counts) <= 15:
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=2)
     else:
-        step = -(-len(counts) // 12)
-        axes.set_xticks(range(0, len(counts), step), [str(c) for c in counts.index[::step]])
+        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.margins(y=0.12)
     return figure
