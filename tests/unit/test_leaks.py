@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from unmask.audits.duplicates import find_near_duplicates, find_same_files, find_same_names
-from unmask.audits.leaks import LeakFiles, audit_leaks
+from unmask.audits.leaks import audit_leaks
 from unmask.config import SplitConfig
 from unmask.errors import UnmaskError
 from unmask.faces.identity import embed_shard
@@ -32,7 +32,7 @@ def audited(
     write_table(ledger, SPLITS, folder / "splits.parquet")
     index = worked / "faces/part-00.parquet"
     embed_shard(worked / "faces/part-00.tar", index, folder / "identities.parquet")
-    files = LeakFiles(*(folder / name for name in ("leaks.json", "leaks.parquet", "pairs.png")))
+    files = [folder / name for name in ("leaks.json", "leaks.parquet", "pairs.png")]
     try:
         audit_leaks(
             folder / "splits.parquet",
@@ -41,12 +41,12 @@ def audited(
             worked / "faces",
             [index],
             SplitConfig(),
-            files,
+            *files,
         )
     finally:
-        summary = json.loads(files.summary.read_text())
-        pairs = read_table(files.pairs, LEAKS)
-    return summary, pairs, files.sheet
+        summary = json.loads(files[0].read_text())
+        pairs = read_table(files[1], LEAKS)
+    return summary, pairs, files[2]
 
 
 def test_a_person_in_two_folds_is_found_and_shown(worked_part: Path, tmp_path: Path) -> None:

@@ -12,20 +12,13 @@ import av
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from unmask.config import AuditsConfig, FacesConfig
 from unmask.errors import UnmaskError
 from unmask.faces.boxes import iou
-from unmask.faces.detectors import (
-    DETECTORS,
-    SAME_FACE_IOU,
-    Detections,
-    Detector,
-    create_detector,
-)
+from unmask.faces.detectors import DETECTORS, SAME_FACE_IOU, Detections, Detector, create_detector
 from unmask.faces.search import detect_faces
 from unmask.files import atomic_path
 from unmask.progress import track
@@ -145,22 +138,24 @@ def summarise(results: Mapping[str, DetectorResult], notes: Mapping[str, str]) -
         `ms_per_frame` (CPU time, median), `found_by_NAME` (share of this detector's faces that
         NAME finds with an IoU of at least 0.4) and `note`.
     """
-    rows = []
-    for name, note in notes.items():
-        row: dict[str, object] = {"detector": name}
-        if name in results:
-            result = results[name]
-            counts = np.array([len(faces) for faces in result.faces])
-            row["frames"] = len(counts)
-            row["hit_rate"] = float((counts > 0).mean()) if len(counts) else np.nan
-            row["faces_per_frame"] = float(counts.mean()) if len(counts) else np.nan
-            row["ms_per_frame"] = 1000 * float(np.median(result.seconds or [np.nan]))
-            for other, theirs in results.items():
-                row[f"found_by_{other}"] = _share_found(result.faces, theirs.faces)
-        rows.append(row | {"note": note})
-    columns = ["detector", "frames", "hit_rate", "faces_per_frame", "ms_per_frame"]
-    columns += [*(f"found_by_{name}" for name in results), "note"]
-    return pd.DataFrame(rows, columns=columns)
+    rows = {}
+    for name, result in results.items():
+        counts = pd.Series([len(faces) for faces in result.faces], dtype=float)
+        rows[name] = {
+            "frames": len(counts),
+            "hit_rate": (counts > 0).mean(),
+            "faces_per_frame": counts.mean(),
+            "ms_per_frame": 1000 * pd.Series(result.seconds, dtype=float).median(),
+        } | {
+            f"found_by_{other}": _share_found(result.faces, theirs.faces)
+            for other, theirs in results.items()
+        }
+    columns = ["frames", "hit_rate", "faces_per_frame", "ms_per_frame"]
+    columns += [f"found_by_{name}" for name in results]
+    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    return (
+        table.reindex(list(notes)).assign(note=list(notes.values())).reset_index(names="detector")
+    )
 
 
 def _share_found(ours: Sequence[Detections], theirs: Sequence[Detections]) -> float:
@@ -174,29 +169,28 @@ def _share_found(ours: Sequence[Detections], theirs: Sequence[Detections]) -> fl
 
 def draw_comparison(table: pd.DataFrame) -> Figure:
     """Draw hit rates, times and the agreement matrix of the installed detectors."""
-    measured = table[table["frames"].notna()]
-    names = measured["detector"].to_list()
+    measured = table[table["frames"].notna()].set_index("detector")
+    names = measured.index.to_list()
     figure = Figure(figsize=(WIDTH, 2.9 + 1.2 * len(names)))
     if not names:
         figure.suptitle("No detector of audits.detectors is installed")
         return figure
-    panels: Sequence[Axes] = figure.subplots(3, 1)
-    by_name = measured.set_index("detector")
+    hit_axes, time_axes, matrix_axes = figure.subplots(3, 1)
     colors = [DETECTORS[name].color for name in names]
-    hits, times = by_name["hit_rate"], by_name["ms_per_frame"]
-    draw_bars(panels[0], hits, [f"{value:.2f}" for value in hits], colors)
+    hits, times = measured["hit_rate"], measured["ms_per_frame"]
+    draw_bars(hit_axes, hits, [f"{value:.2f}" for value in hits], colors)
     title = f"Hit rate in {int(measured['frames'].max())} frames"
-    panels[0].set(title=title, xlabel="share of frames with a face")
-    draw_bars(panels[1], times, [f"{value:.0f}" for value in times], colors)
-    panels[1].set(title="Median CPU time per frame", xlabel="ms")
+    hit_axes.set(title=title, xlabel="share of frames with a face")
+    draw_bars(time_axes, times, [f"{value:.0f}" for value in times], colors)
+    time_axes.set(title="Median CPU time per frame", xlabel="ms")
     matrix = measured[[f"found_by_{name}" for name in names]].to_numpy(float)
-    panels[2].imshow(matrix, cmap="Blues", vmin=0, vmax=1.8, aspect="auto")
-    for (row, column_index), share in np.ndenumerate(matrix):
+    matrix_axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.8, aspect="auto")
+    for (row, column), share in np.ndenumerate(matrix):
         text = "–" if np.isnan(share) else f"{share:.2f}"
-        panels[2].text(column_index, row, text, ha="center", va="center", fontsize=9)
-    panels[2].set_xticks(range(len(names)), names, rotation=30, ha="right")
-    panels[2].set_yticks(range(len(names)), names)
-    panels[2].set_title("Share of the row's faces that the column's detector finds")
+        matrix_axes.text(column, row, text, ha="center", va="center", fontsize=9)
+    matrix_axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    matrix_axes.set_yticks(range(len(names)), names)
+    matrix_axes.set_title("Share of the row's faces that the column's detector finds")
     return figure
 
 

@@ -50,9 +50,6 @@ def find_near_duplicates(videos: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, 
     Only original footage is compared: REAL videos, and FAKE videos whose original has no row. Other
     fakes show the footage of their original and are in its group.
 
-    Args:
-        videos: columns `part`, `video`, `label`, `original`, `group`, `fold`, `status`, `phash`.
-
     Returns:
         The closest pairs, and the counts of all pairs.
     """

@@ -1,15 +1,13 @@
 """Label noise: FAKE faces that do not differ from their original's, so their label is wrong.
 
-In a FAKE with two people, often only one face is swapped, and in some videos only the sound is
-fake. A fake shows the footage of its original, so crops of both at equal times are compared pixel
-by pixel, like the difference masks of DFDC's winner (selimsef, `generate_diffs.py`).
+In a FAKE with two people, often only one face is swapped. In some videos, only the sound is fake.
+A fake shows the footage of its original, so crops of both at equal times are compared pixel by
+pixel, like the difference masks of DFDC's winner (selimsef, `generate_diffs.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from unmask.faces.boxes import iou, squares
+from unmask.faces.boxes import in_crops, iou, squares
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
 from unmask.tables import FACES, NOISE, PROBE, read_rows, write_rows
@@ -28,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 Row = dict[Any, Any]
 
-# The constants were measured on 46 FAKE tracks of FaceForensics++ (5 manipulation methods, all
-# truly altered) and on their 12 originals, re-encoded with x264 at CRF 23, 32 and 40.
+# The constants were measured on 46 truly altered FAKE tracks of FaceForensics++ (5 manipulation
+# methods), and on their 12 originals re-encoded with x264 at CRF 23, 32 and 40.
 #
 # At 64 pixels a face loses what compression removes first and keeps what a swap changes. At 256
 # pixels no threshold separated a subtle fake from CRF 40.
@@ -39,33 +37,22 @@ _SIZE = 64
 _CHANGED = 0.15
 _NOISE_QUANTILE = 0.9
 _NOISE_FACTOR = 2.0
-# Upper limit of that threshold: compression reaches 0.4 around a face. Beyond it the pictures
-# differ as a whole, as with a generated head, which is an alteration too.
+# Upper limit of the threshold. Compression reaches 0.4 around a face; pictures with a larger
+# dissimilarity differ as a whole, as with a generated head, and this is an alteration too.
 _MAX_CHANGED = 0.5
 # Mean share of changed face pixels over a track. Altered tracks: at least 0.053, median 0.33.
 # Re-encoded tracks: at most 0.0001 at CRF 23 and 32, at most 0.027 at CRF 40.
 MIN_CHANGED_SHARE = 0.04
-# One changed frame shows an alteration; to conclude that there is none takes more.
+# One changed frame proves an alteration. Its absence takes this many frames.
 _MIN_FRAMES = 4
-# Compared per track at most, evenly spread: the mean hardly changes with more.
+# At most so many frames of a track are compared. The mean hardly changes with more.
 _MAX_FRAMES = 16
 # Tracks belong to one person if the squares of their crops overlap this much on average.
 _SAME_PERSON_IOU = 0.3
 # Times are equal if they differ by less than this share of a frame.
 _SAME_FRAME = 0.4
 
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference between a face and the same face in the original, in one frame.
-
-    Attributes:
-        changed: share of changed pixels in the face's box.
-        mask: float32 (64, 64), 1 - SSIM of each pixel of the crop.
-    """
-
-    changed: float
-    mask: NDArray[np.float32]
+_SQUARE = ("crop_x0", "crop_y0", "crop_side")  # what a crop shows, in pixels of the frame
 
 
 def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
@@ -94,13 +81,12 @@ def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
         if original is None or not _same_size(video, original):
             original_tracks = {}
         fps = original["video_fps"] if original else None
-        rows += with_verdicts(
-            [
-                {"part": name[0], "video": name[1], "track": number, "original": video["original"]}
-                | _compare_track(faces, original_tracks, fps, reader)
-                for number, faces in tracks[name].items()
-            ]
-        )
+        about = {"part": name[0], "video": name[1], "original": video["original"]}
+        compared = [
+            about | {"track": number} | _compare_track(faces, original_tracks, fps, reader)
+            for number, faces in tracks[name].items()
+        ]
+        rows += with_verdicts(compared)
     write_rows(rows, NOISE, output)
     counts = {str(one): sum(row["verdict"] == one for row in rows) for one in Verdict}
     logger.info("%d tracks of %d FAKE videos: %s", len(rows), len(fakes), counts)
@@ -119,7 +105,7 @@ def _compare_track(
         return {"frames": 0}
     chosen = np.unique(np.linspace(0, len(matched) - 1, _MAX_FRAMES).astype(int))
     pairs = [matched[position] for position in chosen]
-    changed = [compare_crops(fake, original, reader).changed for fake, original in pairs]
+    changed = [compare_crops(fake, original, reader)[0] for fake, original in pairs]
     return {
         "original_track": matched[0][1]["track"],
         "frames": len(changed),
@@ -152,26 +138,29 @@ def match_original(
             if abs(times[position] - face["time"]) <= tolerance
         ]
         if pairs:
-            shown = [_crop_squares(side) for side in zip(*pairs, strict=True)]
-            overlap = float(iou(*shown).mean())
+            ours, theirs = (
+                squares(*zip(*[[face[key] for key in _SQUARE] for face in side], strict=True))
+                for side in zip(*pairs, strict=True)
+            )
+            overlap = float(iou(ours, theirs).mean())
             if overlap >= best_overlap:
                 best, best_overlap = pairs, overlap
     return best
 
 
-def _crop_squares(faces: Sequence[Row]) -> NDArray[np.float64]:
-    """Return the squares that crops show, float64 (n, 4)."""
-    x0, y0, side = ([face[key] for face in faces] for key in ("crop_x0", "crop_y0", "crop_side"))
-    return squares(x0, y0, side)
-
-
-def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:
+def compare_crops(
+    fake: Row, original: Row, reader: ShardReader
+) -> tuple[float, NDArray[np.float32]]:
     """Compare two crops that show a face at the same time.
 
     Args:
         fake: row of the face index.
         original: row of its original, whose crop may show another square of the frame.
         reader: of the shards.
+
+    Returns:
+        The share of changed pixels in the face's box, and the dissimilarity 1 - SSIM of each pixel
+        of the crop, (64, 64).
     """
     pictures = aligned_pair(fake, original, reader)
     luma = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
@@ -190,7 +179,7 @@ def compare_crops(fake: Row, original: Row, reader: ShardReader) -> Difference:
     around = mask[~face]
     noise = float(np.quantile(around, _NOISE_QUANTILE)) if len(around) else 0.0
     threshold = min(max(_CHANGED, _NOISE_FACTOR * noise), _MAX_CHANGED)
-    return Difference(float((mask[face] > threshold).mean()), mask)
+    return float((mask[face] > threshold).mean()), mask
 
 
 def aligned_pair(
@@ -198,14 +187,15 @@ def aligned_pair(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return both crops as RGB uint8 (size, size, 3), the original's moved to the fake's square."""
     ours, theirs = reader.read_crop(fake), reader.read_crop(original)
-    if all(fake[key] == original[key] for key in ("crop_x0", "crop_y0", "crop_side")):
+    if all(fake[key] == original[key] for key in _SQUARE):
         return ours, theirs
     scale = fake["crop_side"] / original["crop_side"]
     per_pixel = len(theirs) / original["crop_side"]
-    shift = [(fake[key] - original[key]) * per_pixel for key in ("crop_x0", "crop_y0")]
     # Pixel centres are half a pixel from the edges.
-    half = (scale - 1) / 2
-    matrix = np.array([[scale, 0, shift[0] + half], [0, scale, shift[1] + half]])
+    shifts = [
+        (fake[key] - original[key]) * per_pixel + (scale - 1) / 2 for key in ("crop_x0", "crop_y0")
+    ]
+    matrix = np.array([[scale, 0, shifts[0]], [0, scale, shifts[1]]])
     moved = cv2.warpAffine(
         theirs,
         matrix,
@@ -216,11 +206,16 @@ def aligned_pair(
     return ours, np.asarray(moved, np.uint8)
 
 
+def face_box(face: Row) -> NDArray[np.float32]:
+    """Return the face's box in units of the side of its crop: x0, y0, x1, y1."""
+    box, square = ([face[key] for key in keys] for keys in (("x0", "y0", "x1", "y1"), _SQUARE))
+    (inside,) = in_crops([box], [square])
+    return np.asarray(inside, np.float32)
+
+
 def _face_pixels(face: Row) -> NDArray[np.bool_]:
     """Return which pixels of the small crop are in the face's box: bool (64, 64)."""
-    scale = _SIZE / face["crop_side"]
-    x0, x1 = (round((face[key] - face["crop_x0"]) * scale) for key in ("x0", "x1"))
-    y0, y1 = (round((face[key] - face["crop_y0"]) * scale) for key in ("y0", "y1"))
+    x0, y0, x1, y1 = np.rint(face_box(face) * _SIZE).astype(int)
     inside = np.zeros((_SIZE, _SIZE), np.bool_)
     inside[max(0, y0) : max(y1, 1), max(0, x0) : max(x1, 1)] = True
     return inside if inside.any() else ~inside
@@ -233,13 +228,9 @@ def with_verdicts(tracks: list[Row]) -> list[Row]:
         tracks: rows with the number of compared `frames` and the share of `changed` pixels.
     """
     altered = [bool(row["frames"]) and row["changed"] >= MIN_CHANGED_SHARE for row in tracks]
+    unaltered = Verdict.UNSWAPPED if any(altered) else Verdict.UNCERTAIN
     rows = []
     for row, is_altered in zip(tracks, altered, strict=True):
-        if is_altered:
-            verdict = Verdict.ALTERED
-        elif row["frames"] < _MIN_FRAMES:
-            verdict = Verdict.UNKNOWN
-        else:
-            verdict = Verdict.UNSWAPPED if any(altered) else Verdict.UNCERTAIN
-        rows.append(row | {"verdict": str(verdict)})
+        known = unaltered if row["frames"] >= _MIN_FRAMES else Verdict.UNKNOWN
+        rows.append(row | {"verdict": str(Verdict.ALTERED if is_altered else known)})
     return rows

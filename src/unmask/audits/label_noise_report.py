@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from unmask.audits.label_noise import MIN_CHANGED_SHARE, aligned_pair, compare_crops, match_original
+from unmask.audits.label_noise import (
+    MIN_CHANGED_SHARE,
+    aligned_pair,
+    compare_crops,
+    face_box,
+    match_original,
+)
 from unmask.config import Config
 from unmask.faces.shards import ShardReader
 from unmask.files import write_json
@@ -72,23 +78,22 @@ def count_verdicts(
         splits: the split table.
         config: sections `audits` and `split` are used.
     """
-    key = ["part", "video", "track"]
-    judged = faces.merge(tracks[[*key, "verdict"]], on=key)
-    judged = judged.merge(splits[["part", "video", "label", "fold"]], on=["part", "video"])
-    verdicts = {}
-    for verdict in Verdict:
-        of_tracks = tracks[tracks["verdict"] == verdict]
-        verdicts[str(verdict)] = {
-            "videos": len(of_tracks[["part", "video"]].drop_duplicates()),
-            "tracks": len(of_tracks),
+    judged = faces.merge(tracks[["part", "video", "track", "verdict"]])
+    judged = judged.merge(splits[["part", "video", "label", "fold"]])
+    verdicts = {
+        str(verdict): {
+            "videos": len(rows[["part", "video"]].drop_duplicates()),
+            "tracks": len(rows),
             "faces": int((judged["verdict"] == verdict).sum()),
         }
+        for verdict in Verdict
+        for rows in [tracks[tracks["verdict"] == verdict]]
+    }
+    policy, count = config.audits.label_noise, config.split.folds
     doubted = judged["verdict"].isin([Verdict.UNSWAPPED, Verdict.UNCERTAIN])
-    policy = config.audits.label_noise
     folds = {}
-    for fold in range(config.split.folds):
-        roles = judged["fold"].map(lambda of, fold=fold: role_of(of, fold, config.split.folds))
-        trained = roles == Role.TRAIN
+    for fold in range(count):
+        trained = np.array([role_of(of, fold, count) == Role.TRAIN for of in judged["fold"]], bool)
         affected = int((doubted & trained).sum())
         folds[str(fold)] = {
             "fake_faces": int((trained & (judged["label"] == Label.FAKE)).sum()),
@@ -128,11 +133,7 @@ def draw_changes(tracks: pd.DataFrame) -> Figure:
 
 
 def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
-    """Return tracks to show: some of each verdict, from different originals if there are enough.
-
-    Args:
-        tracks: the label audits.
-    """
+    """Return audited tracks to show: of each verdict, from different originals if possible."""
     known = tracks[tracks["frames"] > 0].sort_values(["part", "video", "track"])
     quota = _PAIRS // 4
     chosen: list[pd.DataFrame] = []
@@ -146,13 +147,7 @@ def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figure:
-    """Draw original, fake and difference of some tracks side by side.
-
-    Args:
-        chosen: rows of the label audits.
-        indices: face indices of all shards.
-        shards: folder of face shards.
-    """
+    """Draw original, fake and difference of audited tracks side by side."""
     sides = (chosen["video"], chosen["original"])
     names = pd.concat([pd.DataFrame({"part": chosen["part"], "video": side}) for side in sides])
     tracks = read_tables(indices, FACES, matching=names).groupby(["part", "video", "track"])
@@ -170,7 +165,7 @@ def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figur
             continue
         fake, real = pairs[len(pairs) // 2]
         fake_crop, real_crop = aligned_pair(fake, real, reader)
-        pictures += [real_crop, fake_crop, compare_crops(fake, real, reader).mask]
+        pictures += [real_crop, fake_crop, compare_crops(fake, real, reader)[1]]
         captions += [f"{original}\nREAL", f"{video}\nFAKE, {row['verdict']}"]
         captions.append(f"1 - SSIM\n{row['changed']:.1%} of the face changed")
         boxes.append(fake)
@@ -179,8 +174,6 @@ def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figur
     for axes, fake in zip(panels[2::3], boxes, strict=True):
         (picture,) = axes.images
         picture.set(cmap="magma", clim=(0, _BRIGHTEST))
-        scale = picture.get_size()[0] / fake["crop_side"]
-        x, y = (fake["x0"] - fake["crop_x0"]) * scale, (fake["y0"] - fake["crop_y0"]) * scale
-        size = (fake["x1"] - fake["x0"]) * scale, (fake["y1"] - fake["y0"]) * scale
-        axes.add_patch(Rectangle((x, y), *size, fill=False, ec="w", lw=0.8))
+        x0, y0, x1, y1 = face_box(fake) * picture.get_size()[0]
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="w", lw=0.8))
     return figure

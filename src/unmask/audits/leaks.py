@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,12 @@ from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.report.style import save
 from unmask.splits.checks import straddling_families
-from unmask.tables import (
-    IDENTITIES,
-    LEAKS,
-    SPLITS,
-    VIDEOS,
-    read_table,
-    read_tables,
-    write_table,
-)
+from unmask.tables import IDENTITIES, LEAKS, SPLITS, VIDEOS, read_table, read_tables, write_table
 from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
 
 _MAX_NAMED = 5  # families in an error
-
-
-@dataclass(frozen=True)
-class LeakFiles:
-    """Files of the audit.
-
-    Attributes:
-        summary: JSON of counts.
-        pairs: the pairs, see `unmask.tables.LEAKS`.
-        sheet: PNG of the most similar faces, side by side.
-    """
-
-    summary: Path
-    pairs: Path
-    sheet: Path
 
 
 def audit_leaks(
@@ -58,7 +34,9 @@ def audit_leaks(
     shards: Path,
     indices: Sequence[Path],
     config: SplitConfig,
-    files: LeakFiles,
+    summary: Path,
+    pairs: Path,
+    sheet: Path,
 ) -> None:
     """Look for videos and faces that are in two folds and should not be.
 
@@ -69,7 +47,9 @@ def audit_leaks(
         shards: folder of face shards.
         indices: face indices of all shards, for the contact sheet.
         config: the `split` section, for the threshold from which two faces count as one person.
-        files: what to write.
+        summary: JSON of counts to write.
+        pairs: the pairs to write, see `unmask.tables.LEAKS`.
+        sheet: PNG to write, of the most similar faces side by side.
 
     Raises:
         UnmaskError: a family is in two folds; the files are written nevertheless.
@@ -80,15 +60,14 @@ def audit_leaks(
     tracks = read_tables(list(identities), IDENTITIES)
     has_embedding = tracks["embedding"].notna()
     embedded = tracks[has_embedding].merge(videos, on=["part", "video"])
-    real = embedded[embedded["label"] == Label.REAL]
-    fake = embedded[embedded["label"] == Label.FAKE]
+    real, fake = (embedded[embedded["label"] == label] for label in Label)
     threshold = config.identity_threshold
     real_real = find_similar_faces("real_real", real, real, threshold)
     fake_real = find_similar_faces("fake_real", fake, real, threshold)
     same_files, same_names = find_same_files(videos), find_same_names(videos)
     near, near_counts = find_near_duplicates(videos)
     families = straddling_families(videos)
-    summary = {
+    content = {
         "straddling_originals": families,
         "identity_threshold": threshold,
         "real_real": real_real.counts(),
@@ -102,12 +81,12 @@ def audit_leaks(
         "near_duplicate": near_counts,
         "same_name": _count_pairs(same_names),
     }
-    pairs = [real_real.pairs, fake_real.pairs, same_files, near, same_names]
-    table = pd.concat([one for one in pairs if len(one)] or pairs, ignore_index=True)
-    write_table(table.reset_index(names="pair"), LEAKS, files.pairs)
-    write_json(summary, files.summary)
-    save(draw_similar_faces(pairs[:2], indices, shards), files.sheet)
-    _log_summary(summary)
+    found = [real_real.pairs, fake_real.pairs, same_files, near, same_names]
+    table = pd.concat([one for one in found if len(one)] or found, ignore_index=True)
+    write_table(table.reset_index(names="pair"), LEAKS, pairs)
+    write_json(content, summary)
+    save(draw_similar_faces(found[:2], indices, shards), sheet)
+    _log_counts(content)
     if families:
         raise UnmaskError(
             f"{splits}: {len(families)} families are in two folds, for example that of "
@@ -120,22 +99,14 @@ def _count_pairs(pairs: pd.DataFrame) -> dict[str, int]:
     return {"pairs": len(pairs), "pairs_in_two_folds": in_two_folds}
 
 
-def _log_summary(summary: dict[str, Any]) -> None:
-    for kind, videos in (("real_real", "REAL videos"), ("fake_real", "a FAKE and a REAL video")):
-        count = summary[kind]["pairs_at_threshold"]
-        logger.log(
-            logging.WARNING if count and kind == "real_real" else logging.INFO,
-            "%d pairs of faces from %s in two folds with a similarity of %g or more (highest: %s)",
-            count,
-            videos,
-            summary["identity_threshold"],
-            summary[kind]["closest"],
-        )
-    for kind, name in (
-        ("same_file", "equal files"),
-        ("near_duplicate", "near duplicates"),
-        ("same_name", "equal names"),
-    ):
-        pairs, in_two_folds = summary[kind].values()
+def _log_counts(content: dict[str, Any]) -> None:
+    for kind in ("real_real", "fake_real"):
+        count, closest = content[kind]["pairs_at_threshold"], content[kind]["closest"]
+        level = logging.WARNING if count and kind == "real_real" else logging.INFO
+        threshold = content["identity_threshold"]
+        text = "%s: %d pairs of faces in two folds with a similarity of %g or more (highest: %s)"
+        logger.log(level, text, kind, count, threshold, closest)
+    for kind in ("same_file", "near_duplicate", "same_name"):
+        pairs, in_two_folds = content[kind].values()
         level = logging.WARNING if in_two_folds else logging.INFO
-        logger.log(level, "%d pairs of %s, %d of them in two folds", pairs, name, in_two_folds)
+        logger.log(level, "%s: %d pairs, %d of them in two folds", kind, pairs, in_two_folds)

@@ -52,21 +52,13 @@ class Area:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """How well metadata separates the labels.
-
-    Attributes:
-        videos: number of videos.
-        groups: number of groups that they belong to.
-        together: of all columns together; None where it cannot be measured.
-        columns: of each column alone, the largest area first.
-        reason: why nothing can be measured, else empty.
-    """
+    """How well metadata separates the labels."""
 
     videos: int
     groups: int
-    together: Area | None
-    columns: dict[str, Area]
-    reason: str = ""
+    together: Area | None  # of all columns; None if it cannot be measured
+    columns: dict[str, Area]  # of each column alone, the largest area first
+    reason: str = ""  # why nothing can be measured
 
 
 def audit_shortcuts(
@@ -116,10 +108,9 @@ def find_shortcuts(
 ) -> Shortcuts:
     """Measure how well columns separate FAKE from REAL, all together and each alone.
 
-    Predictions are out of fold: gradient-boosted trees learn direction and shape of an effect from
-    other groups than those it is measured on, so noise stays at 0.5. Only videos of one fold are
-    compared with each other, because scores of different models are not comparable. The interval
-    is a bootstrap over groups, because the videos of a group are not independent.
+    Gradient-boosted trees predict out of fold, so noise has an area of 0.5. Only videos of the same
+    fold are compared with each other, because scores of different models are not comparable. The
+    bootstrap is over groups, because the videos of a group are not independent.
 
     Args:
         features: one row per video; numbers, booleans and strings, with missing values.
@@ -169,15 +160,13 @@ def _as_features(table: pd.DataFrame) -> pd.DataFrame:
         if values.nunique(dropna=False) < 2:
             continue
         known = values.dropna()
-        is_flag = known.map(lambda value: isinstance(value, bool)).all()
-        if is_flag or pd.api.types.is_numeric_dtype(values):
-            numbers = values.map({True: 1.0, False: 0.0}) if is_flag else values
-            numbers = numbers.astype("float64")
-            columns[str(name)] = numbers.fillna(numbers.min() - 1)
-        else:
+        if known.map(lambda value: isinstance(value, str)).any():
             common = known.value_counts().index[:_MAX_CATEGORIES]
             strings = values.astype("object").where(values.isin(common), "other")
             columns[str(name)] = strings.where(values.notna(), "none").astype("category")
+        else:
+            numbers = values.astype("float64")
+            columns[str(name)] = numbers.fillna(numbers.min() - 1)
     return pd.DataFrame(columns, index=table.index)
 
 

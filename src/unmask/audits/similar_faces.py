@@ -25,17 +25,11 @@ _PAIRS_SHOWN = 12  # of each kind
 
 @dataclass(frozen=True)
 class SimilarFaces:
-    """Pairs of similar faces in different folds.
+    """Pairs of similar faces in different folds."""
 
-    Attributes:
-        pairs: the most similar pairs as rows of `unmask.tables.LEAKS`, at most three of two groups.
-        at_threshold: number of all pairs with at least the threshold's similarity.
-        tracks_at_threshold: number of tracks of the first table in such a pair.
-    """
-
-    pairs: pd.DataFrame
-    at_threshold: int
-    tracks_at_threshold: int
+    pairs: pd.DataFrame  # rows of `unmask.tables.LEAKS`, the most similar first
+    at_threshold: int  # number of all pairs with at least the threshold's similarity
+    tracks_at_threshold: int  # number of tracks of the first table in such a pair
 
     def counts(self) -> dict[str, Any]:
         """Return the entry of the summary."""
@@ -46,7 +40,7 @@ class SimilarFaces:
 def find_similar_faces(
     kind: str, first: pd.DataFrame, second: pd.DataFrame, threshold: float
 ) -> SimilarFaces:
-    """Return the most similar pairs of faces in different folds.
+    """Return the most similar pairs of faces in different folds, at most three of any two groups.
 
     Args:
         kind: name of these pairs.
@@ -96,13 +90,7 @@ def _vectors(tracks: pd.DataFrame) -> NDArray[np.float32]:
 def draw_similar_faces(
     kinds: Sequence[pd.DataFrame], indices: Sequence[Path], shards: Path
 ) -> Figure:
-    """Draw the most similar pairs side by side, two pairs in a row.
-
-    Args:
-        kinds: pairs of each kind, the most similar first.
-        indices: face indices of all shards.
-        shards: folder of face shards.
-    """
+    """Draw the most similar pairs of each kind side by side, two pairs in a row."""
     pairs = pd.concat([rows.head(_PAIRS_SHOWN) for rows in kinds])
     key = ["part", "video", "track"]
     sides = [pairs[[f"{name}_{side}" for name in key]].set_axis(key, axis=1) for side in "ab"]
