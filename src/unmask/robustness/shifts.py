@@ -34,11 +34,15 @@ _LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _TEXTS, _SHAPES = 3, 8
 
 
+def _unchanged(picture: Picture, index: int) -> Picture:
+    return picture
+
+
 @dataclass(frozen=True)
 class Shift:
     """A shift of one clip, with its parameters."""
 
-    change: Change  # the results have the same size for all frames of a clip
+    change: Change = _unchanged  # the results have the same size for all frames of a clip
     rate: float | None = None  # frames per second to keep at most; None keeps all
     crf: int = NEAR_LOSSLESS_CRF  # x264's constant rate factor with which the clip is encoded
 
@@ -56,33 +60,18 @@ def draw_shift(name: str, video: str, height: int, width: int) -> Shift:
     return SHIFTS[name](rng, height, width)
 
 
-def _unchanged(picture: Picture, index: int) -> Picture:
-    return picture
-
-
-def _clean(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """No change: the reference, encoded again like all others."""
-    return Shift(_unchanged)
-
-
-def _slow(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """At most 15 frames per second."""
-    return Shift(_unchanged, rate=15)
-
-
-def _small(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Half the height and width."""
-    size = max(1, width // 2), max(1, height // 2)
-    return Shift(lambda picture, index: _resized(picture, size))
-
-
-def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
+def _halved(picture: Picture, index: int) -> Picture:
+    size = [max(1, length // 2) for length in picture.shape[1::-1]]
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _compressed(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Encoded with a CRF from 23, x264's default, to 40, with visible blocks."""
-    return Shift(_unchanged, crf=int(rng.integers(23, 41)))
+def _mirrored(picture: Picture, index: int) -> Picture:
+    return np.asarray(cv2.flip(picture, 1), np.uint8)
+
+
+def _grey(picture: Picture, index: int) -> Picture:
+    luma = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR), np.uint8)
 
 
 def _noisy(rng: np.random.Generator, height: int, width: int) -> Shift:
@@ -114,21 +103,6 @@ def _relit(rng: np.random.Generator, height: int, width: int) -> Shift:
     gamma = rng.uniform(0.4, 0.7) if rng.random() < 0.5 else rng.uniform(1.5, 2.5)
     levels = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
     return Shift(lambda picture, index: np.asarray(cv2.LUT(picture, levels), np.uint8))
-
-
-def _mirrored(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Mirrored horizontally."""
-    return Shift(lambda picture, index: np.asarray(cv2.flip(picture, 1), np.uint8))
-
-
-def _grey(rng: np.random.Generator, height: int, width: int) -> Shift:
-    """Converted to grey."""
-
-    def grey(picture: Picture, index: int) -> Picture:
-        luma = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR), np.uint8)
-
-    return Shift(grey)
 
 
 @dataclass(frozen=True)
@@ -194,15 +168,17 @@ def _covered(rng: np.random.Generator, height: int, width: int) -> Shift:
 
 
 SHIFTS: dict[str, Draw] = {
-    CLEAN: _clean,
-    "fps_15": _slow,
-    "quarter_resolution": _small,
-    "crf_23_40": _compressed,
+    # The reference, encoded again like all others.
+    CLEAN: lambda rng, height, width: Shift(),
+    "fps_15": lambda rng, height, width: Shift(rate=15),
+    "quarter_resolution": lambda rng, height, width: Shift(_halved),
+    # From x264's default to visible blocks.
+    "crf_23_40": lambda rng, height, width: Shift(crf=int(rng.integers(23, 41))),
     "noise": _noisy,
     "blur": _blurred,
     "gamma": _relit,
-    "flip": _mirrored,
+    "flip": lambda rng, height, width: Shift(_mirrored),
     "text": _written_over,
     "shapes": _covered,
-    "grayscale": _grey,
+    "grayscale": lambda rng, height, width: Shift(_grey),
 }
