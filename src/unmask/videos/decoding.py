@@ -45,21 +45,13 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """What the packets of a stream say about its pictures.
+    """What the packets of a stream say about its pictures."""
 
-    Attributes:
-        times: all presentation times in seconds, ascending.
-        keys: those of pictures at which decoding can start.
-        has_clock: whether the packets have times; otherwise they are counted.
-        pictures: in decoding order.
-        base: seconds per tick, as a fraction.
-    """
-
-    times: NDArray[np.float64]
-    keys: NDArray[np.float64]
-    has_clock: bool
-    pictures: list[Picture]
-    base: Fraction
+    times: NDArray[np.float64]  # all presentation times in seconds, ascending
+    keys: NDArray[np.float64]  # times of the pictures at which decoding can start
+    has_clock: bool  # whether the packets have times; otherwise they are counted
+    pictures: list[Picture]  # in decoding order
+    base: Fraction  # seconds per tick
 
 
 def open_container(source: VideoSource) -> InputContainer:
@@ -201,15 +193,10 @@ class Decoder:
         skipped: Literal["NONREF", "DEFAULT"],
         shortcuts: Mapping[int, int],
     ) -> None:
-        """Prepare to decode.
+        """Prepare to decode all packets of a stream.
 
-        Args:
-            packets: all packets of the stream.
-            stream: the stream.
-            timeline: of the stream.
-            skipped: which pictures FFmpeg does not decode.
-            shortcuts: number of a picture after which the decoder is flushed, to the number of the
-                next picture to decode, see `unmask.videos.sampling`.
+        FFmpeg decodes no picture of the kind `skipped`. `shortcuts` maps the number of a picture,
+        after which the decoder is flushed, to the number of the next picture to decode.
         """
         self.damaged = 0
         self._packets = packets

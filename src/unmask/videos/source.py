@@ -44,27 +44,16 @@ _ZIP_ERRORS = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One video of a part's `metadata.json`.
+    """One video of a part's `metadata.json`."""
 
-    Attributes:
-        name: file name inside the part.
-        label: None where the entry has neither REAL nor FAKE.
-        original: name of the REAL video that a FAKE was made from; None for a REAL.
-        family: name of its original, or its own.
-        status: OK, or why the video cannot be opened.
-        detail: the reason of a status other than OK.
-        method: how a FAKE was made, where the entry says it.
-        source: the collection that the video is from, where the entry says it.
-    """
-
-    name: str
-    label: Label | None
-    original: str | None
-    family: str
-    status: Status = Status.OK
-    detail: str = ""
-    method: str | None = None
-    source: str | None = None
+    name: str  # of the file inside the part
+    label: Label | None  # None where the entry has neither REAL nor FAKE
+    original: str | None  # name of the REAL video that a FAKE was made from; None for a REAL
+    family: str  # name of its original, or its own
+    status: Status = Status.OK  # or why the video cannot be opened
+    detail: str = ""  # the reason of a status other than OK
+    method: str | None = None  # how a FAKE was made, where the entry says it
+    source: str | None = None  # the collection that the video is from, where the entry says it
 
 
 def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
