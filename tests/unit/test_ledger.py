@@ -6,11 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unmask.config import LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.tables import CROPPED, PROBE, read_table, write_table
+from unmask.tables import CROPPED, PROBE, write_table
 from unmask.videos.ledger import join_ledger, write_ledger
-from unmask.videos.probe import probe_shard
 from unmask.vocabulary import Status
 
 MakeVideo = Callable[..., Path]
@@ -90,16 +88,3 @@ def test_a_ledger_without_a_video_or_a_face_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnmaskError, match=r"no video has a usable face; .*'missing': 1"):
         write_ledger([tmp_path / "missing.parquet"], [tmp_path / "cropped.parquet"], *outputs)
     assert not any(output.exists() for output in outputs)
-
-
-def test_chunks_of_a_part_make_the_ledger_of_the_whole(make_part: MakePart, tmp_path: Path) -> None:
-    part = make_part(tmp_path / "part", {f"{i}.mp4": "REAL" for i in range(9)})
-    tables = [tmp_path / f"{chunk}.parquet" for chunk in range(3)]
-    for chunk, table in enumerate(tables):
-        probe_shard([part], chunk, 3, LimitsConfig(), table)
-    probe_shard([part], 0, 1, LimitsConfig(), tmp_path / "whole.parquet")
-    nothing = cropped("part")
-    pieces = join_ledger(pd.concat(read_table(t, PROBE) for t in tables), nothing)
-    whole = join_ledger(read_table(tmp_path / "whole.parquet", PROBE), nothing)
-    assert pieces["video"].tolist() == whole["video"].tolist()
-    assert len(whole) == 9

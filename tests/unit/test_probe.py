@@ -76,17 +76,6 @@ def test_a_clip_trimmed_by_an_edit_list_can_be_probed(
     assert (row["status"], row["video_rotation"]) == (Status.OK, 90)
 
 
-@pytest.mark.parametrize("name", ["z" * 300, "\ud800"], ids=["too long", "no text"])
-def test_an_impossible_file_name_does_not_stop_the_others(
-    name: str, make_video: MakeVideo, make_part: MakePart, tmp_path: Path
-) -> None:
-    part = make_part(tmp_path / "part", {"a.mp4": "REAL", f"{name}.mp4": "REAL"})
-    make_video(part / "a.mp4", frames=4)
-    rows = probe(part)
-    assert len(rows) == 2
-    assert rows["a.mp4"]["status"] == Status.OK
-
-
 def test_videos_without_an_entry_are_logged(
     make_video: MakeVideo,
     make_part: MakePart,

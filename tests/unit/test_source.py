@@ -57,9 +57,13 @@ def test_an_invalid_entry_is_kept_with_the_reason(
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.mp4", "a/b.mp4", "/etc/passwd", "", ".", "..", "a\\b.mp4", "a\0.mp4", "a.mp4/"]
+    "name",
+    [
+        *("../x.mp4", "a/b.mp4", "/etc/passwd", "", ".", "..", "a\\b.mp4", "a\0.mp4", "a.mp4/"),
+        *("z" * 300, "\ud800.mp4"),
+    ],
 )
-def test_a_name_that_leaves_the_part_is_never_opened(
+def test_a_name_that_is_no_file_of_the_part_is_never_opened(
     name: str, make_part: MakePart, tmp_path: Path
 ) -> None:
     (entry,) = read_metadata(make_part(tmp_path / "part", {name: "REAL"}))

@@ -46,12 +46,6 @@ def test_a_person_is_one_track_and_a_gap_is_interpolated() -> None:
     assert track.weight == pytest.approx(6 * 0.9)
 
 
-def test_a_track_spans_only_the_frames_between_its_first_and_last_face() -> None:
-    seen = [detections()] * 2 + [detections((square(0), 0.9))] * 3 + [detections()] * 2
-    (track,) = link(seen)
-    assert track.frames.tolist() == [2, 3, 4]
-
-
 def test_a_person_who_returns_after_a_while_is_a_new_track() -> None:
     face, nobody = detections((square(0), 0.9)), detections()
     tracks = link([face] * 3 + [nobody] * 8 + [face] * 4)
@@ -92,11 +86,6 @@ def test_the_most_certain_people_are_kept() -> None:
     seen = [detections(*((square(200 * i), 0.7 + 0.05 * i) for i in range(4)))] * 6
     assert [left_edges(track)[0] for track in link(seen)] == [600, 400]
     assert len(link(seen, 4)) == 4
-
-
-def test_no_faces_are_no_track() -> None:
-    assert link([]) == []
-    assert link([detections()] * 3) == []
 
 
 faces = st.tuples(
