@@ -416,6 +416,10 @@ AggregateName = Literal[
 class EvaluationConfig(Section):
     """How the logits of faces become a video's probability, and how results are measured."""
 
+    flip: bool = False
+    """Score each crop and its mirror image, and take the mean logit. Scoring then takes twice the
+    time, here and on Kaggle. Published solutions gained a little; self-blended detectors on foreign
+    videos did not."""
     aggregate: Literal["auto"] | AggregateName = "auto"
     """How the logits of a video's faces are combined. mean_logit weighs confident faces more than
     mean_probability does; in a published DFDC solution it took an ensemble from a log loss of 0.48
@@ -424,15 +428,16 @@ class EvaluationConfig(Section):
     any person is FAKE. auto takes mean_logit, unless another is better on validation by more than
     chance, measured on at least 30 families or people."""
     calibrate: Literal["auto", "none", "temperature", "platt", "isotonic"] = "auto"
-    """How a video's logit becomes a probability, fitted on validation. platt fits slope and
-    intercept, temperature the slope alone; a dozen videos change little, hundreds decide. isotonic
-    needs hundreds. auto takes platt, unless another is better there by more than chance. Without
-    calibration, DFDC solutions had log losses of 0.10 to 0.25 on their own validation and 0.43 on
-    the private test set."""
+    """How a video's logit becomes a probability. It is fitted on the validation predictions of all
+    folds but the one it is tested on; labels and sources have equal weight there. platt fits slope
+    and intercept, temperature the slope alone, isotonic any increasing function, for which it needs
+    hundreds of videos. auto takes platt if the labels are 20 times as likely with it, else none.
+    Calibration matters most where training and use differ: without it, DFDC solutions had log
+    losses of 0.10 to 0.25 on their own validation and 0.43 on the private test set."""
     clip: Literal["auto"] | Annotated[float, Field(ge=0, lt=0.5)] = "auto"
-    """Predicted probabilities are kept within [clip, 1 - clip]. An error costs at most -log(clip).
-    auto takes the value with the lowest log loss on validation, as if there were half an error more
-    at each end."""
+    """Predicted probabilities, at even odds of FAKE and REAL, are kept within [clip, 1 - clip]. An
+    error costs at most -log(clip). auto takes 0, unless the labels are 20 times as likely with
+    another value."""
     resamples: int = Field(1000, ge=100, le=100_000)
     """Bootstrap resamples of whole groups for 95 % intervals. With 1000, the ends of an
     interval are accurate to within a tenth of its width."""

@@ -87,7 +87,7 @@ def test_a_bundle_that_is_too_large_is_an_error_that_suggests_what_fits(
 def pair(model: Path, precision: Precision, folder: Path) -> Iterator[tuple[Member, Member]]:
     network, model_input = load_model(model)
     save_model(network, model_input, folder / precision, precision)
-    head = ScoringHead("mean_logit", "platt", 0.5, Calibration(4.0, 0.0, 0.5))
+    head = ScoringHead("mean_logit", Calibration(4.0, 0.0, 0.5))
     yield (
         Member(network, model_input, 0.0, head, 0.5),
         Member(load_model(folder / precision)[0], model_input, 0.0, head, 0.5),
@@ -209,7 +209,7 @@ def test_the_model_card_describes_data_and_performance(tmp_path: Path) -> None:
     for name in ("a", "b"):
         shifts = ExperimentShifts(name, 0.4, shifted, shifted, {}, {}, {})
         write_json(shifts, tmp_path / f"{name}.json")
-    head = ScoringHead("mean_logit", "platt", 0.5, Calibration(1.0, 0.0, 0.5))
+    head = ScoringHead("mean_logit", Calibration(1.0, 0.0, 0.5))
     members = [
         MemberRecord(
             *("x.safetensors", "a", f"fold{fold}-seed1", fold, 1, "", 0.0, "resnet18", 224),

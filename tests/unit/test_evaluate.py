@@ -189,15 +189,19 @@ def test_metrics_count_the_faceless_video_and_have_intervals(evaluated: Path) ->
 
 
 def test_labels_of_test_videos_change_no_prediction(data: Data) -> None:
-    scores, run = data.write_model("flipped", 0, 1.5)
+    """Those of fold 0 change calibrations of other folds, not those of fold 0."""
+    models = [data.write_model("flipped", fold, 1.5) for fold in range(FOLDS)]
+    scores, runs = zip(*models, strict=True)
     splits = read_table(data.folder / "splits.parquet", SPLITS)
     flipped = splits["label"].map({"REAL": "FAKE", "FAKE": "REAL"})
     fitted = []
     for labels in (splits["label"], splits["label"].where(splits["fold"] != 0, flipped)):
         write_table(splits.assign(label=labels), SPLITS, data.folder / "flipped.parquet")
-        files = data.evaluate_models("flipped", [scores], [run], data.folder / "flipped.parquet")
+        files = data.evaluate_models("flipped", scores, runs, data.folder / "flipped.parquet")
         predictions = read_table(files / PREDICTIONS_TABLE, PREDICTIONS)
-        fitted.append(((files / CALIBRATION).read_text(), predictions["probability"].to_list()))
+        heads = read_json(files / CALIBRATION, dict[str, ScoringHead])
+        of_fold = predictions.loc[predictions["fold"] == 0, "probability"]
+        fitted.append((heads["fold0-seed1"], of_fold.to_list()))
     assert fitted[0] == fitted[1]
 
 

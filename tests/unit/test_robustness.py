@@ -116,7 +116,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     fit(job, CONFIG.training, AuditsConfig(label_noise="keep"), root / f"train/tiny/{MODEL}")
     os.chdir(previous)
-    head = ScoringHead("mean_logit", "none", 0.6, Calibration(1.0, 0.0, 0.6))
+    head = ScoringHead("mean_logit", Calibration(1.0, 0.0, 0.6))
     write_json({MODEL: head}, root / "evaluation/tiny/calibration.json")
     return root
 
@@ -139,6 +139,7 @@ def shifts(trained: Path) -> Path:
     model = trained / f"train/tiny/{MODEL}"
     score_model(
         *(model / "model.safetensors", model / "run.json", folder / "faces", [files[1]], 1, 16),
+        CONFIG.evaluation,
         folder / "scores.parquet",
         splits=splits,
         shifted=True,
@@ -242,6 +243,7 @@ def sets(trained: Path) -> pd.DataFrame:
         model, indices = trained / f"train/tiny/{MODEL}", [out / "faces/part-00.parquet"]
         score_model(
             *(model / "model.safetensors", model / "run.json", out / "faces", indices, 1, 16),
+            CONFIG.evaluation,
             out / f"scores/tiny/{MODEL}.parquet",
             ledger=out / "videos.parquet",
         )

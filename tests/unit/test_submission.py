@@ -71,7 +71,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = SETTINGS.model_dump(include={"frames", "limits", "faces", "evaluation", "kaggle"})
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
-    head = ScoringHead("mean_logit", "platt", 0.8, Calibration(1.5, 0.4, 0.8))
+    head = ScoringHead("mean_logit", Calibration(1.5, 0.4, 0.8))
     write_manifest(folder, head)
     return folder
 
@@ -141,7 +141,7 @@ def test_a_probability_is_the_calibrated_aggregate_at_the_prior_of_the_test_set(
     loaded = load_bundle(bundle)
     crops = crops_of(loaded, challenge / "test_videos/person.mp4")
     mean = member_logits(loaded.members[0], join_crops([crops]), loaded.device).mean()
-    calibrated = 1.5 * (mean + 1.0) + 0.4 + logit(0.5) - logit(0.8)
+    calibrated = 1.5 * (mean + 1.0 - logit(0.8)) + 0.4 + logit(0.5)
     assert predict_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
 
 
@@ -192,7 +192,7 @@ def test_a_video_is_cropped_for_kaggle_as_for_training_byte_for_byte(
 
 
 def constant(intercept: float) -> ScoringHead:
-    return ScoringHead("mean_logit", "platt", 0.5, Calibration(0.0, intercept, 0.5))
+    return ScoringHead("mean_logit", Calibration(0.0, intercept, 0.5))
 
 
 def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None:

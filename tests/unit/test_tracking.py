@@ -75,7 +75,7 @@ class Results:
         sets = {"tiny": {model: {"other": METRICS} for model in models}}
         write_json(sets, tiny.with_name("sets.json"))
         (tiny / "roc.svg").write_text("figure")
-        head = ScoringHead("mean_logit", "none", 0.5, Calibration(1, 0, 0.5))
+        head = ScoringHead("mean_logit", Calibration(1, 0, 0.5))
         member = MemberRecord("a", "tiny", "fold0-seed1", 0, 1, "id0", 0, "resnet", 1, head, 1)
         tested = {"log_loss": log_loss, "eer": None}
         manifest = Manifest("1", [member], tested, {}, Parity(1, 0, "a"), {}, {}, {})

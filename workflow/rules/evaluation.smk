@@ -34,11 +34,13 @@ rule score:
         batch_size=training("batch_size"),
     params:
         videos="--shards results/faces --splits results/splits.parquet",
+        settings=settings("evaluation.flip"),
         code=source_digest("inference.score"),
     shell:
         "python -m unmask inference.score:score_model --log {log:q} --model {input.model:q} "
         "--run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} "
-        "--batch-size {resources.batch_size} --output {output.scores:q} --speed {output.speed:q}"
+        "--batch-size {resources.batch_size} --settings {params.settings:q} "
+        "--output {output.scores:q} --speed {output.speed:q}"
 
 
 rule evaluate:

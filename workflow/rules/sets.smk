@@ -37,6 +37,7 @@ use rule score as score_set with:
         "benchmarks/score_set/{set}/{experiment}/fold{fold}-seed{seed}.tsv"
     params:
         videos="--shards results/faces/sets/{set} --ledger results/sets/{set}/videos.parquet",
+        settings=settings("evaluation.flip"),
         code=source_digest("inference.score"),
 
 

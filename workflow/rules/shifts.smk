@@ -77,6 +77,7 @@ use rule score as score_shifts with:
         "benchmarks/score_shifts/{experiment}/fold{fold}-seed{seed}.tsv"
     params:
         videos="--shards results/shifts/faces --splits results/splits.parquet --shifted",
+        settings=settings("evaluation.flip"),
         code=source_digest("inference.score"),
 
 

@@ -76,10 +76,7 @@ def evaluate(
     """
     jobs = [RunRecord.read(run) for run in runs]
     split_videos, all_videos = read_table(splits, SPLITS), read_table(ledger, VIDEOS)
-    models = {
-        job.model: predict_held_out(job, split_videos, path, config)
-        for job, path in zip(jobs, scores, strict=True)
-    }
+    models = predict_held_out(jobs, split_videos, scores, config)
     folds = sorted({job.fold for job in jobs})
     of_folds = [[models[job.model] for job in jobs if job.fold == fold] for fold in folds]
     averaged = [average_models([one.videos for one in of_fold]) for of_fold in of_folds]
@@ -146,7 +143,7 @@ def evaluate(
 def _uncalibrated(test: pd.DataFrame, jobs: Sequence[RunRecord]) -> Metrics:
     """Return the test metrics of the aggregated logits as they are."""
     prior = test["fold"].map({job.fold: job.assumed_prior for job in jobs})
-    return measure(test.assign(probability=expit(test["logit"].fillna(logit(prior)))))
+    return measure(test.assign(probability=expit(test["logit"].fillna(0) + logit(prior))))
 
 
 def _tracks(faces: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,19 @@ from unmask.config import EvaluationConfig
 from unmask.evaluation.intervals import metric_intervals, resampling
 from unmask.evaluation.metrics import Metrics, binary_metrics
 from unmask.inference.aggregate import FaceLogits
-from unmask.inference.scoring_head import ScoringHead, fit_scoring_head
+from unmask.inference.calibrate import log_odds
+from unmask.inference.scoring_head import (
+    ScoringHead,
+    aggregate_logits,
+    candidate_aggregations,
+    fit_scoring_head,
+)
 from unmask.splits.roles import rows_to_fit_on, with_roles
 from unmask.tables import SCORES, read_tables
 from unmask.training.run_record import RunRecord
 from unmask.vocabulary import Label, PredictionSource, Role
+
+logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +45,8 @@ class ModelPredictions:
         videos: one row per video, with `role`, `logit`, `faces`, `log_odds` and `probability`.
             Log-odds and probability of validation videos are cross-fitted.
         faces: one row per face of the test videos, with `logit` and calibrated `log_odds`.
+
+    Logits assume even odds, log-odds the prior of the data.
     """
 
     head: ScoringHead
@@ -44,35 +55,83 @@ class ModelPredictions:
 
 
 def predict_held_out(
-    job: RunRecord, splits: pd.DataFrame, scores: Path, config: EvaluationConfig
-) -> ModelPredictions:
-    """Fit a model's scoring head and predict its validation and test videos.
+    jobs: Sequence[RunRecord],
+    splits: pd.DataFrame,
+    scores: Sequence[Path],
+    config: EvaluationConfig,
+) -> dict[str, ModelPredictions]:
+    """Fit the scoring heads of an experiment, and predict validation and test videos.
+
+    A head is fitted on the validation predictions of all models, each for videos that it was not
+    trained on, except for videos of the fold that the head is tested on.
 
     Args:
-        job: its training.
+        jobs: its trainings.
         splits: rows of `unmask.tables.SPLITS`.
-        scores: its scores of faces, see `unmask.tables.SCORES`.
-        config: the candidates for the scoring head.
+        scores: their scores of faces, see `unmask.tables.SCORES`, in the same order.
+        config: the candidates for scoring heads.
+
+    Returns:
+        Name of a model to its predictions.
     """
-    fold = job.fold
-    scored = read_tables([scores], SCORES, [*TRACK, "role", "logit"])
-    videos = with_roles(splits, fold, job.folds)
-    videos = videos[videos["role"] != Role.TRAIN].assign(fold=fold)
-
-    val_faces, val_videos = number_faces(rows_to_fit_on(scored, Role.VAL))
-    known = val_videos.merge(videos, on=VIDEO, how="left")
-    fitted = fit_scoring_head(
-        val_faces, is_fake(known), known["group"].to_numpy(), job.assumed_prior, config
+    columns = [*TRACK, "role", "logit"]
+    pooled = pd.concat(
+        [
+            _aggregate_validation(job, splits, read_tables([path], SCORES, columns), config)
+            for job, path in zip(jobs, scores, strict=True)
+        ],
+        ignore_index=True,
     )
-    predicted = predict_videos(videos, scored, fitted.head)
-    held_out = val_videos[VIDEO].assign(held_out=fitted.held_out)
-    predicted = predicted.merge(held_out, on=VIDEO, how="left")
-    predicted["log_odds"] = predicted.pop("held_out").fillna(predicted["log_odds"])
-    predicted["probability"] = expit(predicted["log_odds"])
+    heads = {fold: _fit_head(fold, pooled, config) for fold in sorted({job.fold for job in jobs})}
+    models = {}
+    for job, path in zip(jobs, scores, strict=True):
+        scored = read_tables([path], SCORES, columns)
+        head, held_out = heads[job.fold]
+        head = replace(head, calibration=replace(head.calibration, prior=job.assumed_prior))
+        videos = with_roles(splits, job.fold, job.folds)
+        videos = videos[videos["role"] != Role.TRAIN].assign(fold=job.fold)
+        predicted = predict_videos(videos, scored, head)
+        own = held_out.loc[held_out["model"] == job.model, [*VIDEO, "held_out"]]
+        predicted = predicted.merge(own, on=VIDEO, how="left")
+        cross_fitted = predicted.pop("held_out") + log_odds(job.assumed_prior)
+        predicted["log_odds"] = cross_fitted.fillna(predicted["log_odds"])
+        predicted["probability"] = expit(predicted["log_odds"])
 
-    faces = scored[scored["role"] == Role.TEST].drop(columns="role").reset_index(drop=True)
-    faces["log_odds"] = fitted.head.calibration.log_odds(faces["logit"].to_numpy())
-    return ModelPredictions(fitted.head, predicted, faces)
+        faces = scored[scored["role"] == Role.TEST].drop(columns="role").reset_index(drop=True)
+        faces["logit"] -= log_odds(job.assumed_prior)
+        faces["log_odds"] = head.calibration.log_odds(faces["logit"].to_numpy())
+        models[job.model] = ModelPredictions(head, predicted, faces)
+    return models
+
+
+def _aggregate_validation(
+    job: RunRecord, splits: pd.DataFrame, scored: pd.DataFrame, config: EvaluationConfig
+) -> pd.DataFrame:
+    """Return a row per validation video with a face, and its logit by each aggregation."""
+    faces, videos = number_faces(rows_to_fit_on(scored, Role.VAL))
+    logits = {
+        name: aggregate_logits(faces, name, job.assumed_prior)
+        for name in candidate_aggregations(config)
+    }
+    return videos.assign(model=job.model, **logits).merge(splits, on=VIDEO)
+
+
+def _fit_head(
+    fold: int, pooled: pd.DataFrame, config: EvaluationConfig
+) -> tuple[ScoringHead, pd.DataFrame]:
+    """Return the scoring head of a fold, and the rows it was fitted on with `held_out` log-odds."""
+    rows = pooled[pooled["fold"] != fold]
+    logits = {name: rows[name].to_numpy() for name in candidate_aggregations(config)}
+    labels, groups, sources = is_fake(rows), rows["group"].to_numpy(), rows["source"].to_numpy()
+    head, held_out = fit_scoring_head(logits, labels, groups, sources, config)
+    logger.info(
+        "fold %d: %s, slope %.2f, intercept %+.2f, clip %.4f; from %d predictions of videos in %d "
+        "groups, %d of them FAKE%s",
+        *(fold, head.aggregate, head.calibration.slope, head.calibration.intercept),
+        *(head.calibration.clip, len(rows), rows["group"].nunique(), labels.sum()),
+        "" if 0 < labels.mean() < 1 else ": nothing to calibrate on without the other label",
+    )
+    return head, rows.assign(held_out=held_out)
 
 
 def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead) -> pd.DataFrame:
@@ -89,11 +148,11 @@ def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead
     """
     faces, with_faces = number_faces(scores)
     predicted = videos.merge(with_faces.assign(logit=head.logits(faces)), on=VIDEO, how="left")
-    log_odds = head.calibration.log_odds(predicted["logit"].to_numpy(np.float64))
+    calibrated = head.calibration.log_odds(predicted["logit"].to_numpy(np.float64))
     return predicted.assign(
         faces=predicted["faces"].fillna(0).astype(int),
-        log_odds=log_odds,
-        probability=expit(log_odds),
+        log_odds=calibrated,
+        probability=expit(calibrated),
     )
 
 
@@ -113,9 +172,9 @@ def number_faces(scores: pd.DataFrame) -> tuple[FaceLogits, pd.DataFrame]:
 
 def average_models(predictions: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Average models' predictions for the same rows in log-odds, as the bundle does."""
-    log_odds = np.mean([one["log_odds"] for one in predictions], axis=0)
-    logit = np.mean([one["logit"] for one in predictions], axis=0)
-    return predictions[0].assign(log_odds=log_odds, logit=logit, probability=expit(log_odds))
+    columns = ["logit", "log_odds"]
+    means = {name: np.mean([one[name] for one in predictions], axis=0) for name in columns}
+    return predictions[0].assign(**means, probability=expit(means["log_odds"]))
 
 
 def out_of_fold(ledger: pd.DataFrame, splits: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,8 @@
-"""Calibration: from a video's logit to a calibrated probability of FAKE."""
+"""Calibration: from a video's logit to a calibrated probability of FAKE.
+
+Everything is fitted at even odds of FAKE and REAL: fitted logits assume them, and weights give both
+labels the same sum. docs/decisions/030 states the rules, and a simulation of them.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,24 @@ from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
-# Standard deviation of the Gaussian prior of slope and intercept around 1 and 0.
-_PRIOR_STD = 0.5
+# A calibration or a clip replaces none if the labels are 20 times as likely with it.
+_EVIDENCE = math.log(20)
+# Standard deviations of the Gaussian prior of slope and intercept around 1 and 0. Scores are more
+# often too confident than too cautious, above all on videos of other sources.
+_SLOPE_STD_BELOW, _SLOPE_STD_ABOVE, _INTERCEPT_STD = 1.0, 0.3, 2.0
 _NO_SLOPE = 1e-3
-_CLIPS = np.concatenate([[0.0], np.geomspace(1e-4, 0.3, 200)])
+_CLIPS = np.geomspace(1e-4, 0.3, 100)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A function from a video's logit to calibrated log-odds of FAKE.
+    """A function from a video's logit, at even odds, to calibrated log-odds of FAKE.
 
     Attributes:
         slope: not negative; slope 1 with intercept 0 leaves logits unchanged.
         intercept: in logits.
-        prior: share of FAKE among the videos it was fitted on; predicted where there is no face.
-        clip: probabilities are kept within [clip, 1 - clip].
+        prior: share of FAKE that predictions assume; predicted where there is no face.
+        clip: probabilities at even odds are kept within [clip, 1 - clip].
         knots: pairs of logit and log-odds of an isotonic calibration: linear between them, constant
             beyond. Empty if slope and intercept are used.
     """
@@ -38,23 +45,28 @@ class Calibration:
     clip: float = 0.0
     knots: list[tuple[float, float]] = field(default_factory=list)
 
+    @property
+    def method(self) -> str:
+        """Return what it is: none, line or isotonic."""
+        if self.knots:
+            return "isotonic"
+        return "none" if (self.slope, self.intercept) == (1, 0) else "line"
+
     def log_odds(self, logits: Floats, prior: float | None = None) -> Floats:
         """Return the calibrated log-odds of FAKE, float64 (n,).
 
         Args:
-            logits: float64 (n,); NaN for a video without a face, which gets the prior.
-            prior: share of FAKE to assume instead of the one fitted on. The odds are multiplied by
-                the ratio of prior odds (Saerens et al., 2002).
+            logits: float64 (n,), at even odds; NaN for a video without a face.
+            prior: share of FAKE to assume instead of `self.prior`. Its odds multiply those of the
+                video (Saerens et al., 2002).
         """
-        shift = 0.0 if prior is None else log_odds(prior) - log_odds(self.prior)
         if self.knots:
             known, odds = zip(*self.knots, strict=True)
             calibrated = np.interp(logits, known, odds)
         else:
             calibrated = self.slope * logits + self.intercept
-        shifted = np.where(np.isnan(logits), log_odds(self.prior), calibrated) + shift
-        limit = log_odds(1 - self.clip) if self.clip else math.inf
-        return np.clip(shifted, -limit, limit)
+        calibrated = clip_log_odds(np.where(np.isnan(logits), 0, calibrated), self.clip)
+        return calibrated + log_odds(self.prior if prior is None else prior)
 
     def probability(self, logits: Floats, prior: float | None = None) -> Floats:
         """Return the calibrated probability of FAKE; see `log_odds`."""
@@ -66,82 +78,112 @@ def log_odds(probability: float) -> float:
     return math.log(probability / (1 - probability))
 
 
-def identity(prior: float) -> Calibration:
-    """Return the calibration that leaves logits unchanged, for logits that assume `prior`."""
-    return Calibration(slope=1.0, intercept=0.0, prior=prior)
+def clip_log_odds(values: Floats, clip: float) -> Floats:
+    """Return log-odds whose probabilities are within [clip, 1 - clip]; 0 clips nothing."""
+    return np.clip(values, log_odds(clip), log_odds(1 - clip)) if clip else values
 
 
-def smoothed_prior(labels: Floats) -> float:
-    """Return the share of FAKE by Laplace's rule of succession, never 0 or 1."""
-    return float((labels.sum() + 1) / (len(labels) + 2))
+def log_losses(labels: Floats, predicted: Floats) -> Floats:
+    """Return the log loss of each predicted log-odds, float64 (n,)."""
+    return np.asarray(np.logaddexp(0, (1 - 2 * labels) * predicted))
 
 
-def fit_none(logits: Floats, labels: Floats) -> Calibration:
-    """Return the identity, with the smoothed share of FAKE as its prior."""
-    return identity(smoothed_prior(labels))
+def balanced_weights(
+    labels: Floats, groups: NDArray[np.object_], sources: NDArray[np.object_]
+) -> Floats:
+    """Return the weight of each video in a fit, float64 (n,).
+
+    Both labels have the same sum, a source has a share that grows with the square root of its
+    groups, and the videos of a group count as one. The sum of all weights is the effective number
+    of groups (Kish, "Survey Sampling", 1965), at most four times that of the rarer label.
+
+    Args:
+        labels: float64 (n,), 1 for FAKE; both labels must occur.
+        groups: (n,), the group of each video.
+        sources: (n,), its source.
+    """
+    weights, effective = np.zeros(len(labels)), []
+    for label in (0, 1):
+        rows = labels == label
+        source = np.unique(sources[rows], return_inverse=True)[1]
+        names = np.stack([source, np.unique(groups[rows], return_inverse=True)[1]])
+        cells, first, cell = np.unique(names, axis=1, return_index=True, return_inverse=True)[:3]
+        cell = cell.reshape(-1)
+        of_cell = np.bincount(cells[0])[source[first]] ** -0.5
+        weights[rows] = of_cell[cell] / np.bincount(cell)[cell] / of_cell.sum()
+        effective.append(of_cell.sum() ** 2 / (of_cell**2).sum())
+    return np.asarray(weights * 2 / (1 / effective[0] + 1 / effective[1]))
 
 
-def fit_platt(logits: Floats, labels: Floats) -> Calibration:
-    """Fit slope and intercept.
+def fit_none(logits: Floats, labels: Floats, weights: Floats) -> Calibration:
+    """Return the identity."""
+    return Calibration(slope=1.0, intercept=0.0, prior=0.5)
 
-    The targets are Platt's (1999): (n1 + 1) / (n1 + 2) for the n1 FAKE videos and 1 / (n0 + 2) for
-    the n0 REAL ones. Slope and intercept have a Gaussian prior around 1 and 0, that is, around no
-    change: a dozen videos hardly move them, hundreds outweigh it. A slope of 0 means that the
-    scores carry no information; the calibration then predicts the prior.
+
+def fit_platt(logits: Floats, labels: Floats, weights: Floats) -> Calibration:
+    """Fit slope and intercept (Platt, 1999).
+
+    Both have a Gaussian prior around no change, which is narrower above a slope of 1 than below. A
+    slope of 0 means that the scores carry no information.
 
     Args:
         logits: float64 (n,), without NaN.
         labels: float64 (n,), 1 for FAKE.
+        weights: float64 (n,), see `balanced_weights`.
     """
-    return _fit_line(logits, labels, intercept=True)
+    return _fit_line(logits, labels, weights, intercept=True)
 
 
-def fit_temperature(logits: Floats, labels: Floats) -> Calibration:
-    """Fit the slope alone (Guo et al., 2017), with the targets and the prior of `fit_platt`."""
-    return _fit_line(logits, labels, intercept=False)
+def fit_temperature(logits: Floats, labels: Floats, weights: Floats) -> Calibration:
+    """Fit the slope alone (Guo et al., 2017), with the prior of `fit_platt`."""
+    return _fit_line(logits, labels, weights, intercept=False)
 
 
-def _fit_line(logits: Floats, labels: Floats, intercept: bool) -> Calibration:
-    fakes, reals = labels.sum(), len(labels) - labels.sum()
-    prior = smoothed_prior(labels)
-    constant = Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
-    if fakes == 0 or reals == 0:
-        return constant
-    targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+def fit_auto(logits: Floats, labels: Floats, weights: Floats) -> Calibration:
+    """Return `fit_platt` if the labels are 20 times as likely with it as without, else identity."""
+    fitted = fit_platt(logits, labels, weights)
+    gain = weights @ (log_losses(labels, logits) - log_losses(labels, fitted.log_odds(logits)))
+    evidence = gain - _penalty(fitted.slope, fitted.intercept)
+    return fitted if evidence > _EVIDENCE else fit_none(logits, labels, weights)
 
+
+def _fit_line(logits: Floats, labels: Floats, weights: Floats, intercept: bool) -> Calibration:
     def cost(parameters: Floats) -> float:
         slope, offset = parameters
-        calibrated = slope * logits + offset
-        cross_entropy = np.logaddexp(0, calibrated) - targets * calibrated
-        penalty = ((slope - 1) ** 2 + offset**2) / (2 * _PRIOR_STD**2)
-        return float(cross_entropy.sum() + penalty)
+        losses = log_losses(labels, slope * logits + offset)
+        return float(weights @ losses) + _penalty(slope, offset)
 
     bounds = [(0, None), (None, None) if intercept else (0, 0)]
     fitted = minimize(cost, x0=(1.0, 0.0), method="L-BFGS-B", bounds=bounds)
     slope, offset = (float(value) for value in fitted.x)
-    return constant if slope < _NO_SLOPE else Calibration(slope, offset, prior)
+    return Calibration(slope if slope > _NO_SLOPE else 0.0, offset, prior=0.5)
 
 
-def fit_isotonic(logits: Floats, labels: Floats) -> Calibration:
+def _penalty(slope: float, intercept: float) -> float:
+    """Return the negative log-density of the prior, 0 at its mode."""
+    std = _SLOPE_STD_BELOW if slope < 1 else _SLOPE_STD_ABOVE
+    return ((slope - 1) / std) ** 2 / 2 + (intercept / _INTERCEPT_STD) ** 2 / 2
+
+
+def fit_isotonic(logits: Floats, labels: Floats, weights: Floats) -> Calibration:
     """Fit the best non-decreasing function (scikit-learn); needs hundreds of videos.
 
-    Probabilities are kept within [1 / (n + 2), 1 - 1 / (n + 2)], by Laplace's rule of succession.
+    Probabilities are kept within [1 / (n + 2), 1 - 1 / (n + 2)], by Laplace's rule of succession,
+    where n is the sum of the weights.
     """
     from sklearn.isotonic import IsotonicRegression  # a Kaggle image may lack it
 
-    prior = smoothed_prior(labels)
-    if len(np.unique(labels)) < 2:
-        return Calibration(slope=0.0, intercept=log_odds(prior), prior=prior)
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(logits, labels)
-    smallest = 1 / (len(labels) + 2)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(logits, labels, weights)
+    smallest = 1 / (weights.sum() + 2)
     shares = np.clip(fitted.y_thresholds_, smallest, 1 - smallest)
     knots = [
         (float(x), log_odds(float(y))) for x, y in zip(fitted.X_thresholds_, shares, strict=True)
     ]
-    return Calibration(slope=1.0, intercept=0.0, prior=prior, knots=knots)
+    return Calibration(slope=1.0, intercept=0.0, prior=0.5, knots=knots)
 
 
-CALIBRATIONS: dict[str, Callable[[Floats, Floats], Calibration]] = {
+CALIBRATIONS: dict[str, Callable[[Floats, Floats, Floats], Calibration]] = {
+    "auto": fit_auto,
     "none": fit_none,
     "temperature": fit_temperature,
     "platt": fit_platt,
@@ -149,21 +191,23 @@ CALIBRATIONS: dict[str, Callable[[Floats, Floats], Calibration]] = {
 }
 
 
-def best_clip(log_odds_held_out: Floats, labels: Floats) -> float:
-    """Return the clip with the lowest log loss on held-out predictions.
+def fit_calibration(how: str, logits: Floats, labels: Floats, weights: Floats) -> Calibration:
+    """Fit one of `CALIBRATIONS`; videos of a single label give the identity."""
+    both = len(np.unique(labels)) == 2
+    return CALIBRATIONS[how if both else "none"](logits, labels, weights)
 
-    Half a REAL video with the highest predicted probability and half a FAKE one with the lowest are
-    added (Jeffreys' prior), since n certain predictions without an error do not prove that the next
-    one is right. Certain predictions of which a share e is wrong are best clipped at e.
+
+def fit_clip(predicted: Floats, labels: Floats, weights: Floats) -> float:
+    """Return the clip with the lowest log loss if labels are 20 times as likely with it, else 0.
+
+    Certain predictions of which a share e is wrong are best clipped at e.
 
     Args:
-        log_odds_held_out: float64 (n,).
+        predicted: float64 (n,), log-odds at even odds by a calibration that did not see the video.
         labels: float64 (n,), 1 for FAKE.
+        weights: float64 (n,), see `balanced_weights`.
     """
-    ends = np.array([log_odds_held_out.max(), log_odds_held_out.min()])
-    predicted = np.concatenate([log_odds_held_out, ends])
-    signs = np.where(np.concatenate([labels, [0.0, 1.0]]) == 1, 1.0, -1.0)
-    weights = np.concatenate([np.ones(len(labels)), [0.5, 0.5]])
-    limits = [math.inf if clip == 0 else log_odds(1 - clip) for clip in _CLIPS]
-    losses = [weights @ np.logaddexp(0, -signs * np.clip(predicted, -one, one)) for one in limits]
-    return float(_CLIPS[np.argmin(losses)])
+    clips = [0.0, *_CLIPS]
+    losses = [weights @ log_losses(labels, clip_log_odds(predicted, clip)) for clip in clips]
+    best = int(np.argmin(losses))
+    return float(clips[best]) if losses[0] - losses[best] > _EVIDENCE else 0.0

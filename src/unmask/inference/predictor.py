@@ -68,6 +68,20 @@ class Bundle:
     device: torch.device
 
 
+class FlipAverage(nn.Module):
+    """A network that predicts the mean logit of a crop and its mirror image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Wrap a network that maps (n, 3, size, size) to (n, 1)."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Return the mean logits (n, 1) of normalised crops (n, 3, size, size)."""
+        mean: torch.Tensor = (self.network(crops) + self.network(crops.flip(3))) / 2
+        return mean
+
+
 @dataclass(frozen=True)
 class VideoCrops:
     """The face crops of some videos, sorted by video and by track.
@@ -121,6 +135,8 @@ def load_members(folder: Path, manifest: Manifest, config: Config, device: torch
     for record in sorted(manifest.members, key=lambda one: -one.weight):
         network, model_input = load_model(folder / record.file)
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.evaluation.flip:
+            network = FlipAverage(network)
         head, weight = record.scoring_head, record.weight
         members.append(Member(network, model_input, record.prior_shift, head, weight))
     return Bundle(config, members, device)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import torch
 
+from unmask.config import EvaluationConfig
 from unmask.files import write_json
+from unmask.inference.predictor import FlipAverage
 from unmask.inference.records import ScoringSpeed
 from unmask.progress import track
 from unmask.splits.roles import with_roles
@@ -51,6 +53,7 @@ def score_model(
     indices: Sequence[Path],
     threads: int,
     batch_size: int,
+    config: EvaluationConfig,
     output: Path,
     splits: Path | None = None,
     ledger: Path | None = None,
@@ -66,6 +69,7 @@ def score_model(
         indices: their indices.
         threads: CPU threads.
         batch_size: crops per forward pass.
+        config: the `evaluation` section.
         output: one row per face, see `unmask.tables.SCORES` and `SHIFT_SCORES`.
         splits: the split table, to score the validation and test videos of the model's fold.
         ledger: ledger of an external set, to score all its videos instead, as test videos.
@@ -91,6 +95,8 @@ def score_model(
     network, model_input = load_model(model)
     cost = half_bytes(network)
     network.to(device)
+    if config.flip:
+        network = FlipAverage(network)
     mean, std = model_input.statistics(device)
     loader = create_score_loader(faces, shards, model_input, batch_size, loader_workers(threads))
     logits, seconds = [], 0.0

@@ -1,6 +1,6 @@
 """The scoring head: aggregation and calibration, from a video's face logits to its probability.
 
-Each model has one, chosen and fitted on its validation videos. Evaluation and the Kaggle bundle
+Each model has one, fitted on videos that no model was trained on. Evaluation and the Kaggle bundle
 apply the same one.
 """
 
@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 
 from unmask.config import EvaluationConfig
 from unmask.inference.aggregate import AGGREGATIONS, FaceLogits
-from unmask.inference.calibrate import CALIBRATIONS, Calibration, best_clip, log_odds
+from unmask.inference.calibrate import (
+    Calibration,
+    balanced_weights,
+    clip_log_odds,
+    fit_calibration,
+    fit_clip,
+    log_losses,
+    log_odds,
+)
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _CROSS_FIT_PARTS = 5
-_FEWEST_VIDEOS_FOR_ISOTONIC = 200
 # With fewer groups, standard errors are too small to choose by.
 _FEWEST_GROUPS_TO_CHOOSE = 30
-# Taken unless another candidate is significantly better.
-_DEFAULT = ("mean_logit", "platt")
+_DEFAULT_AGGREGATION = "mean_logit"
 
 
 @dataclass(frozen=True)
@@ -32,81 +38,72 @@ class ScoringHead:
     """Aggregation and calibration of one model; a value of `calibration.json`."""
 
     aggregate: str  # one of `AGGREGATIONS`
-    calibrate: str  # one of `CALIBRATIONS`
-    assumed_prior: float  # share of FAKE that the face logits assume
-    calibration: Calibration  # of the aggregated logits
+    calibration: Calibration  # of the aggregated logits; its prior is that of the face logits
 
     def logits(self, faces: FaceLogits) -> Floats:
-        """Return the logit of each video, float64 (videos,), before calibration."""
-        return aggregate_logits(faces, self.aggregate, self.assumed_prior)
+        """Return the logit of each video at even odds, float64 (videos,), before calibration."""
+        return aggregate_logits(faces, self.aggregate, self.calibration.prior)
 
 
 def aggregate_logits(faces: FaceLogits, aggregate: str, assumed_prior: float) -> Floats:
-    """Aggregate logits of any assumed prior: at even odds, and moved back to the prior.
+    """Return the logit of each video at even odds, for which the thresholds of rules are meant.
 
     Args:
         faces: their logits assume `assumed_prior`.
-        aggregate: one of `AGGREGATIONS`, whose thresholds are meant for even odds.
+        aggregate: one of `AGGREGATIONS`.
         assumed_prior: share of FAKE, neither 0 nor 1.
     """
-    shift = log_odds(assumed_prior)
-    even = FaceLogits(faces.logits - shift, faces.video, faces.track)
-    return AGGREGATIONS[aggregate](even) + shift
+    even = FaceLogits(faces.logits - log_odds(assumed_prior), faces.video, faces.track)
+    return AGGREGATIONS[aggregate](even)
 
 
-@dataclass(frozen=True)
-class FittedHead:
-    """A scoring head and its cross-fitted predictions for the videos it was fitted on.
-
-    Attributes:
-        head: fitted on all of them.
-        held_out: float64 (n,), log-odds of each video by a calibration that was fitted without the
-            video's group, clipped.
-    """
-
-    head: ScoringHead
-    held_out: Floats
+def candidate_aggregations(config: EvaluationConfig) -> list[str]:
+    """Return the aggregations to choose from, the default first."""
+    if config.aggregate != "auto":
+        return [config.aggregate]
+    return [_DEFAULT_AGGREGATION, *(name for name in AGGREGATIONS if name != _DEFAULT_AGGREGATION)]
 
 
 def fit_scoring_head(
-    faces: FaceLogits,
+    logits: Mapping[str, Floats],
     labels: Floats,
     groups: NDArray[np.object_],
-    assumed_prior: float,
+    sources: NDArray[np.object_],
     config: EvaluationConfig,
-) -> FittedHead:
-    """Choose and fit the scoring head of one model on its validation videos.
+) -> tuple[ScoringHead, Floats]:
+    """Choose and fit a scoring head on held-out predictions, of one model or of several.
 
-    The candidate with the lowest cross-fitted log loss is taken if it beats the default by more
+    An aggregation with a lower cross-fitted log loss replaces the first one if it is better by more
     than two standard errors, and if there are at least 30 groups: of many candidates on few videos,
-    one always looks better. The clip is fitted to the same held-out predictions.
+    one always looks better. The clip is fitted to the cross-fitted predictions. Videos of a single
+    label choose nothing.
 
     Args:
-        faces: of the validation videos; their logits assume `assumed_prior`.
-        labels: float64 (videos,), 1 for FAKE.
-        groups: (videos,), the group of each video; no group is on both sides of the cross-fit.
-        assumed_prior: share of FAKE.
-        config: the candidates.
+        logits: aggregation to float64 (n,), the logits of videos at even odds, the default first.
+        labels: float64 (n,), 1 for FAKE.
+        groups: (n,), the group of each video; no group is on both sides of the cross-fit.
+        sources: (n,), the source of each video.
+        config: what to fit.
+
+    Returns:
+        The head, with one half as its prior, and float64 (n,), the log-odds of each video at even
+        odds by a calibration that was fitted without the video's group, clipped.
     """
-    aggregates = list(AGGREGATIONS) if config.aggregate == "auto" else [config.aggregate]
-    calibrates = list(CALIBRATIONS) if config.calibrate == "auto" else [config.calibrate]
-    if config.calibrate == "auto" and len(labels) < _FEWEST_VIDEOS_FOR_ISOTONIC:
-        calibrates.remove("isotonic")
-    logits = {name: aggregate_logits(faces, name, assumed_prior) for name in aggregates}
-    parts = cross_fit_parts(groups)
+    if len(np.unique(labels)) < 2:
+        aggregate, predicted = next(iter(logits.items()))
+        return ScoringHead(aggregate, Calibration(1.0, 0.0, prior=0.5)), predicted
+    weights, parts = balanced_weights(labels, groups, sources), cross_fit_parts(groups)
     held_out = {
-        (aggregate, calibrate): cross_fit(logits[aggregate], labels, parts, calibrate)
-        for aggregate in aggregates
-        for calibrate in calibrates
+        name: cross_fit(config.calibrate, of_videos, labels, weights, parts)
+        for name, of_videos in logits.items()
     }
-    aggregate, calibrate = _best(held_out, labels, np.unique(groups, return_inverse=True)[1])
-    calibration = CALIBRATIONS[calibrate](logits[aggregate], labels)
-    predicted = held_out[aggregate, calibrate]
-    clip = best_clip(predicted, labels) if config.clip == "auto" else config.clip
-    if clip:
-        predicted = np.clip(predicted, log_odds(clip), log_odds(1 - clip))
-    head = ScoringHead(aggregate, calibrate, assumed_prior, replace(calibration, clip=clip))
-    return FittedHead(head, predicted)
+    aggregate = _best(held_out, labels, weights, np.unique(groups, return_inverse=True)[1])
+    calibration = fit_calibration(config.calibrate, logits[aggregate], labels, weights)
+    clip = config.clip
+    if clip == "auto":
+        clip = fit_clip(calibration.log_odds(logits[aggregate]), labels, weights)
+    head = ScoringHead(aggregate, replace(calibration, clip=clip))
+    return head, clip_log_odds(held_out[aggregate], clip)
 
 
 def cross_fit_parts(groups: NDArray[np.object_]) -> list[tuple[Rows, Rows]]:
@@ -124,26 +121,24 @@ def cross_fit_parts(groups: NDArray[np.object_]) -> list[tuple[Rows, Rows]]:
 
 
 def cross_fit(
-    logits: Floats, labels: Floats, parts: list[tuple[Rows, Rows]], calibrate: str
+    how: str, logits: Floats, labels: Floats, weights: Floats, parts: list[tuple[Rows, Rows]]
 ) -> Floats:
     """Return the log-odds of each video by a calibration fitted on the other parts."""
     predicted = np.empty(len(logits))
     for fitted, held_out in parts:
-        calibration = CALIBRATIONS[calibrate](logits[fitted], labels[fitted])
+        calibration = fit_calibration(how, logits[fitted], labels[fitted], weights[fitted])
         predicted[held_out] = calibration.log_odds(logits[held_out])
     return predicted
 
 
-def _best(
-    held_out: Mapping[tuple[str, str], Floats], labels: Floats, group: Rows
-) -> tuple[str, str]:
-    """Return the default, or the candidate that is better by more than two standard errors."""
-    signs = np.where(labels == 1, 1.0, -1.0)
-    losses = {name: np.logaddexp(0, -signs * predicted) for name, predicted in held_out.items()}
-    default = _DEFAULT if _DEFAULT in losses else next(iter(losses))
+def _best(held_out: Mapping[str, Floats], labels: Floats, weights: Floats, group: Rows) -> str:
+    """Return the first candidate, or one that is better by more than two standard errors."""
+    losses = {name: log_losses(labels, predicted) for name, predicted in held_out.items()}
+    default = next(iter(losses))
     if group.max() + 1 < _FEWEST_GROUPS_TO_CHOOSE:
         return default
-    best = min(losses, key=lambda name: losses[name].mean())
+    best = min(losses, key=lambda name: weights @ losses[name])
     gain = losses[default] - losses[best]
-    error = np.sqrt((np.bincount(group, gain - gain.mean()) ** 2).sum()) / len(gain)
-    return best if gain.mean() > 2 * error else default
+    mean = weights @ gain / weights.sum()
+    error = np.sqrt((np.bincount(group, weights * (gain - mean)) ** 2).sum()) / weights.sum()
+    return best if mean > 2 * error else default
