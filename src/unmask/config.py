@@ -248,12 +248,21 @@ class BlendingConfig(Section):
     other_person: float = Field(0.0, ge=0, le=1)
     """Share of blended crops that get the face of another person. It is from a REAL crop with
     similar landmarks, in the colours of the crop (Face X-ray, CVPR 2020). Needs several people."""
+    other_moment: float = Field(0.0, ge=0, le=1)
+    """Share of blended crops that get the face of the same person at another moment of the video.
+    Its expression differs, as in fakes that let a person say other words."""
     partial: float = Field(0.2, ge=0, le=1)
     """Share of blended crops in which the upper or the lower half of the face is blended. Fakes
     that move a mouth to other words change no more."""
     varied: float = Field(0.5, ge=0, le=1)
     """Share of blended crops whose inside and outside differ in more ways than published. These are
     hue, saturation and gamma, noise, blur, JPEG, and resampling by any factor."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> BlendingConfig:
+        if self.other_person + self.other_moment > 1:
+            raise ValueError("other_person and other_moment are together more than 1")
+        return self
 
 
 class TrainingConfig(Section):

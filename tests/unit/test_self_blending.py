@@ -173,3 +173,16 @@ def test_other_people_are_blended_as_often_as_configured(
     alone = faces[faces["video"] == "a.mp4"]
     for one, other in zip(blended(alone, shards, other_person=1.0), own, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_face_of_another_moment_is_from_the_same_track(
+    faces: pd.DataFrame, worked_part: Path
+) -> None:
+    """Other people and other videos change nothing."""
+    shards = worked_part / "faces"
+    track = faces[(faces["video"] == "a.mp4") & (faces["track"] == 0)]
+    moments = blended(track, shards, other_moment=1.0)
+    for one, other in zip(moments, blended(faces, shards, other_moment=1.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    own = blended(track, shards)
+    assert any(not np.array_equal(*two) for two in zip(moments[1::2], own[1::2], strict=True))

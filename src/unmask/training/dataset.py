@@ -183,9 +183,7 @@ class FaceDataset(Dataset[Sample]):
 
     def _blended(self, row: int, seed: int) -> tuple[list[Picture], list[StoredCrop]]:
         """Return a REAL crop and its blended copy, and what transforms may ask of them."""
-        rng = np.random.default_rng((seed, 1))
-        swaps = rng.random() < self._blending.other_person
-        other = self._lookalikes.draw(row, rng) if swaps else None
+        other = self._draw_other(row, np.random.default_rng((seed, 1)))
         source = None if other is None else self._face_crop(other)
         real = self._face_crop(row)
 
@@ -199,6 +197,18 @@ class FaceDataset(Dataset[Sample]):
 
         pictures = [neighbours(which, 0)[0] for which in (0, 1)]
         return pictures, [StoredCrop(real.face, partial(neighbours, which)) for which in (0, 1)]
+
+    def _draw_other(self, row: int, rng: np.random.Generator) -> int | None:
+        """Return the row whose face is blended in; None for the crop's own face."""
+        drawn = rng.random()
+        if drawn < self._blending.other_person:
+            return self._lookalikes.draw(row, rng)
+        if drawn < self._blending.other_person + self._blending.other_moment:
+            person = self._people[row]
+            first, end = np.searchsorted(self._people, (person, person + 1))
+            moment = int(rng.integers(first, end))
+            return moment if np.isfinite(self._landmarks[[row, moment]]).all() else None
+        return None
 
     def _face_crop(self, row: int) -> FaceCrop:
         picture = self.picture(row)
