@@ -199,13 +199,13 @@ def write_splits(
             this raises).
 
     Raises:
-        UnmaskError: there are fewer groups than folds, no face for a label, or a group with most
-            of the data.
+        UnmaskError: there are fewer groups than folds, no face in a REAL video, or a group with
+            most of the data.
     """
     videos = read_table(ledger, VIDEOS)
     present = with_file(videos)
     usable = present[present["status"] == Status.OK]
-    _check_labels(videos, usable)
+    _check_reals(videos, usable)
     if config.group_by == "identity":
         groups = group_by_identity(present, read_tables(list(identities), IDENTITIES), config)
     else:
@@ -231,15 +231,14 @@ def write_splits(
         logger.warning("%s", warning)
 
 
-def _check_labels(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
-    for label in Label:
-        if not (usable["label"] == label).any():
-            named = int((videos["label"] == label).sum())
-            found = f"none of {named} {label} videos has a face" if named else f"no {label} video"
-            raise UnmaskError(
-                f"{found}, so no model can be trained or tested; add parts to data_root "
-                "(results/ledger.json counts the statuses of videos)"
-            )
+def _check_reals(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
+    if not (usable["label"] == Label.REAL).any():
+        named = int((videos["label"] == Label.REAL).sum())
+        found = f"none of {named} REAL videos has a face" if named else "no REAL video"
+        raise UnmaskError(
+            f"{found}, so no model can be trained or tested; add parts to data_root "
+            "(results/ledger.json counts the statuses of videos)"
+        )
 
 
 def _check_groups(splits: pd.DataFrame, config: SplitConfig) -> None:
