@@ -28,12 +28,13 @@ from unmask.evaluation.results import (
     ExperimentMetrics,
     Subgroup,
 )
-from unmask.evaluation.subgroups import worst_subgroup
+from unmask.evaluation.subgroups import describe_sources, worst_subgroup
 from unmask.faces.images import encode_jpeg
 from unmask.faces.shards import write_shard
 from unmask.files import read_json, write_json
 from unmask.inference.records import ScoringSpeed
 from unmask.inference.scoring_head import ScoringHead
+from unmask.report.verdict import baseline_warning
 from unmask.tables import (
     FACES,
     OUT_OF_FOLD,
@@ -141,7 +142,7 @@ def video(
         "video": name,
         "label": label,
         "family": family,
-        "source": "web",
+        "source": "film" if family < "10" else "web",
         "group": family,
         "fold": fold,
         "status": status,
@@ -203,6 +204,37 @@ def test_labels_of_test_videos_change_no_prediction(data: Data) -> None:
         of_fold = predictions.loc[predictions["fold"] == 0, "probability"]
         fitted.append((heads["fold0-seed1"], of_fold.to_list()))
     assert fitted[0] == fitted[1]
+
+
+def test_each_source_has_a_result_and_the_log_their_mean(evaluated: Path) -> None:
+    metrics = read_json(evaluated / "metrics.json", ExperimentMetrics)
+    of_source = {one.name: one for one in metrics.subgroups if one.by == "source"}
+    assert sum(one.count for one in of_source.values()) == metrics.test.count
+    areas = {name: one.roc_auc for name, one in of_source.items()}
+    assert None not in areas.values()
+    mean = np.mean(list(areas.values()))
+    assert f"mean {mean:.3f} (film {areas['film']:.3f}, web {areas['web']:.3f})" == (
+        describe_sources(metrics.subgroups)
+    )
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "high", "constant", "warning"),
+    [
+        (0.3, 0.4, 0.6, None),
+        (0.6, 0.7, 0.6, "NO BETTER"),
+        (0.5, 0.7, 0.6, "MAY BE NO BETTER"),
+        (0.5, None, 0.6, "MAY BE NO BETTER"),
+        (0.5, np.nan, 0.6, "MAY BE NO BETTER"),
+        (0.1, 0.2, 0.0, "one label"),
+    ],
+)
+def test_a_detector_that_is_not_better_than_the_constant_baseline_has_a_loud_warning(
+    log_loss: float, high: float | None, constant: float, warning: str | None
+) -> None:
+    found = baseline_warning(log_loss, high, constant)
+    assert (warning is None) == (found is None)
+    assert (warning or "") in (found or "")
 
 
 def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(

@@ -26,10 +26,16 @@ from unmask.evaluation.predictions import (
     out_of_fold,
     predict_held_out,
 )
-from unmask.evaluation.subgroups import describe_videos, measure_subgroups, worst_subgroup
+from unmask.evaluation.subgroups import (
+    describe_sources,
+    describe_videos,
+    measure_subgroups,
+    worst_subgroup,
+)
 from unmask.files import write_json
 from unmask.report.pages import write_page
 from unmask.report.style import save
+from unmask.report.verdict import baseline_warning
 from unmask.tables import (
     FACES,
     OUT_OF_FOLD,
@@ -138,6 +144,11 @@ def evaluate(
         *(metrics.test.count, metrics.test.groups),
     )
     logger.info("worst subgroup: %s", metrics.worst_subgroup)
+    logger.info("test ROC AUC of sources: %s", describe_sources(subgroups))
+    high = metrics.test.intervals["log_loss"][1]
+    warning = baseline_warning(metrics.test.log_loss, high, metrics.test.constant_log_loss)
+    if warning is not None:
+        logger.warning("%s: %s", metrics.experiment, warning)
 
 
 def _uncalibrated(test: pd.DataFrame, jobs: Sequence[RunRecord]) -> Metrics:

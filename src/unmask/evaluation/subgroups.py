@@ -36,7 +36,7 @@ _BINS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
 
 
 def describe_videos(test: pd.DataFrame, ledger: pd.DataFrame, faces: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions of test videos with the columns that define subgroups."""
+    """Return the predictions of test videos, source included, with what defines subgroups."""
     measured = faces[[*VIDEO, "brightness", "sharpness"]].assign(
         face_width=faces["x1"] - faces["x0"]
     )
@@ -60,8 +60,9 @@ def measure_subgroups(videos: pd.DataFrame, resamples: int) -> list[Subgroup]:
     for column, (title, edges, names) in _BINS.items():
         bins = pd.cut(videos[column], [-np.inf, *edges, np.inf], right=False, labels=list(names))
         rows += [(title, name, videos[bins == name]) for name in names]
-    for status in sorted(videos["status"].dropna().unique()):
-        rows.append(("status", status, videos[videos["status"] == status]))
+    for column in ("status", "source"):
+        for name in sorted(videos[column].dropna().unique()):
+            rows.append((column, name, videos[videos[column] == name]))
     real = videos["label"] == Label.REAL
     for method in sorted(videos["method"].dropna().unique()):
         rows.append(("method, with all REAL", method, videos[real | (videos["method"] == method)]))
@@ -87,6 +88,19 @@ def _measure(by: str, name: str, rows: pd.DataFrame, resamples: int) -> Subgroup
         excess_interval=mean_interval(losses - constant, resampled),
         roc_auc=metrics.roc_auc,
     )
+
+
+def describe_sources(groups: Sequence[Subgroup]) -> str:
+    """Return the ROC AUC of each source that has both labels, and their mean.
+
+    With `split.group_by: source` it is that on sources which the models never saw.
+    """
+    areas = {one.name: one.roc_auc for one in groups if one.by == "source"}
+    known = {name: area for name, area in areas.items() if area is not None}
+    if not known:
+        return "none has both labels"
+    listed = ", ".join(f"{name} {area:.3f}" for name, area in known.items())
+    return f"mean {np.mean(list(known.values())):.3f} ({listed})"
 
 
 def worst_subgroup(groups: Sequence[Subgroup]) -> Subgroup | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from unmask.errors import UnmaskError
+from unmask.report.verdict import baseline_warning
 
 
 def print_summary(
@@ -34,6 +35,10 @@ def print_summary(
             f"constant baseline {row.test_constant_log_loss:.4f} "
             f"({row.test_count} test videos, ROC AUC {row.test_roc_auc:.3f})"
         )
+        ends = ("test_log_loss", "test_log_loss_high", "test_constant_log_loss")
+        warning = baseline_warning(*(float(getattr(row, name)) for name in ends))
+        if warning is not None:
+            print(f"WARNING: {row.experiment}: {warning}")
     if (results / "submission.csv").is_file():
         print(f"submission: {results / 'submission.csv'}")
     if report.is_file():

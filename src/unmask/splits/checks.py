@@ -123,8 +123,8 @@ def _uneven_folds(usable: pd.DataFrame, config: SplitConfig) -> list[str]:
         lacking = [label for label, n in ((Label.REAL, real), (Label.FAKE, fake)) if not n]
         if lacking:
             warnings.append(
-                f"fold {fold} has no {' and no '.join(lacking)} video with a face, so results on it "
-                f"say nothing about that label; {_remedy(usable, lacking, config)}"
+                f"fold {fold} has no {' and no '.join(lacking)} video with a face, so results on "
+                f"it say nothing about that label; {_remedy(usable, lacking, config)}"
             )
         elif abs(fake / (fake + real) - overall) > _UNEVEN:
             warnings.append(
