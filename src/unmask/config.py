@@ -128,8 +128,9 @@ class FacesConfig(Section):
     """Context around the face box on each side, as a share of the box. 0.3 includes the boundary of
     a swap; DFDC's write-ups found 0.3 to 0.7 clearly better than 0."""
     size: int = Field(256, ge=32, le=1024)
-    """Side of a stored crop in pixels. At least the largest `training.image_size`. A crop of 256
-    pixels takes about 25 kB."""
+    """Side of a stored crop in pixels. At least the largest `training.image_size`. A model that
+    trains with TightCrop sees four fifths of the height: 320 keep their detail at 256 pixels. A
+    crop of 256 pixels takes about 25 kB."""
     jpeg_quality: int = Field(95, ge=1, le=100)
     """JPEG quality of stored crops, without chroma subsampling. 95 preserves artefacts of swaps."""
 
@@ -333,11 +334,11 @@ class TrainingConfig(Section):
     augment: Augment = "winner"
     """How training crops are changed: a preset, a list of transforms, or package.module:function
     that returns one. Presets are files of config/augmentations or your own: none; basic: JPEG,
-    flip, brightness and contrast; winner: DFDC's winner; sbi: self-blended images; strong: winner,
-    x264 and reduced resolution. Transforms are those of albumentations or of
-    unmask.training.transforms, by name and parameters, and a list may contain presets: `[{preset:
-    winner}, {PairMixup: {p: 0.3}}]`. Both crops of a pair get the same parameters. `snakemake
-    --cores 2 results/explore/augmentations.html` shows them on your own crops."""
+    flip, brightness and contrast; winner: DFDC's winner; sbi: self-blended images; strong and
+    sbi_strong: these two with x264 and reduced resolution. Transforms are those of albumentations
+    or of unmask.training.transforms, by name and parameters, and a list may contain presets:
+    `[{preset: winner}, {PairMixup: {p: 0.3}}]`. Both crops of a pair get the same parameters.
+    `snakemake --cores 2 results/explore/augmentations.html` shows them on your own crops."""
     loss: str = "two_sided"
     """The loss: two_sided, bce, or package.module:function. two_sided is the mean of the losses of
     REAL and of FAKE crops; like balanced batches it assumes that half are FAKE, and logits are

@@ -175,9 +175,9 @@ def _fitted(other: FaceCrop, real: FaceCrop) -> Picture:
     mean, std = cv2.meanStdDev(lab, mask=inside)
     wanted_mean, wanted_std = cv2.meanStdDev(wanted, mask=inside)
     gain = np.clip(wanted_std / np.maximum(std, 1), 0.5, 2)
-    matched = (lab - mean[:, 0]) * gain[:, 0] + wanted_mean[:, 0]
-    colours = np.clip(matched, 0, 255).round().astype(np.uint8)
-    return np.asarray(cv2.cvtColor(colours, cv2.COLOR_LAB2RGB), np.uint8)
+    table = (np.arange(256) - mean) * gain + wanted_mean
+    matched = cv2.LUT(lab, np.clip(table.T[None], 0, 255).round().astype(np.uint8))
+    return np.asarray(cv2.cvtColor(matched, cv2.COLOR_LAB2RGB), np.uint8)
 
 
 def _draw_mask(real: FaceCrop, partial: float, rng: np.random.Generator) -> Mask:
