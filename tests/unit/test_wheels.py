@@ -26,6 +26,31 @@ def test_a_repacked_package_works_unpacked(tmp_path: Path) -> None:
     assert repack_wheel("av", tmp_path).read_bytes() == wheel.read_bytes()
 
 
+RENDER = """
+import sys
+from pathlib import Path
+from jinja2 import PackageLoader
+from unmask.report import pages
+
+assert pages.__file__.startswith(sys.argv[1])
+pages.write_page(Path(sys.argv[2]), "sections.html.j2", title="Title", sections=[])
+assert PackageLoader("unmask.kaggle").list_templates() == ["MODEL_CARD.md.j2", "README.md.j2"]
+"""
+
+
+def test_an_installed_wheel_finds_its_templates(repository: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    options = ["--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "wheel", *options, "--wheel-dir", tmp_path, repository], check=True)
+    (wheel,) = tmp_path.glob("unmask-*.whl")
+    installed, page = tmp_path / "installed", tmp_path / "page.html"
+    subprocess.run([*pip, "install", *options, "--target", installed, wheel], check=True)
+    command = [sys.executable, "-c", RENDER, str(installed), str(page)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(installed)}, check=True)
+    style = (repository / "src/unmask/report/templates/style.css").read_text()
+    assert style.partition("\n")[0] in page.read_text()
+
+
 def test_requirements_are_shipped_except_those_of_the_image() -> None:
     image = ("torch", "timm", "numpy", "opencv-python-headless", "pandas", "safetensors")
     found = required(["av", "pebble", "pydantic", "scipy"], image)
