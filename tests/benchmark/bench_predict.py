@@ -3,8 +3,8 @@
     make bench-predict BENCH="--bundle results/kaggle/unmask --videos path/to/test_videos"
 
 First the bundle predicts the videos, each several times. Then each video is measured alone, with
-every setting of the governor, and 4,000 videos are drawn from these measurements: workers and
-networks are simulated, the governor is real, and ensembles have several sizes.
+every share of the frames. For ensembles of several sizes, 4,000 videos are drawn from these
+measurements. The clock is simulated, the governor is real.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from heapq import heapreplace
 from pathlib import Path
 
 import numpy as np
@@ -25,67 +22,40 @@ import torch
 
 from unmask.inference.predictor import Bundle, load_bundle, predict_videos
 from unmask.inference.prepare import prepare_video
-from unmask.kaggle.governor import Governor, Setting, list_settings
+from unmask.kaggle.governor import Governor, list_settings
 from unmask.kaggle.submission import fewer_frames, predict
 
 VIDEOS = 4000
 HOURS = 9.0
+FRAMES = 32  # of a video
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of one video at one share of the frames: a worker's, and one model's."""
-
-    prepared: float
-    network: float
-
-
-def measure(bundle: Bundle, video: Path, shares: list[float]) -> dict[float, Cost]:
-    """Measure a video, one process alone, the best of two."""
-    costs = {}
-    for share in shares:
-        frames = fewer_frames(bundle.config.frames, share)
-        tries = []
-        for _ in range(2):
-            prepared = prepare_video(video.parent, video.name, frames, bundle.config.faces)
-            began = time.perf_counter()
-            predict_videos(bundle, [prepared.crops], 1)
-            tries.append((prepared.seconds, time.perf_counter() - began))
-        costs[share] = Cost(*(min(column) for column in zip(*tries, strict=True)))
-    return costs
+def measure(bundle: Bundle, video: Path, share: float) -> tuple[float, float]:
+    """Return seconds of a worker and of one model for a share of the frames, the best of two."""
+    frames = fewer_frames(bundle.config.frames, share)
+    tries = []
+    for _ in range(2):
+        prepared = prepare_video(video.parent, video.name, frames, bundle.config.faces)
+        began = time.perf_counter()
+        predict_videos(bundle, [prepared.crops], 1)
+        tries.append((prepared.seconds, time.perf_counter() - began))
+    return min(one for one, _ in tries), min(other for _, other in tries)
 
 
 def simulate(
-    costs: list[Mapping[float, Cost]], steps: list[Setting], workers: int, deadline_s: float
+    costs: dict[float, list[tuple[float, float]]], models: int, workers: int, deadline_s: float
 ) -> tuple[float, Counter[str]]:
-    """Simulate 4,000 videos drawn from `costs`; return the time at the end, and the settings.
-
-    As in `predict`: the main process hands out one video more than there are workers, takes their
-    results in order, and runs the networks itself.
-    """
-    now = 0.0
+    """Return seconds for 4,000 videos drawn from `costs` (by share of frames), and the settings."""
+    now, used = 0.0, Counter[str]()
+    steps = list_settings(FRAMES, models)
     governor = Governor(VIDEOS, steps, workers, deadline_s, lambda: now)
-    drawn = [costs[number] for number in np.random.default_rng(0).integers(len(costs), size=VIDEOS)]
-    free = [0.0] * workers
-    handed: list[tuple[Setting, float]] = []
-    used: Counter[str] = Counter()
-    for number, cost in enumerate(drawn):
-        while len(handed) < min(number + workers + 1, VIDEOS):
-            setting = governor.choose()
-            if setting is None:
-                break
-            started = max(now, free[0])
-            heapreplace(free, started + drawn[len(handed)][setting.frames].prepared)
-            handed.append((setting, started + drawn[len(handed)][setting.frames].prepared))
-        if number == len(handed):
+    for number in np.random.default_rng(0).integers(len(costs[1.0]), size=VIDEOS):
+        setting = governor.choose()
+        if setting is None:
             break
-        setting, prepared = handed[number]
-        network = cost[setting.frames].network * setting.members
-        now = max(now, prepared) + network
-        if now > deadline_s:
-            now = deadline_s
-            break
-        governor.record(setting, cost[setting.frames].prepared, network)
+        preparation, network = costs[setting.frames][number]
+        now += max(preparation / workers, network * setting.members)
+        governor.record(setting, preparation, network * setting.members)
         used[f"{setting.frames:g} of the frames and {setting.members} models"] += 1
     used["the prior"] = VIDEOS - used.total()
     return now, +used
@@ -121,20 +91,14 @@ def main() -> None:
     )
 
     torch.set_num_threads(1)
-    steps = list_settings(bundle.config.frames.per_video, 1)
-    costs = [measure(bundle, video, [one.frames for one in steps]) for video in videos]
-    for share in costs[0]:
-        prepared, network = (
-            [getattr(one[share], name) for one in costs] for name in ("prepared", "network")
-        )
-        print(
-            f"{share:g} of the frames: {np.mean(prepared):.2f} s to prepare "
-            f"(at most {max(prepared):.2f}), {np.mean(network):.3f} s a model"
-        )
-    workers = max(1, options.threads - 1)
+    shares = {one.frames for one in list_settings(FRAMES, 1)}
+    costs = {share: [measure(bundle, one, share) for one in videos] for share in sorted(shares)}
+    for share, of_videos in costs.items():
+        preparation, network = np.mean(of_videos, axis=0)
+        print(f"{share:g} of the frames: {preparation:.2f} s to prepare, {network:.3f} s a model")
     for models in options.models:
-        known = list_settings(bundle.config.frames.per_video, models)
-        done, used = simulate(costs, known, workers, options.deadline * 3600)
+        deadline, workers = options.deadline * 3600, max(1, options.threads - 1)
+        done, used = simulate(costs, models, workers, deadline)
         described = "; ".join(f"{count:,} with {what}" for what, count in used.most_common())
         kept = "within" if done <= HOURS * 3600 else "OVER"
         print(f"{models} models: {done / 3600:.2f} h, {kept} {HOURS:g} h: {described}")

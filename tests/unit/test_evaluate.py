@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -55,15 +54,10 @@ CONFIG = Config.model_validate({"evaluation": {"resamples": 100}})
 
 @dataclass(frozen=True)
 class Data:
-    """A ledger, a split and face shards of invented videos.
-
-    Attributes:
-        folder: holds them.
-        videos: all rows of the ledger; the last two have no face, and no file.
-    """
+    """A folder with a ledger, a split and face shards of invented videos."""
 
     folder: Path
-    videos: pd.DataFrame
+    videos: pd.DataFrame  # rows of the ledger; the last two have no face, and no file
 
     def write_model(
         self, experiment: str, fold: int, strength: float, seed: int = 1
@@ -108,49 +102,35 @@ class Data:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("evaluated")
-    rows = []
-    for family in range(FAMILIES):
-        for index, label in enumerate(("REAL", "FAKE", "FAKE")):
-            name = f"{family:02d}{'abc'[index]}.mp4"
-            rows.append(video(name, label, f"{family:02d}a.mp4", family % FOLDS))
-    rows.append(video("faceless.mp4", "REAL", "faceless.mp4", 0, status="no_face"))
-    rows.append(video("missing.mp4", "FAKE", "missing.mp4", None, status="missing"))
-    videos = pd.DataFrame(rows)
-    write_rows(rows, VIDEOS, folder / "videos.parquet")
+    rows = [
+        (f"{family:02d}{'abc'[index]}.mp4", label, f"{family:02d}a.mp4", family % FOLDS, "ok")
+        for family in range(FAMILIES)
+        for index, label in enumerate(("REAL", "FAKE", "FAKE"))
+    ]
+    rows.append(("faceless.mp4", "REAL", "faceless.mp4", 0, "no_face"))
+    rows.append(("missing.mp4", "FAKE", "missing.mp4", None, "missing"))
+    videos = pd.DataFrame(rows, columns=["video", "label", "family", "fold", "status"])
+    videos = videos.assign(part="p", group=videos["family"], video_fps=25.0)
+    videos["source"] = np.where(videos["family"] < "10", "film", "web")
+    videos["method"] = np.where(videos["video"].str.endswith("b.mp4"), "swap", None)
+    videos = videos.assign(video_width=640, video_height=480)
+    ledger = videos.reindex(columns=list(VIDEOS.columns))
+    write_table(ledger, VIDEOS, folder / "videos.parquet")
     write_table(videos.dropna(subset="fold"), SPLITS, folder / "splits.parquet")
     picture = np.full((32, 32, 3), 90, np.uint8)
     cv2.circle(picture, (16, 16), 9, (200, 180, 160), -1)
     faces = []
     with write_shard(folder / "faces" / "p-00.tar") as shard:
-        for number, row in enumerate(rows[:-2]):
+        payload = encode_jpeg(picture, 90)
+        for number, name in enumerate(videos["video"][:-2]):
             for frame in range(FACES_EACH):
-                payload = encode_jpeg(picture, 90)
-                key = f"{row['video']}_{frame}"
+                key = f"{name}_{frame}"
                 place = {"shard": "p-00.tar", "key": key, "offset": shard.add(key, payload)}
                 size = {"size": len(payload), "x0": 0.0, "x1": 40.0 + 200 * (number % 2)}
-                about = {"part": "p", "video": row["video"], "track": 0, "frame": frame}
+                about = {"part": "p", "video": name, "track": 0, "frame": frame}
                 faces.append(about | place | size | {"brightness": 100.0, "sharpness": 50.0})
     write_rows(faces, FACES, folder / "faces" / "p-00.parquet")
     return Data(folder, videos)
-
-
-def video(
-    name: str, label: str, family: str, fold: int | None, status: str = "ok"
-) -> dict[str, Any]:
-    return {
-        "part": "p",
-        "video": name,
-        "label": label,
-        "family": family,
-        "source": "film" if family < "10" else "web",
-        "group": family,
-        "fold": fold,
-        "status": status,
-        "method": "swap" if name.endswith("b.mp4") else None,
-        "video_width": 640,
-        "video_height": 480,
-        "video_fps": 25.0,
-    }
 
 
 @pytest.fixture(scope="module")

@@ -81,40 +81,22 @@ def test_fewer_groups_have_no_interval() -> None:
     assert set(intervals.values()) == {(None, None)}
 
 
-def predictions(probability: NDArray[np.float64], labels: NDArray[np.float64]) -> pd.DataFrame:
-    count = len(labels)
-    return pd.DataFrame(
-        {
-            "fold": 0,
-            "part": "p",
-            "video": [f"{number}.mp4" for number in range(count)],
-            "label": np.where(labels == 1, "FAKE", "REAL"),
-            "group": [f"family {number // 4}" for number in range(count)],
-            "probability": probability,
-        }
-    )
-
-
 def test_the_interval_of_a_paired_difference_is_narrow() -> None:
     rng = np.random.default_rng(6)
     logits = rng.normal(0, 2, 200)
     labels = (rng.random(200) < expit(logits)).astype(float)
-    better = predictions(expit(logits), labels)
-    worse = predictions(expit(logits + rng.normal(0, 1, 200)), labels)
+    videos = pd.DataFrame({"fold": 0, "part": "p", "video": np.arange(200).astype(str)})
+    videos["label"] = np.where(labels == 1, "FAKE", "REAL")
+    videos["group"] = np.arange(200) // 4
+    better = videos.assign(probability=expit(logits))
+    worse = videos.assign(probability=expit(logits + rng.normal(0, 1, 200)))
     found = paired_difference(("worse", worse), ("better", better.sample(frac=1)), 1000)
     assert found is not None
     assert found.videos == 200
-    expected = row_losses(labels, worse["probability"])["log_loss"].mean()
-    expected -= row_losses(labels, better["probability"])["log_loss"].mean()
-    assert found.log_loss == pytest.approx(expected)
+    losses = [row_losses(labels, one["probability"])["log_loss"] for one in (worse, better)]
+    assert found.log_loss == pytest.approx(losses[0].mean() - losses[1].mean())
     low, high = found.log_loss_interval
     assert 0 < low < found.log_loss < high
-    alone = metric_intervals(
-        labels, worse["probability"].to_numpy(), resampling(worse["group"].to_numpy(), 1000)
-    )["log_loss"]
+    alone = mean_interval(losses[0], resampling(videos["group"].to_numpy(), 1000))
     assert high - low < alone[1] - alone[0]
-
-
-def test_experiments_without_a_common_video_are_not_compared() -> None:
-    rows = predictions(np.array([0.5, 0.5]), np.array([0.0, 1]))
-    assert paired_difference(("a", rows), ("b", rows.assign(fold=1)), 100) is None
+    assert paired_difference(("a", worse), ("b", better.assign(fold=1)), 100) is None

@@ -85,17 +85,11 @@ def test_a_family_in_two_folds_stops_the_audit_after_it_was_written(
 
 def videos(**columns: list[object]) -> pd.DataFrame:
     frame = pd.DataFrame(columns)
-    count = len(frame)
-    defaults = {
-        "part": ["p"] * count,
-        "video": [f"v{i}" for i in range(count)],
-        "original": [None] * count,
-        "label": ["REAL"] * count,
-        "status": [Status.OK] * count,
-        "fold": list(range(count)),
-    }
-    frame = frame.assign(**{name: v for name, v in defaults.items() if name not in frame})
-    return frame if "group" in frame else frame.assign(group=frame["video"])
+    number = range(len(frame))
+    names = [f"v{one}" for one in number]
+    defaults = pd.DataFrame({"video": names, "fold": number, "group": names, "original": None})
+    defaults = defaults.assign(part="p", label="REAL", status=Status.OK)
+    return frame.join(defaults.drop(columns=frame.columns, errors="ignore"))
 
 
 def test_fakes_of_an_absent_original_in_two_folds_straddle() -> None:

@@ -46,11 +46,6 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     assert {name: getattr(found, name) for name in expected} == pytest.approx(expected)
 
 
-def test_a_certain_and_wrong_prediction_has_a_finite_loss() -> None:
-    found = binary_metrics(np.array([0.0, 1]), np.array([1.0, 1]))
-    assert found.log_loss == pytest.approx(-math.log(1e-15) / 2, rel=1e-3)
-
-
 def test_certain_predictions_can_be_drawn(tmp_path: Path) -> None:
     """An isotonic calibration without a clip predicts 0 and 1, and may be wrong."""
     labels, probabilities = np.array([0.0, 1, 1, 0]), np.array([1.0, 1, 0, 0.5])
@@ -69,27 +64,31 @@ def test_no_constant_beats_the_constant_baseline(fakes: int, reals: int, constan
     assert best == pytest.approx(log_loss(labels, np.full(len(labels), rate)), abs=1e-9)
 
 
-def test_the_equal_error_rate_is_where_false_negatives_and_positives_are_equally_frequent() -> None:
-    # (FNR, FPR) of the thresholds: (1, 0), (1/2, 0), (1/2, 1/2), (0, 1/2), (0, 1).
-    found = binary_metrics(np.array([0, 1, 0, 1.0]), np.array([0.1, 0.4, 0.6, 0.9]))
-    assert found.eer == pytest.approx(0.5)
-    apart = binary_metrics(np.array([0, 0, 1, 1.0]), np.array([0.1, 0.2, 0.8, 0.9]))
-    assert apart.eer == pytest.approx(0)
+# Of 10 FAKE, 5 are predicted above one REAL and 5 below it.
+HALVES = [1] * 5 + [0] + [1] * 5 + [0] * 9
 
 
-def test_a_false_positive_weighs_as_much_as_a_hundred_true_ones() -> None:
-    """Of 10 FAKE, 5 are predicted above one REAL and 5 below."""
-    labels = np.array([1.0] * 5 + [0] + [1] * 5 + [0] * 9)
-    found = binary_metrics(labels, np.linspace(0.99, 0.01, 20))
-    assert found.log_weighted_precision_50 == pytest.approx(0)
-    assert found.log_weighted_precision_90 == pytest.approx(math.log(9 / (9 + 100)))
-
-
-def test_the_expected_calibration_error_is_the_gap_of_each_bin() -> None:
-    labels = np.array([1.0, 0, 1, 1, 1])
-    predicted = np.array([0.2, 0.2, 0.9, 0.9, 0.9])
-    expected = (2 * abs(0.2 - 0.5) + 3 * abs(0.9 - 1)) / 5
-    assert binary_metrics(labels, predicted).ece == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("metric", "labels", "predicted", "expected"),
+    [
+        ("log_loss", [0, 1], [1, 1], -math.log(1e-15) / 2),
+        ("log_loss", [1, 1, 1], [0.5, 0.6, 0.7], -math.log(0.5 * 0.6 * 0.7) / 3),
+        ("roc_auc", [1, 1, 1], [0.5, 0.6, 0.7], None),
+        ("eer", [1, 1, 1], [0.5, 0.6, 0.7], None),
+        # (FNR, FPR) of the thresholds: (1, 0), (1/2, 0), (1/2, 1/2), (0, 1/2), (0, 1).
+        ("eer", [0, 1, 0, 1], [0.1, 0.4, 0.6, 0.9], 0.5),
+        ("eer", [0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], 0),
+        # A false positive weighs as much as a hundred true ones.
+        ("log_weighted_precision_50", HALVES, np.linspace(0.99, 0.01, 20), 0),
+        ("log_weighted_precision_90", HALVES, np.linspace(0.99, 0.01, 20), math.log(9 / 109)),
+        ("ece", [1, 0, 1, 1, 1], [0.2, 0.2, 0.9, 0.9, 0.9], (2 * 0.3 + 3 * 0.1) / 5),
+    ],
+)
+def test_metrics_of_a_few_predictions(
+    metric: str, labels: list[int], predicted: list[float], expected: float | None
+) -> None:
+    found = getattr(binary_metrics(np.array(labels, float), np.array(predicted, float)), metric)
+    assert found is None if expected is None else found == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_log_loss_is_the_sum_of_its_parts() -> None:
@@ -102,10 +101,3 @@ def test_the_log_loss_is_the_sum_of_its_parts() -> None:
         total = constant_log_loss(labels) - resolution + calibration_error
         assert log_loss(labels, predicted) == pytest.approx(total)
         assert costs[0] <= calibration_error <= costs[1]
-
-
-def test_with_one_label_metrics_that_need_both_are_none() -> None:
-    found = binary_metrics(np.ones(3), np.array([0.5, 0.6, 0.7]))
-    assert found.roc_auc is None
-    assert found.eer is None
-    assert found.log_loss == pytest.approx(-np.log([0.5, 0.6, 0.7]).mean())

@@ -61,12 +61,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory, make_part: Callable[..., P
     encode_video(part / "cut.mp4", size=(144, 120))
     config = Config(frames=FramesConfig(per_video=8))
     crop_parts([part], root, config, shard="faces/part-00.tar")
-    audit_shard(
-        root / "probe.parquet",
-        root / "faces/part-00.parquet",
-        root / "faces",
-        root / "noise.parquet",
-    )
+    index, noise = root / "faces/part-00.parquet", root / "noise.parquet"
+    audit_shard(root / "probe.parquet", index, root / "faces", noise)
     return root
 
 
@@ -171,16 +167,10 @@ def test_the_report_counts_what_each_policy_does_to_training(audited: Path, tmp_
     write_table(splits, SPLITS, audited / "splits.parquet")
     index = audited / "faces/part-00.parquet"
     by_policy = {}
+    shards, paths = audited / "faces", (audited / "noise.parquet", audited / "splits.parquet")
     for policy in ("drop", "soft", "keep"):
         config = Config.model_validate({"split": {"folds": 3}, "audits": {"label_noise": policy}})
-        report_labels(
-            [audited / "noise.parquet"],
-            [index],
-            audited / "faces",
-            audited / "splits.parquet",
-            config,
-            tmp_path,
-        )
+        report_labels([paths[0]], [index], shards, paths[1], config, tmp_path)
         by_policy[policy] = json.loads((tmp_path / "label_noise.json").read_text())
     counts = by_policy["drop"]["verdicts"]
     assert counts["altered"] == {"videos": 1, "tracks": 1, "faces": 8}
@@ -198,19 +188,17 @@ def test_the_report_counts_what_each_policy_does_to_training(audited: Path, tmp_
 
 
 def test_pairs_to_show_hold_every_verdict_and_many_families() -> None:
+    number = np.arange(40)
     tracks = pd.DataFrame(
-        [
-            {
-                "part": "p",
-                "video": f"{number:02d}.mp4",
-                "track": 0,
-                "original": f"o{number % 12}.mp4",
-                "frames": 8,
-                "changed": number / 40,
-                "verdict": "uncertain" if number < 4 else "altered",
-            }
-            for number in range(40)
-        ]
+        {
+            "part": "p",
+            "video": [f"{one:02d}.mp4" for one in number],
+            "track": 0,
+            "original": [f"o{one % 12}.mp4" for one in number],
+            "frames": 8,
+            "changed": number / 40,
+            "verdict": np.where(number < 4, "uncertain", "altered"),
+        }
     )
     shown = choose_pairs(tracks)
     assert len(shown) == 8
