@@ -10,6 +10,7 @@ them from `--settings` (JSON, `{"frames": {"per_video": 16}}`), commands from `-
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import logging
 import re
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     function = import_function(name)
+    gc.enable()  # again, see unmask.__main__
     try:
         options = create_app(name, function)(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

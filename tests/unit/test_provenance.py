@@ -153,7 +153,7 @@ def test_a_module_that_settings_name_counts_too(
 
 def test_a_module_is_followed_to_what_it_imports_and_no_further() -> None:
     probe = imported_modules("videos.probe")
-    assert {"videos.probe", "videos.source", "videos.decoding"} <= probe
+    assert {"videos.probe", "videos.source", "videos.container"} <= probe
     assert all(name.startswith("videos.") or name == "vocabulary" for name in probe)
     crops = imported_modules("faces.cropping")
     assert {"faces.tracks", "faces.detectors", "videos.stream"} <= crops

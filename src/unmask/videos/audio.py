@@ -22,7 +22,7 @@ from unmask.errors import UnmaskError, reason
 from unmask.files import atomic_path
 from unmask.progress import track
 from unmask.tables import AUDIO, PROBE, read_rows, write_rows
-from unmask.videos.decoding import open_container
+from unmask.videos.container import open_container
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.source import VideoFile, video_files
 from unmask.vocabulary import Status

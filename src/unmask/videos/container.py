@@ -1,6 +1,6 @@
-"""Containers: what a video file says about itself, under ffprobe's names.
+"""Containers: how a video file is opened, and what it says about itself, under ffprobe's names.
 
-Runs in worker processes, which start faster without the configuration.
+Runs in worker processes, which start faster without the configuration and numpy.
 """
 
 from __future__ import annotations
@@ -8,14 +8,46 @@ from __future__ import annotations
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from unmask.errors import UnmaskError, reason
-from unmask.videos.decoding import open_container, video_stream
 from unmask.videos.source import METADATA, Entry, VideoFile
 from unmask.vocabulary import Status
+
+# What `VideoFile.opened` yields: a URL for `av.open`, or the bytes of the file.
+VideoSource = str | BinaryIO
+# FFmpeg's names of video containers. Single pictures are left out. So are playlists, because they
+# refer to other files and addresses.
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
+    "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
+)
+
+
+def open_container(source: VideoSource) -> InputContainer:
+    """Open a video file, but nothing that it refers to.
+
+    Tags need not be UTF-8: a title in Latin-1 does not make a video unreadable.
+
+    Raises:
+        av.FFmpegError: no demuxer accepts it.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    return av.open(source, "r", metadata_errors="replace", options=options)
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the first video stream that is not a cover picture, set to decode in one thread."""
+    for stream in container.streams.video:
+        if not stream.disposition & stream.disposition.attached_pic:
+            if stream.codec_context is not None:  # FFmpeg may have no decoder for it
+                stream.codec_context.thread_count = 1
+            return stream
+    return None
 
 
 def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
@@ -41,7 +73,7 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
         return values | {"status": Status.UNREADABLE, "detail": reason(error)}
 
 
-def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
+def _container_values(container: InputContainer) -> dict[str, Any]:
     values: dict[str, Any] = {"format": container.format.name}
     # A stream whose codec FFmpeg does not know has no context.
     if container.streams.audio and container.streams.audio[0].codec_context is not None:
@@ -77,9 +109,7 @@ def _container_values(container: av.container.InputContainer) -> dict[str, Any]:
     return values | {"video_rotation": rotation}
 
 
-def _first_rotation(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> int | None:
+def _first_rotation(container: InputContainer, stream: VideoStream) -> int | None:
     """Return the rotation of the first frame that can be decoded; None where none can."""
     damage: av.FFmpegError | None = None
     packets = container.demux(stream)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
@@ -18,21 +18,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
+from unmask.videos.container import VideoSource, open_container, video_stream
 
-# What `VideoFile.opened` yields: a URL for `av.open`, or the bytes of the file.
-VideoSource = str | BinaryIO
 # Bytes of packets kept to decode from; a DFDC clip has 4 MB. A larger file is read twice.
 _MAX_HELD = 256_000_000
 # Least bytes of an AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1).
 _MIN_AVCC = 7
 # FFmpeg's AVFieldOrder: 0 is unknown, 1 progressive, the others interlaced.
 _PROGRESSIVE = 1
-# FFmpeg's names of video containers. Single pictures are left out. So are playlists, because they
-# refer to other files and addresses.
-_CONTAINERS = (
-    "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
-    "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
-)
 
 
 class Picture(NamedTuple):
@@ -52,28 +45,6 @@ class Timeline:
     has_clock: bool  # whether the packets have times; otherwise they are counted
     pictures: list[Picture]  # in decoding order
     base: Fraction  # seconds per tick
-
-
-def open_container(source: VideoSource) -> InputContainer:
-    """Open a video file, but nothing that it refers to.
-
-    Tags need not be UTF-8: a title in Latin-1 does not make a video unreadable.
-
-    Raises:
-        av.FFmpegError: no demuxer accepts it.
-    """
-    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
-    return av.open(source, "r", metadata_errors="replace", options=options)
-
-
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream that is not a cover picture, set to decode in one thread."""
-    for stream in container.streams.video:
-        if not stream.disposition & stream.disposition.attached_pic:
-            if stream.codec_context is not None:  # FFmpeg may have no decoder for it
-                stream.codec_context.thread_count = 1
-            return stream
-    return None
 
 
 def read_packets(

@@ -25,14 +25,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError, reason
-from unmask.videos.decoding import (
-    Decoder,
-    Timeline,
-    VideoSource,
-    open_container,
-    read_packets,
-    restarted,
-)
+from unmask.videos.container import VideoSource, open_container
+from unmask.videos.decoding import Decoder, Timeline, read_packets, restarted
 from unmask.videos.frames import YUV420, YUV444, Frame, SampledVideo, plane_shapes
 from unmask.videos.source import VideoFile
 from unmask.videos.stream import write_end, write_frame
