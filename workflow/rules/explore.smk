@@ -63,7 +63,7 @@ rule explore_faces:
         "--shards results/faces --indices {input.indices:q} --output results/explore"
 
 
-AUGMENTATION = settings("training.augment", "training.image_size")
+AUGMENTATION = settings("training.augment", "training.blending", "training.image_size")
 
 
 rule explore_augmentations:

@@ -44,7 +44,8 @@ def explore_augmentations(
         ledger: `results/videos.parquet`.
         shards: folder of face shards.
         indices: face indices of all shards.
-        config: `augment` and `image_size`; probabilities count where all are shown together.
+        config: `augment`, `blending` and `image_size`; probabilities of transforms count where all
+            are shown together.
         output: the page; the pictures are in it.
     """
     faces, samples = _sample_faces(indices, read_table(ledger, VIDEOS))
@@ -55,7 +56,7 @@ def explore_augmentations(
 
     def draw(transforms: list[Transform], ids: list[SampleId]) -> bytes:
         augmentation = Augmentation(transforms, model_input)
-        dataset = FaceDataset(faces, shards, model_input, augmentation, seed=0)
+        dataset = FaceDataset(faces, shards, model_input, augmentation, 0, config.blending)
         return _draw_grid(np.array([_strip(dataset, model_input, sample) for sample in ids]))
 
     sections = []
@@ -72,7 +73,7 @@ def explore_augmentations(
         text = "Originals, each above one of its fakes, as configured."
         jpeg = draw(create_transforms(config.augment), fakes)
         sections.append(Section("paired batches", text, jpeg))
-    text = "REAL crops, each above itself blended, without any other augmentation."
+    text = "REAL crops, each above itself blended as configured, without any other augmentation."
     sections.append(Section("self-blended images", text, draw([], blended)))
     write_page(output, "sections.html.j2", title="Augmentations", sections=sections)
     logger.info("%d augmentations of %d crops", len(sections), len(samples))
