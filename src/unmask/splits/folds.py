@@ -73,21 +73,14 @@ def fold_of_groups(
 
 @dataclass(frozen=True)
 class _Tally:
-    """Sparse counts of the properties that folds should share evenly.
+    """Sparse counts of the properties that folds should share evenly."""
 
-    Attributes:
-        digests: of the names of n groups.
-        group: int (m,), the group of each count.
-        column: int (m,), the property: FAKE, REAL, videos, then sizes of groups, then parts.
-        count: (m,).
-        weights: of each property in the imbalance.
-    """
-
-    digests: NDArray[np.uint64]
-    group: NDArray[np.int64]
+    digests: NDArray[np.uint64]  # of the names of n groups
+    group: NDArray[np.int64]  # int (m,), the group of each count
+    # int (m,), the property: FAKE, REAL, videos, then sizes of groups, then parts
     column: NDArray[np.int64]
-    count: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    count: NDArray[np.float64]  # (m,)
+    weights: NDArray[np.float64]  # of each property in the imbalance
 
     def costs(
         self, folds_of_groups: NDArray[np.int64], folds: int

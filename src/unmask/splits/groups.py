@@ -134,15 +134,10 @@ def group_by_identity(
 
 @dataclass(frozen=True)
 class _Links:
-    """A forest over families: those that are joined, in decreasing order of similarity.
+    """A forest over families: those that are joined, in decreasing order of similarity."""
 
-    Attributes:
-        pairs: int (n, 2), numbers of families.
-        similarity: float32 (n,), cosine of their most similar tracks.
-    """
-
-    pairs: NDArray[np.int64]
-    similarity: NDArray[np.float32]
+    pairs: NDArray[np.int64]  # int (n, 2), numbers of families
+    similarity: NDArray[np.float32]  # float32 (n,), cosine of their most similar tracks
 
 
 def _close_families(

@@ -61,31 +61,20 @@ _SAME_TIME_S = 1 / 60
 
 
 class Batch(TypedDict):
-    """A collated batch of n crops; the two of a pair are neighbours, the REAL one first.
+    """A collated batch of n crops; the two of a pair are neighbours, the REAL one first."""
 
-    Keys:
-        image: uint8 (n, 3, size, size), RGB, not normalised; in memory, channels come last.
-        label: float32 (n,), 1 for FAKE; between where the target is soft.
-        row: int64 (n,), row in the dataset's face index; of a blended crop, that of its source.
-    """
-
-    image: Tensor
-    label: Tensor
+    image: Tensor  # uint8 (n, 3, size, size), RGB, not normalised; in memory, channels come last
+    label: Tensor  # float32 (n,), 1 for FAKE; between where the target is soft
+    # int64 (n,), row in the dataset's face index; of a blended crop, that of its source
     row: Tensor
 
 
 class Sample(NamedTuple):
-    """One crop, or a pair.
+    """One crop, or a pair."""
 
-    Attributes:
-        pictures: RGB uint8 (size, size, 3) each.
-        targets: probability of FAKE of each.
-        rows: row of each in the face index.
-    """
-
-    pictures: Sequence[Picture]
-    targets: Sequence[float]
-    rows: Sequence[int]
+    pictures: Sequence[Picture]  # RGB uint8 (size, size, 3) each
+    targets: Sequence[float]  # probability of FAKE of each
+    rows: Sequence[int]  # row of each in the face index
 
 
 class FaceDataset(Dataset[Sample]):

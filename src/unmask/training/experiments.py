@@ -22,29 +22,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExperimentSize:
-    """Size of the models of one experiment.
-
-    Attributes:
-        name: of the experiment.
-        backbone: as configured.
-        recipe: its recipe file, or None.
-        parameters: number of parameters of one model.
-        trained: number of those that training changes.
-        megabytes: of one model in a bundle, stored as float16.
-        folds: number of folds that are trained.
-        seeds: number of seeds that each fold is trained with.
-        budget: share of `kaggle.max_bytes` that all models take together.
-    """
+    """Size of the models of one experiment."""
 
     name: str
-    backbone: str
-    recipe: str | None
-    parameters: int
-    trained: int
-    megabytes: float
-    folds: int
-    seeds: int
-    budget: float
+    backbone: str  # as configured
+    recipe: str | None  # its file
+    parameters: int  # number of parameters of one model
+    trained: int  # number of those that training changes
+    megabytes: float  # of one model in a bundle, stored as float16
+    folds: int  # number of folds that are trained
+    seeds: int  # number of seeds that each fold is trained with
+    budget: float  # share of `kaggle.max_bytes` that all models take together
 
 
 def measure_experiment(name: str, config: Config, network: nn.Module) -> ExperimentSize:

@@ -168,7 +168,8 @@ def fit(job: FitJob, config: TrainingConfig, audits: AuditsConfig, output: Path)
     prior = find_loss(config.loss).prior
     if prior is None:
         prior = train_loader.sampler.share_of_fake  # type: ignore[attr-defined]
-    shift = _shift_to_data(prior, data.prior)
+    # Crops of one label say nothing about how common fakes are: logits keep what they assume.
+    shift = prior_shift(prior, data.prior) if 0 < data.prior < 1 else 0.0
     model = DeepfakeClassifier(backbone, model_input, config, shift, data.video_of_row, job.seed)
 
     # 6. Tracking
@@ -261,25 +262,17 @@ def choose_monitor(val: pd.DataFrame, blends: bool) -> str | None:
 
 @dataclass(frozen=True)
 class FitData:
-    """The crops of one training.
+    """The crops of one training."""
 
-    Attributes:
-        train: crops of the training split, with a `target`.
-        val: crops of the validation split.
-        blended: some of its REAL crops, to be validated next to themselves blended; may be empty.
-        video_of_row: int64 (rows of val,), number of the video that each crop is from.
-        prior: share of FAKE among the training crops.
-        dropped: training crops left out because of their label audit.
-        softened: training crops whose target the label audit changed.
-    """
-
-    train: pd.DataFrame
-    val: pd.DataFrame
+    train: pd.DataFrame  # crops of the training split, with a `target`
+    val: pd.DataFrame  # crops of the validation split
+    # some of its REAL crops, to be validated next to themselves blended; may be empty
     blended: pd.DataFrame
+    # int64 (rows of val,), number of the video that each crop is from
     video_of_row: NDArray[np.int64]
-    prior: float
-    dropped: int
-    softened: int
+    prior: float  # share of FAKE among the training crops
+    dropped: int  # training crops left out because of their label audit
+    softened: int  # training crops whose target the label audit changed
 
 
 def load_data(job: FitJob, config: TrainingConfig, audits: AuditsConfig) -> FitData:
@@ -338,15 +331,6 @@ def _crops_to_blend(indices: Sequence[Path], val: pd.DataFrame) -> pd.DataFrame:
     key = ["shard", "key"]
     found = read_tables(indices, FACES, TRAIN_COLUMNS, matching=chosen[key])
     return found.merge(chosen[[*key, "label", "family"]], on=key)
-
-
-def _shift_to_data(trained: float, prior: float) -> float:
-    """Return what shifts logits from the prior they assume to that of the training crops.
-
-    Training crops of one label (self-blended batches) say nothing about how common fakes are: the
-    logits keep assuming one half FAKE, and calibration moves them.
-    """
-    return prior_shift(trained, prior) if 0 < prior < 1 else 0.0
 
 
 def create_trainer(config: TrainingConfig, callbacks: list[Callback]) -> pl.Trainer:

@@ -24,15 +24,11 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss function, and the share of FAKE that its logits assume.
+    """A loss function, and the share of FAKE that its logits assume."""
 
-    Attributes:
-        function: see `LossFunction`.
-        prior: REAL and FAKE crops are weighted so that FAKE has this share of the loss, whatever
-            batches hold; None weights all crops alike, so logits assume the share in the batches.
-    """
-
-    function: LossFunction
+    function: LossFunction  # see `LossFunction`
+    # REAL and FAKE crops are weighted so that FAKE has this share of the loss, whatever batches
+    # hold; None weights all crops alike, so logits assume the share in the batches
     prior: float | None = None
 
 

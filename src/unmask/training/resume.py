@@ -32,19 +32,12 @@ _AGREE_EVERY = 10
 
 @dataclass(frozen=True)
 class Position:
-    """Position of a job in its training.
+    """Position of a job in its training."""
 
-    Attributes:
-        digest: of its settings and data; a checkpoint with another digest is ignored.
-        run_id: of its MLflow run.
-        epoch: current epoch.
-        batch: number of batches of this epoch that are done.
-    """
-
-    digest: str
-    run_id: str
-    epoch: int
-    batch: int
+    digest: str  # of its settings and data; a checkpoint with another digest is ignored
+    run_id: str  # of its MLflow run
+    epoch: int  # current epoch
+    batch: int  # number of batches of this epoch that are done
 
 
 def find_checkpoint(path: Path, digest: str) -> Position | None:

@@ -41,37 +41,22 @@ _SOURCES_NAMED = 8  # in the log
 
 
 class SampleId(NamedTuple):
-    """A sample of one epoch.
+    """A sample of one epoch."""
 
-    Attributes:
-        epoch: number of the epoch.
-        row: row of the crop in the face index; of the REAL crop if there are two.
-        partner: row of the FAKE crop next to it, or `ALONE`, or `BLENDED`.
-        number: of the sample in its epoch, which may show a row several times.
-    """
-
-    epoch: int
-    row: int
-    partner: int = ALONE
-    number: int = 0
+    epoch: int  # number of the epoch
+    row: int  # row of the crop in the face index; of the REAL crop if there are two
+    partner: int = ALONE  # row of the FAKE crop next to it, or `ALONE`, or `BLENDED`
+    number: int = 0  # of the sample in its epoch, which may show a row several times
 
 
 class Crops(NamedTuple):
-    """What an epoch is drawn from.
+    """What an epoch is drawn from."""
 
-    Attributes:
-        targets: float32 (n,), probability of FAKE.
-        real: bool (n,), whether the crop is from a REAL video.
-        originals: int64 (n,), row of the crop's original, see `pair_faces`; -1 if it has none.
-        sources: int64 (n,), number of the source of the crop's video.
-        groups: int64 (n,), number of its group: a family or a person.
-    """
-
-    targets: NDArray[np.float32]
-    real: NDArray[np.bool_]
-    originals: Rows
-    sources: Rows
-    groups: Rows
+    targets: NDArray[np.float32]  # float32 (n,), probability of FAKE
+    real: NDArray[np.bool_]  # bool (n,), whether the crop is from a REAL video
+    originals: Rows  # int64 (n,), row of the crop's original, see `pair_faces`; -1 if it has none
+    sources: Rows  # int64 (n,), number of the source of the crop's video
+    groups: Rows  # int64 (n,), number of its group: a family or a person
 
     @classmethod
     def of(cls, faces: pd.DataFrame, targets: NDArray[np.float32]) -> Crops:
@@ -302,14 +287,7 @@ class EpochSampler(Sampler[SampleId]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """Count what an epoch shows.
-
-        Args:
-            crops: what an epoch is drawn from.
-            config: kind and size of the batches.
-            seed: of what is drawn, and of the order.
-            rank: number of this process.
-            world_size: number of processes.
+        """Count what an epoch shows, for process `rank` of `world_size`.
 
         Raises:
             UnmaskError: epochs are empty, or the processes cannot share a step evenly.
