@@ -42,21 +42,13 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the ensemble.
+    """One model of the ensemble."""
 
-    Attributes:
-        network: maps normalised crops (n, 3, size, size) to logits (n, 1).
-        input: its input size and preprocessing.
-        prior_shift: moves its logits from the training prior to that of its data.
-        head: its scoring head.
-        weight: of its log-odds among those of all members.
-    """
-
-    network: nn.Module
+    network: nn.Module  # maps normalised crops (n, 3, size, size) to logits (n, 1)
     input: ModelInput
-    prior_shift: float
+    prior_shift: float  # added to its logits, from the prior of its batches to that of its data
     head: ScoringHead
-    weight: float
+    weight: float  # of its log-odds among those of all members
 
 
 @dataclass(frozen=True)
@@ -84,19 +76,12 @@ class FlipAverage(nn.Module):
 
 @dataclass(frozen=True)
 class VideoCrops:
-    """The face crops of some videos, sorted by video and by track.
+    """The face crops of some videos, sorted by video and by track."""
 
-    Attributes:
-        pictures: n RGB crops, uint8 (h, h, 3) each.
-        boxes: float32 (n, 4), of the faces in units of the crops' sides.
-        video: int64 (n,), the number of each crop's video, see `FaceLogits`.
-        track: int64 (n,), the number of each crop's track over all videos.
-    """
-
-    pictures: list[NDArray[np.uint8]]
-    boxes: NDArray[np.float32]
-    video: NDArray[np.int64]
-    track: NDArray[np.int64]
+    pictures: list[NDArray[np.uint8]]  # n RGB crops (h, h, 3)
+    boxes: NDArray[np.float32]  # (n, 4), of the faces in units of the crops' sides
+    video: NDArray[np.int64]  # (n,), the number of each crop's video, see `FaceLogits`
+    track: NDArray[np.int64]  # (n,), the number of each crop's track over all videos
 
 
 def read_bundle(folder: Path) -> tuple[Manifest, Config]:
@@ -117,15 +102,7 @@ def read_bundle(folder: Path) -> tuple[Manifest, Config]:
 
 
 def load_bundle(folder: Path, device: torch.device | None = None) -> Bundle:
-    """Load a bundle after checking every file against the manifest.
-
-    Args:
-        folder: the bundle.
-        device: where the networks run; None takes a supported GPU, else the CPU.
-
-    Raises:
-        UnmaskError: a file is absent or is not the exported one; the message names it.
-    """
+    """Load a bundle, see `read_bundle`; without a device, on a supported GPU or else the CPU."""
     return load_members(folder, *read_bundle(folder), device or choose_device())
 
 
@@ -143,11 +120,7 @@ def load_members(folder: Path, manifest: Manifest, config: Config, device: torch
 
 
 def check_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
-    """Compare the SHA-256 of each file with the manifest's.
-
-    Raises:
-        UnmaskError: a file is absent or differs.
-    """
+    """Raise UnmaskError if a file is absent, or its SHA-256 is not the manifest's."""
     for name, record in files.items():
         path = folder / name
         if not path.is_file():
@@ -181,7 +154,7 @@ def predict_videos(
 ) -> list[float | None]:
     """Return the probability of FAKE of each video; None for a video without crops.
 
-    Each member's logits go through its scoring head at the prior of `kaggle.prior`; the members'
+    Each member's logits go through its scoring head at the prior of `kaggle.prior`. The members'
     log-odds are averaged by weight.
 
     Args:
@@ -189,18 +162,15 @@ def predict_videos(
         videos: the crops of each video, sorted by track.
         members: how many members to use, in descending order of weight; None for all.
     """
-    with_crops = [number for number, crops in enumerate(videos) if crops]
-    probabilities: list[float | None] = [None] * len(videos)
+    with_crops = [crops for crops in videos if crops]
     if not with_crops:
-        return probabilities
-    crops = join_crops([videos[number] for number in with_crops])
-    used = bundle.members[:members]
+        return [None] * len(videos)
+    crops, used = join_crops(with_crops), bundle.members[:members]
     prior, device = bundle.config.kaggle.prior, bundle.device
     log_odds = [member_log_odds(member, crops, prior, device) for member in used]
     averaged = expit(np.average(log_odds, axis=0, weights=[member.weight for member in used]))
-    for number, probability in zip(with_crops, averaged, strict=True):
-        probabilities[number] = float(probability)
-    return probabilities
+    probabilities = iter(averaged.tolist())
+    return [next(probabilities) if crops else None for crops in videos]
 
 
 def join_crops(videos: Sequence[Sequence[Crop]]) -> VideoCrops:
@@ -218,14 +188,7 @@ def join_crops(videos: Sequence[Sequence[Crop]]) -> VideoCrops:
 def member_log_odds(
     member: Member, crops: VideoCrops, prior: float, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return one member's calibrated log-odds of FAKE, float64 (videos,).
-
-    Args:
-        member: the model.
-        crops: of the videos.
-        prior: expected share of FAKE.
-        device: where the network is.
-    """
+    """Return a member's calibrated log-odds of FAKE at a prior, float64 (videos,)."""
     logits = member_logits(member, crops, device) + member.prior_shift
     of_videos = member.head.logits(FaceLogits(logits, crops.video, crops.track))
     return member.head.calibration.log_odds(of_videos, prior)

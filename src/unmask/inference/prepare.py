@@ -16,17 +16,11 @@ from unmask.videos.source import VideoFile
 
 @dataclass(frozen=True)
 class Prepared:
-    """The crops of a video.
-
-    Attributes:
-        crops: of its faces.
-        reason: why there are no crops; empty if there are any.
-        seconds: of wall time that preparing took.
-    """
+    """The crops of a video's faces."""
 
     crops: list[Crop]
-    reason: str
-    seconds: float
+    reason: str  # why there are no crops; empty if there are any
+    seconds: float  # of wall time that preparing took
 
 
 def prepare_video(videos: Path, name: str, frames: FramesConfig, faces: FacesConfig) -> Prepared:

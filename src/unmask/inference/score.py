@@ -1,8 +1,4 @@
-"""Scoring: one logit for every face crop of videos that a model was not trained on.
-
-The same loop scores the validation and test videos of a fold, their shifted versions, and external
-data sets.
-"""
+"""Scoring: one logit for every face crop of videos that a model was not trained on."""
 
 from __future__ import annotations
 

@@ -73,11 +73,6 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.filters |= {
-    "number": _number,
-    "interval": _interval,
-    "cell": _cell,
-    "cell_class": _cell_class,
-    "data_uri": _data_uri,
-}
+_FILTERS = (_number, _interval, _cell, _cell_class, _data_uri)
+_ENVIRONMENT.filters |= {function.__name__[1:]: function for function in _FILTERS}
 _ENVIRONMENT.globals["colors"] = COLORS
