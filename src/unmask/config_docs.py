@@ -51,13 +51,10 @@ _describe_fields()
 
 
 def write_config_documents(repository: Path = REPOSITORY) -> None:
-    """Write config/config.yaml, its JSON schema and its table in config/README.md.
-
-    Args:
-        repository: folder of the three files.
-    """
+    """Write config/config.yaml, its JSON schema and its table in config/README.md."""
     (repository / "config/config.yaml").write_text(config_yaml())
-    schema = json.dumps(config_schema(), indent=2, ensure_ascii=False)
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}  # for editors
+    schema = json.dumps(draft | Config.model_json_schema(), indent=2, ensure_ascii=False)
     (repository / "workflow/schemas/config.schema.json").write_text(schema + "\n")
     readme = repository / "config/README.md"
     before, _, rest = readme.read_text().partition(_BEGIN)
@@ -91,16 +88,8 @@ def _yaml_lines(section: Section, indent: str) -> Iterator[str]:
 def _comment(text: str, start: str) -> str:
     """Return a text as lines of 100 columns; what is in backticks stays on one line."""
     words = re.sub("`[^`]+`", lambda code: code[0].replace(" ", "\0"), " ".join(text.split()))
-    filled = textwrap.fill(
-        words, width=100, initial_indent=start, subsequent_indent=start, break_on_hyphens=False
-    )
-    return filled.replace("\0", " ")
-
-
-def config_schema() -> dict[str, Any]:
-    """Return the JSON schema of configuration files, for editors."""
-    schema = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    lines = textwrap.wrap(words, width=100 - len(start), break_on_hyphens=False)
+    return "\n".join(start + line for line in lines).replace("\0", " ")
 
 
 def config_table() -> str:

@@ -1,22 +1,21 @@
 """The miniature challenge: a few dozen clips in the layout of the DeepFake Detection Challenge.
 
-DFDC is 470 GB behind a login, too much for a demo or a test. This module writes a challenge of a
-few megabytes that goes through the same stages: two parts of H.264 clips with B-frames and a
-``metadata.json``, and a balanced test set of people who do not appear in training.
+DFDC has 470 GB and needs a login. The miniature has a few megabytes and goes through the same
+stages: two parts of H.264 clips with B-frames and a ``metadata.json``, and a balanced test set of
+people who do not appear in training.
 
     folder/train/dfdc_train_part_{0,1}/   *.mp4, metadata.json
     folder/test/                          test_videos/*.mp4, sample_submission.csv, labels.csv
     folder/demo.json                      the summary
 
-The people are variants of the one portrait that ships with scikit-image, so no network is needed: a
-smooth random warp moves the features, and with them the identity that a face recogniser sees; skin,
-hair and clothes are recoloured. A FAKE is its original's take, frame by frame, with another face
-blended in as real swaps are: generated at a low resolution, partly colour-matched, pasted through a
-soft mask, and jittering slightly against the head. The clips of a family share frame rate, length
-and encoder settings, so only the face distinguishes a FAKE.
+The people are variants of the portrait that ships with scikit-image. A smooth random warp moves the
+features, and with them the identity that a face recogniser sees; skin, hair and clothes get other
+colours. A FAKE shows its original's take with another face in each frame. As in real swaps, that
+face has a low resolution and partly matched colours, is pasted through a soft mask, and jitters
+slightly against the head. Frame rate, length and encoder settings are those of the original, so
+only the face distinguishes a FAKE.
 
-Real data has defects, so seven entries are odd on purpose (`Oddity`), among them a truncated file,
-a missing one and a clip stored rotated.
+Seven entries have the defects of real data on purpose (`Oddity`).
 """
 
 import json
@@ -176,9 +175,9 @@ class _Clips:
     ) -> Path:
         """Write a take of a person as a REAL clip, or of a person and a donor as a FAKE."""
         path = self.register(people, original, odd)
-        frames = (
-            take.frames if original is None else _swap_face(take, people[0], people[1], self.rng)
-        )
+        frames = take.frames
+        if original is not None:
+            frames = _swap_face(take, people[0], people[1], self.rng)
         _write_video(path, frames, take, **encoding)
         return path
 
@@ -190,10 +189,10 @@ def build_demo(folder: Path, seed: int = 0) -> DemoSummary:
 
     Args:
         folder: where to write; it may exist if it is empty or holds a challenge of the same seed.
-        seed: of everything that is random.
+        seed: seed of everything random.
 
     Raises:
-        UnmaskError: the folder holds anything else, which is left unchanged.
+        UnmaskError: the folder holds anything else, and is left unchanged.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return _read_summary(folder, seed)
@@ -236,9 +235,7 @@ def _write_challenge(root: Path, seed: int) -> DemoSummary:
 
     labels = [entry["label"] for part in parts for entry in part.metadata.values()]
     return DemoSummary(
-        root=root,
-        seed=seed,
-        version=VERSION,
+        *(root, seed, VERSION),
         parts=[part.folder.name for part in parts],
         videos=len(labels),
         real=labels.count(Label.REAL),
@@ -293,11 +290,13 @@ def _write_test_set(folder: Path, rng: Generator) -> _Clips:
         (donor,) = _draw_donors(person, cast, 1, rng)
         test.write(take, [person, donor], _draw_name(rng))
 
-    names = sorted(test.metadata)
-    submission = [f"{name},0.5" for name in names]
-    labels = [f"{name},{int(test.metadata[name]['label'] == Label.FAKE)}" for name in names]
-    for file, rows in (("sample_submission.csv", submission), ("labels.csv", labels)):
-        (folder / file).write_text("\n".join(["filename,label", *rows]) + "\n")
+    fake = {name: entry["label"] == Label.FAKE for name, entry in sorted(test.metadata.items())}
+    for file, values in (
+        ("sample_submission.csv", dict.fromkeys(fake, 0.5)),
+        ("labels.csv", {name: int(value) for name, value in fake.items()}),
+    ):
+        rows = [f"{name},{value}\n" for name, value in values.items()]
+        (folder / file).write_text("".join(["filename,label\n", *rows]))
     return test
 
 
@@ -424,11 +423,7 @@ def _draw_background(width: int, height: int, rng: Generator) -> Image:
 
 
 def _swap_face(take: _Take, person: _Person, donor: _Person, rng: Generator) -> Image:
-    """Return the frames of a take with the donor's face, as a face-swapping network would.
-
-    Returns:
-        (frames, height, width, 3) uint8, RGB; unchanged outside the face.
-    """
+    """Return RGB frames (frames, height, width, 3) of a take with the donor's face."""
     size = (_PORTRAIT_SIZE, _PORTRAIT_SIZE)
     fit = cv2.getAffineTransform(donor.features, person.features)
     face = cv2.warpAffine(donor.portrait, fit, size)
@@ -461,8 +456,8 @@ def _write_video(
 ) -> None:
     """Encode RGB frames (frames, height, width, 3) as an mp4 with the settings of their take.
 
-    With `sound`, the clip gets a sound track drawn from it. `rotation` is how many degrees players
-    must turn the stored picture counter-clockwise to show it upright, a multiple of 90.
+    A sound track is drawn from `sound`. Players must turn the stored picture counter-clockwise by
+    `rotation` degrees, a multiple of 90, to show it upright.
     """
     stored = np.rot90(frames, -rotation // 90, axes=(1, 2))
     # Without cpu-independent, x264's bytes differ between runs; bitexact keeps date and version out

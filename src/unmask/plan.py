@@ -54,27 +54,16 @@ _STARTED = ("unmask.videos.probe", "unmask.videos.extraction", "unmask.faces.cro
 
 @dataclass(frozen=True)
 class Plan:
-    """A prediction of costs.
+    """A prediction of costs."""
 
-    Attributes:
-        videos: number of videos with a file.
-        sampled: number of videos that were measured.
-        cpu_hours: of probe, extract_frames and crop_faces.
-        wall_hours: of the same on `cores`.
-        cores: given to Snakemake.
-        final_gb: disk space of the face shards.
-        peak_gb: the most disk space in use at any time.
-        advice: what would make it faster; empty where nothing would.
-    """
-
-    videos: int
-    sampled: int
-    cpu_hours: float
-    wall_hours: float
+    videos: int  # with a file
+    sampled: int  # videos that were measured
+    cpu_hours: float  # of probe, extract_frames and crop_faces
+    wall_hours: float  # of the same on `cores`
     cores: int
-    final_gb: float
-    peak_gb: float
-    advice: str = ""
+    final_gb: float  # disk space of the face shards
+    peak_gb: float  # the most disk space in use at any time
+    advice: str = ""  # what would make the stages faster; empty where nothing would
 
     def __str__(self) -> str:
         """Return the prediction in a few lines."""
@@ -163,10 +152,10 @@ def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
     """Return the wall time of the stages.
 
     Args:
-        shards: their number.
+        shards: number of shards.
         work: CPU seconds of all videos.
         start: CPU seconds in which the jobs of one shard start.
-        cores: that Snakemake is given.
+        cores: cores that Snakemake is given.
     """
     # The jobs of a shard keep two cores busy; with fewer shards, some cores are idle.
     busy = min(cores, max(1, 2 * shards))
@@ -177,14 +166,9 @@ def wall_seconds(shards: int, work: float, start: float, cores: int) -> float:
 def advise_joining(parts: int, shards: int, work: float, start: float, cores: int) -> str:
     """Return advice on `parts_per_shard`, empty where no other value saves much wall time.
 
-    Args:
-        parts: their number.
-        shards: their number now; where there are more than parts, parts were cut on purpose.
-        work: CPU seconds of all videos.
-        start: CPU seconds in which the jobs of one shard start.
-        cores: that Snakemake is given.
+    `parts` and `shards` are their present numbers; the rest are the arguments of `wall_seconds`.
     """
-    if shards > parts:
+    if shards > parts:  # parts were cut on purpose
         return ""
     most = min(parts, max(1, int(_SHARD_SECONDS * parts / work)))
 
@@ -201,14 +185,12 @@ def advise_joining(parts: int, shards: int, work: float, start: float, cores: in
 
 def _candidates(parts: Sequence[Path]) -> list[_Candidate]:
     """Return the videos that can be processed; their files are not opened."""
-    found = []
-    for part in track(parts, "parts"):
-        for entry in read_metadata(part):
-            if entry.status == Status.OK:
-                size = VideoFile(part, entry.name).size()
-                if size:
-                    found.append(_Candidate(part, entry, size))
-    return found
+    return [
+        _Candidate(part, entry, size)
+        for part in track(parts, "parts")
+        for entry in read_metadata(part)
+        if entry.status == Status.OK and (size := VideoFile(part, entry.name).size())
+    ]
 
 
 def _spread(candidates: Sequence[_Candidate], count: int) -> list[_Candidate]:

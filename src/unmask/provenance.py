@@ -58,12 +58,11 @@ def source_digest(module: str, settings: str = "") -> str:
 def imported_modules(module: str) -> set[str]:
     """Return the module and the modules of this package it imports, directly or not."""
     seen: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            waiting += {_module_of(one) for one in _parsed(_path(name))[1]} - _IGNORED - {""}
+    found = {module}
+    while waiting := found - seen:
+        seen |= waiting
+        names = [one for name in waiting for one in _parsed(_path(name))[1]]
+        found |= set(map(_module_of, names)) - _IGNORED - {""}
     return seen
 
 

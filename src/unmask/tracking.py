@@ -151,16 +151,10 @@ def _point(metric: Metric) -> tuple[str, int, int]:
 def register_bundle(
     client: MlflowClient, run_ids: Mapping[str, str], bundle: Path, name: str
 ) -> str:
-    """Register a bundle once, and call it `champion` unless one was that was exported later.
+    """Register a bundle once as a version of the model `name`, and return the version.
 
-    Args:
-        client: of the server.
-        run_ids: MLflow's run of each training, by the id that `run.json` and the manifest have.
-        bundle: the folder; its files become artifacts of the run of its first model.
-        name: of the registered model.
-
-    Returns:
-        The version.
+    Its files become artifacts of the run of its first model. It gets the alias `champion`, unless
+    the champion was exported later. `run_ids` are MLflow's, by the ids in the manifest.
     """
     path = bundle / MANIFEST
     manifest = read_json(path, Manifest)
