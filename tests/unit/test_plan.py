@@ -112,16 +112,19 @@ def test_following_the_advice_saves_time_and_ends_it(work: float, parts: int, co
     assert advise_joining(parts, 2 * parts, parts * work, 3.0, cores) == ""  # cut on purpose
 
 
-def test_separating_parts_is_advised_if_cores_are_idle() -> None:
-    assert advise_joining(50, 1, 50 * 3600.0, 3.0, 100).startswith("parts_per_shard: 1 would")
-
-
-def test_no_advice_is_given_for_parts_of_dfdc_s_size() -> None:
-    assert advise_joining(50, 50, 50 * 3600.0, 3.0, 64) == ""
-
-
-def test_no_advice_is_given_for_a_single_part(root: Path) -> None:
-    assert plan_faces(config_of(root), 2, 2).advice == ""
+@pytest.mark.parametrize(
+    ("parts", "shards", "cores", "advice"),
+    [
+        pytest.param(50, 1, 100, "parts_per_shard: 1 would", id="idle cores"),
+        pytest.param(50, 50, 64, "", id="parts of DFDC's size"),
+        pytest.param(1, 1, 2, "", id="a single part"),
+    ],
+)
+def test_parts_of_an_hour_are_joined_only_if_cores_stay_busy(
+    parts: int, shards: int, cores: int, advice: str
+) -> None:
+    given = advise_joining(parts, shards, parts * 3600.0, 3.0, cores)
+    assert given.partition(" save")[0] == advice
 
 
 def test_a_folder_without_a_video_is_refused(make_part: MakePart, tmp_path: Path) -> None:

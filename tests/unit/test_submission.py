@@ -214,13 +214,6 @@ def test_members_are_averaged_in_log_odds(bundle: Path, challenge: Path) -> None
     assert predicted({2.0: 0.75, -2.0: 0.25}) == pytest.approx(expit(1.0))
 
 
-def test_probabilities_are_clipped(bundle: Path, challenge: Path, tmp_path: Path) -> None:
-    certain = tmp_path / "certain"
-    shutil.copytree(bundle, certain)
-    write_manifest(certain, constant(30.0))
-    assert run(certain, challenge)["person.mp4"] == 0.99
-
-
 def test_a_damaged_file_is_named(bundle: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(bundle, damaged)
@@ -238,13 +231,17 @@ def test_a_damaged_file_is_named(bundle: Path, tmp_path: Path) -> None:
         load_bundle(damaged)
 
 
+def options(bundle: Path, challenge: Path) -> list[str]:
+    given = {"bundle": bundle, "videos": challenge / "test_videos", "log": challenge / "log"}
+    given |= {"sample": challenge / "sample_submission.csv", "out": challenge / "submission.csv"}
+    return ["--threads=2", *(f"--{name}={path}" for name, path in given.items())]
+
+
 def test_a_damaged_bundle_is_one_line_and_no_submission(
     challenge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log, output = challenge / "predict.log", challenge / "submission.csv"
-    options = ["--bundle", challenge, "--videos", challenge / "test_videos", "--out", output]
-    options += ["--sample", challenge / "sample_submission.csv", "--threads", "1", "--log", log]
-    assert main([str(option) for option in options]) == 2
+    log, output = challenge / "log", challenge / "submission.csv"
+    assert main(options(challenge, challenge)) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert "manifest.json" in log.read_text()
     assert not output.exists()
@@ -260,11 +257,14 @@ def test_a_sample_without_file_names_is_refused(tmp_path: Path) -> None:
         read_sample(tmp_path / "absent.csv")
 
 
-def test_a_submission_is_read_back(tmp_path: Path) -> None:
-    written = submission.Submission(["b.mp4", "a,1.mp4"], 0.5, 0.01, tmp_path / "submission.csv")
+def test_a_submission_is_clipped_and_read_back(tmp_path: Path) -> None:
+    names = ["b.mp4", "a,1.mp4", "c.mp4"]
+    written = submission.Submission(names, 0.5, 0.01, tmp_path / "submission.csv")
     written.set("b.mp4", 0.001)
+    written.set("c.mp4", 0.999)
     written.write()
-    assert probabilities(tmp_path / "submission.csv") == {"b.mp4": 0.01, "a,1.mp4": 0.5}
+    expected = {"b.mp4": 0.01, "a,1.mp4": 0.5, "c.mp4": 0.99}
+    assert probabilities(tmp_path / "submission.csv") == expected
     lines = (tmp_path / "submission.csv").read_bytes().splitlines(keepends=True)
     assert lines[:2] == [b"filename,label\n", b"b.mp4,0.010000\n"]
 
@@ -352,12 +352,8 @@ def test_a_signal_that_a_library_swallows_is_not_lost(
 
 
 def start(bundle: Path, challenge: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", "import sys; from unmask.kaggle.submission import main; "]
-    command[-1] += "sys.exit(main(sys.argv[1:]))"
-    command += ["--bundle", str(bundle), "--videos", str(challenge / "test_videos")]
-    command += ["--sample", str(challenge / "sample_submission.csv"), "--threads", "2"]
-    command += ["--out", str(challenge / "submission.csv"), "--log", str(challenge / "log")]
-    return subprocess.Popen(command)
+    code = "import sys; from unmask.kaggle.submission import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen([sys.executable, "-c", code, *options(bundle, challenge)])
 
 
 @pytest.fixture
