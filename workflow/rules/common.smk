@@ -80,11 +80,6 @@ def training_settings(wildcards):
     return config.select("training", "audits.label_noise", "audits.soft_target")
 
 
-def training_machine(wildcards):
-    """Return the settings of one experiment's training that do not change its models."""
-    return CONFIG.for_experiment(wildcards.experiment).machine("training")
-
-
 def training(key):
     """Return an input function of one key of an experiment's `training`."""
     return lambda wildcards: getattr(CONFIG.experiment(wildcards.experiment), key)

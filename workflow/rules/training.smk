@@ -64,7 +64,7 @@ rule train:
         tasks_per_gpu=of_several(lambda wildcards: 1),
         nodes=of_several(training("num_nodes")),
         launcher=launcher,
-        machine=training_machine,
+        machine=lambda wildcards: CONFIG.for_experiment(wildcards.experiment).machine("training"),
         tracking_uri=CONFIG.tracking.address,
         tracking_experiment=CONFIG.tracking.experiment,
     params:
