@@ -427,9 +427,9 @@ class EvaluationConfig(Section):
     """How the logits of faces become a video's probability, and how results are measured."""
 
     flip: bool = False
-    """Score each crop and its mirror image, and take the mean logit. Scoring then takes twice the
-    time, here and on Kaggle. Published solutions gained a little; self-blended detectors on foreign
-    videos did not."""
+    """Score each crop and its mirror image, and take the mean logit. Scoring takes twice the time,
+    here and on Kaggle. Self-blended detectors had the same AUC on other people's videos with and
+    without."""
     aggregate: Literal["auto"] | AggregateName = "auto"
     """How the logits of a video's faces are combined. mean_logit weighs confident faces more than
     mean_probability does; in a published DFDC solution it took an ensemble from a log loss of 0.48

@@ -217,6 +217,22 @@ def test_a_detector_that_is_not_better_than_the_constant_baseline_has_a_loud_war
     assert (warning or "") in (found or "")
 
 
+def test_without_a_validation_fake_nothing_is_calibrated(
+    data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scores, run = data.write_model("reals", 0, 1.5)
+    splits = read_table(data.folder / "splits.parquet", SPLITS)
+    labels = splits["label"].where(splits["fold"] != 1, "REAL")
+    write_table(splits.assign(label=labels), SPLITS, data.folder / "reals.parquet")
+    files = data.evaluate_models("reals", [scores], [run], data.folder / "reals.parquet")
+    head = read_json(files / CALIBRATION, dict[str, ScoringHead])["fold0-seed1"]
+    assert (head.aggregate, head.calibration.method) == ("mean_logit", "none")
+    metrics = read_json(files / METRICS, ExperimentMetrics)
+    assert metrics.test.log_loss == metrics.test_uncalibrated.log_loss
+    assert "0 of them FAKE: no calibration without both labels" in caplog.text
+
+
 def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
     evaluated: Path,
 ) -> None:

@@ -20,7 +20,7 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
-from unmask.config import Config, FacesConfig, FramesConfig, TrainingConfig
+from unmask.config import Config, EvaluationConfig, FacesConfig, FramesConfig, TrainingConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop
 from unmask.faces.shards import ShardReader
@@ -35,8 +35,10 @@ from unmask.inference.predictor import (
     choose_device,
     join_crops,
     load_bundle,
+    load_members,
     member_logits,
     predict_videos,
+    read_bundle,
 )
 from unmask.inference.prepare import prepare_video
 from unmask.inference.records import FileRecord, Manifest, MemberRecord, Parity
@@ -143,6 +145,23 @@ def test_a_probability_is_the_calibrated_aggregate_at_the_prior_of_the_test_set(
     mean = member_logits(loaded.members[0], join_crops([crops]), loaded.device).mean()
     calibrated = 1.5 * (mean + 1.0 - logit(0.8)) + 0.4 + logit(0.5)
     assert predict_videos(loaded, [crops]) == [pytest.approx(expit(calibrated))]
+
+
+def test_flip_predicts_the_mean_of_a_crop_and_its_mirror_image(
+    bundle: Path, challenge: Path
+) -> None:
+    loaded = load_bundle(bundle)
+    crops = join_crops([crops_of(loaded, challenge / "test_videos/person.mp4")])
+    mirrored = replace(crops, pictures=[picture[:, ::-1] for picture in crops.pictures])
+    (member,), device = loaded.members, loaded.device
+    once, again = (member_logits(member, one, device) for one in (crops, mirrored))
+    assert np.abs(once - again).max() > 1e-3
+    manifest, config = read_bundle(bundle)
+    flip = config.model_copy(update={"evaluation": EvaluationConfig(flip=True)})
+    (averaging,) = load_members(bundle, manifest, flip, device).members
+    np.testing.assert_allclose(
+        member_logits(averaging, crops, device), (once + again) / 2, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("margin", [None, 0.1])

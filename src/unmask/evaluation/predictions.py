@@ -129,7 +129,7 @@ def _fit_head(
         "groups, %d of them FAKE%s",
         *(fold, head.aggregate, head.calibration.slope, head.calibration.intercept),
         *(head.calibration.clip, len(rows), rows["group"].nunique(), labels.sum()),
-        "" if 0 < labels.mean() < 1 else ": nothing to calibrate on without the other label",
+        "" if 0 < labels.sum() < len(labels) else ": no calibration without both labels",
     )
     return head, rows.assign(held_out=held_out)
 

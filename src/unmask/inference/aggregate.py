@@ -1,7 +1,7 @@
 """Aggregation: from the logits of a video's faces to one logit for the video.
 
-Each function takes the faces of many videos at once, so that millions of faces take seconds. The
-logits must assume even odds of FAKE and REAL, because the thresholds of the published rules do.
+Each function takes the faces of many videos at once, so that millions of faces take seconds. All
+logits assume even odds of FAKE and REAL, because the thresholds of the published rules do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FaceLogits:
     """The faces of some videos, sorted by video and by track.
 
     Attributes:
-        logits: float64 (n,).
+        logits: float64 (n,), at even odds of FAKE and REAL.
         video: int64 (n,), the number of each face's video; ascending from 0 without gaps.
         track: int64 (n,), the number of each face's track, one person in one video; ascending from
             0 over all videos without gaps.
@@ -43,8 +43,7 @@ class FaceLogits:
     @property
     def video_of_track(self) -> NDArray[np.int64]:
         """Return the video of each track, int64 (tracks,)."""
-        first = np.flatnonzero(np.diff(self.track, prepend=-1))
-        return self.video[first]
+        return self.video[np.flatnonzero(np.diff(self.track, prepend=-1))]
 
 
 def mean_logit(faces: FaceLogits) -> Floats:
@@ -110,7 +109,8 @@ def face_rules(faces: FaceLogits) -> Floats:
     its tracks if that is above 0.9 or all are above 0.6; the minimum if all are below 0.4; else the
     mean.
     """
-    p, track, tracks = expit(faces.logits), faces.track, int(faces.track[-1]) + 1
+    p, track, video = expit(faces.logits), faces.track, faces.video_of_track
+    tracks = len(video)
     count = np.bincount(track, minlength=tracks)
     high, low = p > 0.85, p < 0.15
     fake = np.bincount(track, high, tracks) > 0.7 * count
@@ -118,7 +118,6 @@ def face_rules(faces: FaceLogits) -> Floats:
     kept = np.where(fake[track], high, np.where(real[track], low, True))
     of_track = _mean(p[kept], track[kept], tracks)
 
-    video = faces.video_of_track
     first = np.flatnonzero(np.diff(video, prepend=-1))
     largest, smallest = np.maximum.reduceat(of_track, first), np.minimum.reduceat(of_track, first)
     of_video = np.where(
@@ -134,8 +133,9 @@ def noisy_or(faces: FaceLogits) -> Floats:
 
     1 - prod(1 - p) over the tracks of a video, where p belongs to the mean logit of a track.
     """
-    of_track = _mean(faces.logits, faces.track, int(faces.track[-1]) + 1)
-    all_real = np.bincount(faces.video_of_track, log_expit(-of_track), faces.videos)
+    video = faces.video_of_track
+    of_track = _mean(faces.logits, faces.track, len(video))
+    all_real = np.bincount(video, log_expit(-of_track), faces.videos)
     # log(1 - exp(x)) - x, without overflow.
     x = np.minimum(all_real, -_EPSILON)
     return np.asarray(np.log(-np.expm1(x)) - x, np.float64)

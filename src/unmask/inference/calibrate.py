@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 _EVIDENCE = math.log(20)
 # Standard deviations of the Gaussian prior of slope and intercept around 1 and 0. Scores are more
 # often too confident than too cautious, above all on videos of other sources.
-_SLOPE_STD_BELOW, _SLOPE_STD_ABOVE, _INTERCEPT_STD = 1.0, 0.3, 2.0
+_SLOPE_STD_BELOW, _SLOPE_STD_ABOVE, _INTERCEPT_STD = 1.0, 0.2, 2.0
 _NO_SLOPE = 1e-3
 _CLIPS = np.geomspace(1e-4, 0.3, 100)
 
