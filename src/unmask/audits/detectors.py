@@ -127,11 +127,7 @@ def _sample_frames(
 
 
 def summarise(results: Mapping[str, DetectorResult], notes: Mapping[str, str]) -> pd.DataFrame:
-    """Return one row per detector.
-
-    Args:
-        results: of each detector on the same frames.
-        notes: of all detectors, also of those that are not installed.
+    """Return one row per detector, installed or not.
 
     Returns:
         Columns `detector`, `frames`, `hit_rate` (share of frames with a face), `faces_per_frame`,

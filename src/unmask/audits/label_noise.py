@@ -116,15 +116,12 @@ def _compare_track(
 def match_original(
     faces: list[Row], originals: dict[int, list[Row]], fps: float | None
 ) -> list[tuple[Row, Row]]:
-    """Return pairs of a fake's crop and its original's of the same person at the same time.
+    """Pair the crops of a fake's track with its original's of the same person and time.
 
     Args:
-        faces: rows of the face index of one track of the fake.
-        originals: those of the original, by track.
+        faces: rows of the face index of the fake's track.
+        originals: rows of the original, by track; the one that overlaps most is taken, or none.
         fps: frames per second of the original; None if unknown.
-
-    Returns:
-        The pairs with the track of the original that overlaps most; empty if none overlaps enough.
     """
     tolerance = _SAME_FRAME / (fps or 30.0)
     best: list[tuple[Row, Row]] = []
@@ -151,12 +148,7 @@ def match_original(
 def compare_crops(
     fake: Row, original: Row, reader: ShardReader
 ) -> tuple[float, NDArray[np.float32]]:
-    """Compare two crops that show a face at the same time.
-
-    Args:
-        fake: row of the face index.
-        original: row of its original, whose crop may show another square of the frame.
-        reader: of the shards.
+    """Compare two crops that show a face at the same time, maybe in other squares of the frame.
 
     Returns:
         The share of changed pixels in the face's box, and the dissimilarity 1 - SSIM of each pixel
@@ -222,11 +214,7 @@ def _face_pixels(face: Row) -> NDArray[np.bool_]:
 
 
 def with_verdicts(tracks: list[Row]) -> list[Row]:
-    """Return the tracks of one FAKE video, each with its `verdict`.
-
-    Args:
-        tracks: rows with the number of compared `frames` and the share of `changed` pixels.
-    """
+    """Return the tracks of one FAKE video, with `frames` and `changed`, each with its `verdict`."""
     altered = [bool(row["frames"]) and row["changed"] >= MIN_CHANGED_SHARE for row in tracks]
     unaltered = Verdict.UNSWAPPED if any(altered) else Verdict.UNCERTAIN
     rows = []

@@ -113,9 +113,9 @@ def find_shortcuts(
     bootstrap is over groups, because the videos of a group are not independent.
 
     Args:
-        features: one row per video; numbers, booleans and strings, with missing values.
-        fake: (n,) whether each is FAKE.
-        groups: (n,) names of groups, which are kept in one fold.
+        features: (n, columns) numbers, booleans and strings, with missing values.
+        fake: (n,).
+        groups: (n,) names; a group is kept in one fold.
         seed: of the folds and of the bootstrap.
     """
     codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]

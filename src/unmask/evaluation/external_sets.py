@@ -2,7 +2,7 @@
 
 People, cameras, codecs and manipulations differ from the training data, so these metrics come
 closest to those on a hidden test set. Nothing is trained, chosen or calibrated on an external set.
-Each model keeps the scoring head that was fitted on its own validation videos.
+Each model keeps the scoring head of its experiment's evaluation.
 """
 
 from __future__ import annotations

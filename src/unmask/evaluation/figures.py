@@ -136,13 +136,7 @@ def confusion(labels: Floats, probabilities: Floats) -> Figure:
 
 
 def worst_mistakes(test: pd.DataFrame, faces: pd.DataFrame, shards: Path) -> Figure:
-    """Show a face of each of the videos with the largest losses: a row of REAL, a row of FAKE.
-
-    Args:
-        test: predictions of test videos.
-        faces: the face index.
-        shards: folder of the face shards.
-    """
+    """Show a face of each of the videos with the largest losses: a row of REAL, a row of FAKE."""
     is_fake = np.asarray(test["label"] == Label.FAKE, np.float64)
     loss = row_losses(is_fake, test["probability"].to_numpy())["log_loss"]
     seen = test.assign(loss=loss)[test["faces"] > 0]

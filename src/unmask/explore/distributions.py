@@ -33,13 +33,7 @@ def describe(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def draw_distributions(table: pd.DataFrame, columns: Mapping[str, str], title: str) -> Figure:
-    """Draw how the values of columns are distributed, as shares of each label.
-
-    Args:
-        table: one row per video, with `label`.
-        columns: column to the label of its axis.
-        title: of the figure.
-    """
+    """Draw distributions as shares of each label; `columns` maps a column to its axis label."""
     rows = -(-len(columns) // 2)
     figure = Figure(figsize=(WIDTH + 0.6, 2.5 * rows + 0.9))
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)

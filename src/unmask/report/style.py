@@ -82,12 +82,10 @@ def draw_bars(
 
 
 def draw_intervals(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw a dot and an interval per row, the first on top.
+    """Draw a row per dot and interval, the first on top.
 
-    Args:
-        axes: where to draw.
-        rows: columns `name` (drawn on the left), `value`, `low` and `high` (NaN without an
-            interval), `caption` (drawn on the right) and `color`.
+    The columns are `name` (on the left), `value`, `low` and `high` (NaN without an interval),
+    `caption` (on the right) and `color`.
     """
     numbers = range(len(rows))
     low, high = rows["low"].astype(float), rows["high"].astype(float)
