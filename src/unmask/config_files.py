@@ -51,7 +51,7 @@ def load_config(values: Mapping[str, Any], *folders: Path) -> Config:
 
 
 def _contradictions(config: Config) -> Iterator[str]:
-    """Yield what sections say against each other, as "key: problem"; so do the next functions."""
+    """Yield each contradiction as "key: problem", as the next two functions do."""
     if config.shards_per_part > 1 and config.parts_per_shard not in ("auto", 1):
         yield (
             "parts_per_shard: joins small parts, and shards_per_part cuts large ones; "

@@ -1,9 +1,9 @@
 """MLflow, brought up to date with what is in the results folder.
 
-Trainings log live (`unmask.training.live_tracking`), and no other stage talks to MLflow. At the end
-of the workflow `track_runs` adds what is missing: whole runs, where the server was away, or parts
-of them; the results of evaluation; and the bundle in the model registry. Whatever is there already
-stays as it is, so that it may run at any time and be repeated.
+Trainings log live (`unmask.training.live_tracking`); no other stage talks to MLflow. At the end of
+the workflow `track_runs` adds what is missing: runs or parts of runs from times without a server,
+the results of evaluation, and the bundle in the model registry. It changes nothing that is there,
+so it may run at any time and be repeated.
 """
 
 from __future__ import annotations

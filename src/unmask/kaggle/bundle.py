@@ -160,7 +160,7 @@ def _save_members(
     output: Path,
     members: list[MemberRecord],
 ) -> Iterator[tuple[Member, Member]]:
-    """Save each member, append its record to `members`, and yield it as trained and as shipped."""
+    """Save each member and append its record to `members`; yield it as trained and as shipped."""
     for experiment, models in chosen.items():
         heads = read_json(evaluation / experiment / CALIBRATION, dict[str, ScoringHead])
         for one in models:

@@ -1,7 +1,7 @@
 """Predict a test set with this folder, without internet; see README.md.
 
-The bundle's `predict.py`. It runs where unmask and some of its requirements are not installed, so
-it starts with the standard library and `packaging`, which timm requires.
+This is the bundle's `predict.py`. unmask and some of its requirements may not be installed, so it
+starts with the standard library and `packaging`, a requirement of timm.
 """
 
 from __future__ import annotations
