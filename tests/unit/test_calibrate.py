@@ -73,7 +73,7 @@ def test_misleading_scores_are_ignored() -> None:
     logits, labels = draw_scores(1.0)
     reversed_ = fit_platt(-logits, labels, weigh(labels))
     assert reversed_.slope == 0
-    np.testing.assert_allclose(reversed_.probability(logits, 0.7), 0.7, atol=0.02)
+    np.testing.assert_allclose(expit(reversed_.log_odds(logits, 0.7)), 0.7, atol=0.02)
 
 
 @pytest.mark.parametrize("how", sorted(CALIBRATIONS))
@@ -85,9 +85,9 @@ def test_videos_of_one_label_change_nothing(how: str) -> None:
 
 def test_a_video_without_a_face_gets_the_prior() -> None:
     calibration = Calibration(slope=2.0, intercept=1.0, prior=0.8)
-    found = calibration.probability(np.array([np.nan, 0.0]))
+    found = expit(calibration.log_odds(np.array([np.nan, 0.0])))
     np.testing.assert_allclose(found, [0.8, expit(1 + logit(0.8))])
-    np.testing.assert_allclose(calibration.probability(np.array([np.nan]), 0.5), 0.5)
+    np.testing.assert_allclose(expit(calibration.log_odds(np.array([np.nan]), 0.5)), 0.5)
 
 
 @given(probability=st.floats(0.001, 0.999), prior=st.floats(0.05, 0.95))
@@ -95,7 +95,7 @@ def test_another_prior_reweights_both_labels(probability: float, prior: float) -
     """Saerens et al. 2002, equation 4: the share of each label is scaled by its ratio of priors."""
     calibration = Calibration(slope=1.0, intercept=0.0, prior=0.5)
     fake, real = probability * prior, (1 - probability) * (1 - prior)
-    (found,) = calibration.probability(np.array([logit(probability)]), prior)
+    (found,) = expit(calibration.log_odds(np.array([logit(probability)]), prior))
     assert found == pytest.approx(fake / (fake + real))
 
 
@@ -125,7 +125,8 @@ def test_a_temperature_has_no_intercept() -> None:
 def test_isotonic_probabilities_never_fall_and_are_never_certain() -> None:
     logits, labels = draw_scores(1.0, 50)
     weights = weigh(labels)
-    found = fit_isotonic(logits, labels, weights).probability(np.linspace(-20, 20, 101))
+    fitted = fit_isotonic(logits, labels, weights)
+    found = expit(fitted.log_odds(np.linspace(-20, 20, 101)))
     assert (np.diff(found) >= 0).all()
     assert found.min() == pytest.approx(1 / (weights.sum() + 2))
     assert found.max() == pytest.approx(1 - found.min())
@@ -148,7 +149,7 @@ def test_calibrated_predictions_are_not_clipped(count: int) -> None:
 
 def test_probabilities_at_even_odds_are_kept_within_the_clip() -> None:
     calibration = Calibration(1.0, 0.0, prior=0.5, clip=0.1)
-    found = calibration.probability(np.array([-9.0, 0.0, 9.0, np.nan]))
+    found = expit(calibration.log_odds(np.array([-9.0, 0.0, 9.0, np.nan])))
     np.testing.assert_allclose(found, [0.1, 0.5, 0.9, 0.5])
-    (rare,) = calibration.probability(np.array([-9.0]), 0.01)
+    (rare,) = expit(calibration.log_odds(np.array([-9.0]), 0.01))
     assert rare < 0.01

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from unmask.config import EvaluationConfig
 from unmask.evaluation.intervals import metric_intervals, resampling
 from unmask.evaluation.metrics import Metrics, binary_metrics
 from unmask.inference.aggregate import FaceLogits
-from unmask.inference.calibrate import log_odds
 from unmask.inference.scoring_head import (
     ScoringHead,
     aggregate_logits,
@@ -93,12 +92,12 @@ def predict_held_out(
         predicted = predict_videos(videos, scored, head)
         own = held_out.loc[held_out["model"] == job.model, [*VIDEO, "held_out"]]
         predicted = predicted.merge(own, on=VIDEO, how="left")
-        cross_fitted = predicted.pop("held_out") + log_odds(job.assumed_prior)
+        cross_fitted = predicted.pop("held_out") + logit(job.assumed_prior)
         predicted["log_odds"] = cross_fitted.fillna(predicted["log_odds"])
         predicted["probability"] = expit(predicted["log_odds"])
 
         faces = scored[scored["role"] == Role.TEST].drop(columns="role").reset_index(drop=True)
-        faces["logit"] -= log_odds(job.assumed_prior)
+        faces["logit"] -= logit(job.assumed_prior)
         faces["log_odds"] = head.calibration.log_odds(faces["logit"].to_numpy())
         models[job.model] = ModelPredictions(head, predicted, faces)
     return models

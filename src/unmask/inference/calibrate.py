@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import logit
 
 Floats = NDArray[np.float64]
 
@@ -66,21 +66,12 @@ class Calibration:
         else:
             calibrated = self.slope * logits + self.intercept
         calibrated = clip_log_odds(np.where(np.isnan(logits), 0, calibrated), self.clip)
-        return calibrated + log_odds(self.prior if prior is None else prior)
-
-    def probability(self, logits: Floats, prior: float | None = None) -> Floats:
-        """Return the calibrated probability of FAKE; see `log_odds`."""
-        return np.asarray(expit(self.log_odds(logits, prior)), np.float64)
-
-
-def log_odds(probability: float) -> float:
-    """Return log(p / (1 - p))."""
-    return math.log(probability / (1 - probability))
+        return calibrated + float(logit(self.prior if prior is None else prior))
 
 
 def clip_log_odds(values: Floats, clip: float) -> Floats:
     """Return log-odds whose probabilities are within [clip, 1 - clip]; 0 clips nothing."""
-    return np.clip(values, log_odds(clip), log_odds(1 - clip)) if clip else values
+    return np.clip(values, logit(clip), logit(1 - clip))
 
 
 def log_losses(labels: Floats, predicted: Floats) -> Floats:
@@ -175,10 +166,8 @@ def fit_isotonic(logits: Floats, labels: Floats, weights: Floats) -> Calibration
 
     fitted = IsotonicRegression(out_of_bounds="clip").fit(logits, labels, weights)
     smallest = 1 / (weights.sum() + 2)
-    shares = np.clip(fitted.y_thresholds_, smallest, 1 - smallest)
-    knots = [
-        (float(x), log_odds(float(y))) for x, y in zip(fitted.X_thresholds_, shares, strict=True)
-    ]
+    odds = logit(np.clip(fitted.y_thresholds_, smallest, 1 - smallest))
+    knots = list(zip(fitted.X_thresholds_.tolist(), odds.tolist(), strict=True))
     return Calibration(slope=1.0, intercept=0.0, prior=0.5, knots=knots)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from unmask.config import EvaluationConfig
 from unmask.inference.aggregate import AGGREGATIONS, FaceLogits
@@ -21,7 +22,6 @@ from unmask.inference.calibrate import (
     fit_calibration,
     fit_clip,
     log_losses,
-    log_odds,
 )
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,7 @@ def aggregate_logits(faces: FaceLogits, aggregate: str, assumed_prior: float) ->
         aggregate: one of `AGGREGATIONS`.
         assumed_prior: share of FAKE, neither 0 nor 1.
     """
-    even = FaceLogits(faces.logits - log_odds(assumed_prior), faces.video, faces.track)
+    even = FaceLogits(faces.logits - logit(assumed_prior), faces.video, faces.track)
     return AGGREGATIONS[aggregate](even)
 
 
