@@ -203,8 +203,8 @@ def test_both_of_a_pair_are_cut_alike_though_their_boxes_differ() -> None:
     ("augment", "margin"),
     [
         ("winner", None),
-        ("sbi", 0.125),
-        ([{"preset": "sbi"}, {"ToGray": {}}], 0.125),
+        ("sbi", None),
+        ([{"TightCrop": {"margin": [0.05, 0.2]}}, {"preset": "sbi"}], 0.125),
         ([{"OneOf": {"transforms": [{"TightCrop": {"margin": [0, 0.2]}}]}}], 0.1),
     ],
 )
