@@ -63,12 +63,15 @@ _LINE_EVERY_S = 5.0
 FEWEST_FAMILIES = 30
 _MOST_BLENDED = 500  # REAL crops to validate on
 
-# Lightning warns of what is intended: averaged weights are in evaluation mode, and training resumes
-# from checkpoints within an epoch, where the sampler starts in its middle.
+# Lightning warns of what is intended: averaged weights are in evaluation mode, training resumes
+# from checkpoints within an epoch, where the sampler starts in its middle, and a job without
+# several tasks needs no srun. It also uses a deprecated name of PyTorch's.
 for _message in (
     r"Found \d+ module\(s\) in eval mode",
     "Checkpoint directory .* exists and is not empty",
     "You're resuming from a checkpoint that ended before the epoch ended",
+    "The `srun` command is available on your system but is not used",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 ):
     warnings.filterwarnings("ignore", _message)
 
