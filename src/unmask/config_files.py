@@ -223,7 +223,7 @@ def resolve_augment(
 def _resolve_entry(
     entry: Any, folders: Sequence[Path], where: str, within: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return one entry of a list of transforms, with the content of the presets in it."""
+    """Return one entry of a list of transforms, with the presets it contains expanded."""
     if isinstance(entry, Mapping) and "preset" in entry:
         name = str(entry["preset"])
         if "transforms" in entry:

@@ -93,7 +93,7 @@ def _failing_in_one_line(uri: str) -> Iterator[None]:
 def complete_run(
     client: MlflowClient, experiment_id: str, record: RunRecord, results: Sequence[Path]
 ) -> str:
-    """Add to the run of a training what it lacks; return MLflow's id of it."""
+    """Log what MLflow's run of a training still lacks; return the run's id."""
     run = find_run(client, experiment_id, record.description)
     run_id = str(run.info.run_id)
     _log_missing(client, run_id, record.history)

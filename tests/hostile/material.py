@@ -22,8 +22,8 @@ from hostile.edit import box, find, splice
 def clip(suffix: str = ".mp4", **keywords: Any) -> bytes:
     """Return a clip as `encode_video` writes it, and with its keywords.
 
-    `encoder` and `options` are strings here, "preset=ultrafast threads=1", since dictionaries are
-    no keys of a cache.
+    `encoder` and `options` are strings such as "preset=ultrafast threads=1", because a cache needs
+    hashable arguments.
     """
     for name in ("encoder", "options"):
         if name in keywords:

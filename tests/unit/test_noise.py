@@ -110,7 +110,7 @@ def test_without_a_comparable_original_nothing_is_known(rows: list[Row], video: 
 
 
 def test_crops_of_other_squares_are_aligned(audited: Path) -> None:
-    """The same picture in two squares must agree where both show it."""
+    """Two crops of one picture from different squares must agree where they overlap."""
     faces = read_rows(audited / "faces/part-00.parquet", FACES)
     reader = ShardReader(audited / "faces")
     by_video = {f["video"]: f for f in faces if f["frame"] == 0}

@@ -207,7 +207,7 @@ def measure(rows: pd.DataFrame) -> Metrics:
 
 
 def measure_with_intervals(rows: pd.DataFrame, resamples: int) -> Metrics:
-    """Return the metrics of rows that have a `group`, too, with 95 % intervals."""
+    """Return what `measure` does, with 95 % intervals; the rows need a `group` as well."""
     resampled = resampling(rows["group"].to_numpy(), resamples)
     intervals = metric_intervals(is_fake(rows), rows["probability"].to_numpy(), resampled)
     return replace(measure(rows), groups=resampled.groups, intervals=intervals)

@@ -93,7 +93,7 @@ def _measure(by: str, name: str, rows: pd.DataFrame, resamples: int) -> Subgroup
 def describe_sources(groups: Sequence[Subgroup]) -> str:
     """Return the ROC AUC of each source that has both labels, and their mean.
 
-    With `split.group_by: source` it is that on sources which the models never saw.
+    With `split.group_by: source`, the models have never seen these sources.
     """
     areas = {one.name: one.roc_auc for one in groups if one.by == "source"}
     known = {name: area for name, area in areas.items() if area is not None}

@@ -122,7 +122,7 @@ def find_faces(
 
 
 def _detect_adaptively(frames: int, detect: Callable[[int], Detections]) -> None:
-    """Detect faces in every fourth frame, in more where two disagree, in all if there is none."""
+    """Detect faces in every fourth frame and between results that disagree; if none, in all."""
     start = sorted({*range(0, frames, MAX_GAP), frames - 1} - {-1})
     found = [detect(index) for index in start]
     pairs = list(pairwise(start))

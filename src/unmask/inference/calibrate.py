@@ -189,7 +189,7 @@ def fit_calibration(how: str, logits: Floats, labels: Floats, weights: Floats) -
 def fit_clip(predicted: Floats, labels: Floats, weights: Floats) -> float:
     """Return the clip with the lowest log loss if labels are 20 times as likely with it, else 0.
 
-    Certain predictions of which a share e is wrong are best clipped at e.
+    If a share e of fully confident predictions is wrong, clipping at e has the lowest loss.
 
     Args:
         predicted: float64 (n,), log-odds at even odds by a calibration that did not see the video.

@@ -46,7 +46,7 @@ class ScoringHead:
 
 
 def aggregate_logits(faces: FaceLogits, aggregate: str, assumed_prior: float) -> Floats:
-    """Return the logit of each video at even odds, for which the thresholds of rules are meant.
+    """Return the logit of each video at even odds, which the published thresholds assume.
 
     Args:
         faces: their logits assume `assumed_prior`.

@@ -58,7 +58,7 @@ def straddling_families(splits: pd.DataFrame) -> list[str]:
 
 
 def absent_parts(parts: list[str]) -> list[str]:
-    """Return the names missing from numbered parts: of part_0 and part_2, part_1."""
+    """Return the names that numbered parts skip: part_1 for part_0 and part_2."""
     numbers = defaultdict(set)
     for part in parts:
         found = re.fullmatch(r"(.*?)(\d+)", part)

@@ -65,7 +65,7 @@ class Batch(TypedDict):
 
     image: Tensor  # uint8 (n, 3, size, size), RGB, not normalised; in memory, channels come last
     label: Tensor  # float32 (n,), 1 for FAKE; between where the target is soft
-    # int64 (n,), row in the dataset's face index; of a blended crop, that of its source
+    # int64 (n,), row in the dataset's face index; of a blended crop, its REAL crop's row
     row: Tensor
 
 

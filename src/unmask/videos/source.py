@@ -153,7 +153,7 @@ class VideoFile:
             # Without `file:`, FFmpeg takes the part of a name before a colon as the protocol.
             yield f"file:{self.part / self.name}"
         else:
-            # Demuxers seek, and a compressed member cannot.
+            # Demuxers seek, which a compressed member does not allow, so it is read into memory.
             yield io.BytesIO(_read_member(self.part, self.name))
 
 
@@ -327,7 +327,7 @@ def shards_of(
 
 
 def _join_small(parts: Mapping[str, Path]) -> list[list[str]]:
-    """Return the names of parts in groups of neighbours that are small together."""
+    """Join neighbouring parts whose `metadata.json` are small in sum; return their names."""
     groups: list[list[str]] = []
     room = 0
     for name, part in parts.items():
