@@ -37,6 +37,7 @@ def draw_distributions(table: pd.DataFrame, columns: Mapping[str, str], title: s
     rows = -(-len(columns) // 2)
     figure = Figure(figsize=(WIDTH + 0.6, 2.5 * rows + 0.9))
     panels = list(figure.subplots(rows, 2, squeeze=False).flat)
+    # With an odd number of columns the last panel stays empty.
     for axes, (column, shown) in zip(panels, columns.items(), strict=False):
         _draw_by_label(axes, _finite(table[column]), table["label"])
         axes.set_xlabel(shown)

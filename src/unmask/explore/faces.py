@@ -152,6 +152,7 @@ def draw_faces(
     title, reader = title if len(faces) else f"{title}: no face", ShardReader(shards)
     rows = faces.to_dict("records")
     figure, panels = draw_pictures(title, list(map(reader.read_crop, rows)), captions, across=3)
+    # The last row may have more panels than faces are left.
     for axes, face in zip(panels, rows if landmarks else [], strict=False):
         _draw_landmarks(axes, face)
     return figure

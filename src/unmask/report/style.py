@@ -63,6 +63,7 @@ def draw_pictures(
     panels = list(figure.subplots(rows, across, squeeze=False).flat)
     for axes in panels:
         axes.axis("off")
+    # The last row may have more panels than pictures are left.
     for axes, picture, caption in zip(panels, pictures, captions, strict=False):
         axes.set_title(caption, fontsize=8)
         if picture is not None:
