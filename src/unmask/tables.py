@@ -43,7 +43,8 @@ _SHIFTED = _columns("string", "shift")
 PROBE = Table(
     "probe",
     _VIDEO
-    | _columns("string", "label original family method source status detail")
+    | _columns("string", "label original family method source given_group given_split")
+    | _columns("string", "status detail")
     | _columns("int64", "file_size")
     | _columns("string", "fingerprint format")
     # Container columns are named as in the challenge's introductory notebooks.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ffprobe import assert_like_ffprobe
@@ -35,6 +36,13 @@ def test_the_source_is_that_of_the_entry_or_the_name_of_the_part_without_its_num
     rows = probe(make_part(tmp_path / "talks_part_12", entries))
     assert (rows["a.mp4"]["source"], rows["b.mp4"]["source"]) == ("web", "talks_part")
     assert probe(make_part(tmp_path / "7", {"c.mp4": "REAL"}))["c.mp4"]["source"] == "7"
+
+
+def test_group_and_split_are_those_of_the_entry(make_part: MakePart, tmp_path: Path) -> None:
+    known = {"label": "REAL", "group": "id7", "split": "test"}
+    rows = probe(make_part(tmp_path / "part", {"a.mp4": known, "b.mp4": {"label": "REAL"}}))
+    assert [rows["a.mp4"][f"given_{key}"] for key in ("group", "split")] == ["id7", "test"]
+    assert pd.isna([rows["b.mp4"][f"given_{key}"] for key in ("group", "split")]).all()
 
 
 def test_values_are_those_the_clip_was_encoded_with(

@@ -145,6 +145,16 @@ def test_a_source_is_in_one_fold_with_the_originals_of_its_fakes(tmp_path: Path)
         )
 
 
+def test_families_that_the_metadata_give_one_group_share_a_fold(tmp_path: Path) -> None:
+    ledger = dfdc_like(40, 160)
+    ledger["given_group"] = "id" + (ledger["family"].str[1:4].astype(int) % 10).astype(str)
+    ledger.loc[ledger["label"] == "FAKE", "given_group"] = None  # known by their originals
+    splits, audit = split(ledger, tmp_path)
+    person = splits["family"].str[1:4].astype(int) % 10
+    assert (splits.groupby(person)["fold"].nunique() == 1).all()
+    assert audit["groups"] == 10
+
+
 families = st.lists(
     st.tuples(st.booleans(), st.integers(0, 5)).filter(lambda family: family[0] or family[1]),
     min_size=1,

@@ -25,7 +25,7 @@ from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.splits.checks import audit_splits, split_warnings
-from unmask.splits.groups import group_by_identity, group_sources, group_videos
+from unmask.splits.groups import group_by_identity, group_videos, pairs_with_same
 from unmask.tables import IDENTITIES, SPLITS, VIDEOS, read_table, read_tables, write_table
 from unmask.videos.ledger import with_file
 from unmask.vocabulary import Label, Status
@@ -199,13 +199,17 @@ def write_splits(
     present = with_file(videos)
     usable = present[present["status"] == Status.OK]
     _check_reals(videos, usable)
+    given = pairs_with_same(present, "given_group")
     if config.group_by == "identity":
-        groups = group_by_identity(present, read_tables(list(identities), IDENTITIES), config)
+        people = read_tables(list(identities), IDENTITIES)
+        groups = group_by_identity(present, people, config, given)
     else:
-        groups = group_videos(present)
-    splits = present.assign(group=groups)
-    # Groups remain families, by which results are resampled, where whole sources share a fold.
-    whole = splits.assign(group=group_sources(present)) if config.group_by == "source" else splits
+        groups = group_videos(present, given)
+    splits = whole = present.assign(group=groups)
+    if config.group_by == "source":
+        # Groups remain families, by which results are resampled, where whole sources share a fold.
+        same_source = pairs_with_same(present, "source")
+        whole = splits.assign(group=group_videos(present, [*given, *same_source]))
     _check_groups(whole, config)
     chosen = isinstance(config.seed, str)
     seed = choose_seed(whole.loc[usable.index], config.folds) if chosen else int(config.seed)

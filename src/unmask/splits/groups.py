@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,14 +67,16 @@ def group_videos(videos: pd.DataFrame, joined: Iterable[tuple[str, str]] = ()) -
     return videos["video"].map(lambda video: name_of_root[names[video]])
 
 
-def group_sources(videos: pd.DataFrame) -> pd.Series:
-    """Return the name of each video's group, where a source is not divided either.
+def pairs_with_same(videos: pd.DataFrame, column: str) -> list[tuple[str, str]]:
+    """Return pairs of names that join all videos with the same value in a column, if they have one.
 
     Args:
-        videos: columns `part`, `video`, `original` and `source`.
+        videos: columns `video` and `column`.
+        column: for example `source`, or `given_group`.
     """
-    first = videos.groupby("source")["video"].transform("first")
-    return group_videos(videos, zip(videos["video"], first, strict=True))
+    known = videos[videos[column].notna()]
+    first = known.groupby(column)["video"].transform("first")
+    return list(zip(known["video"], first, strict=True))
 
 
 def _natural(part: str) -> tuple[tuple[int, str], ...]:
@@ -84,7 +86,10 @@ def _natural(part: str) -> tuple[tuple[int, str], ...]:
 
 
 def group_by_identity(
-    videos: pd.DataFrame, identities: pd.DataFrame, config: SplitConfig
+    videos: pd.DataFrame,
+    identities: pd.DataFrame,
+    config: SplitConfig,
+    joined: Sequence[tuple[str, str]] = (),
 ) -> pd.Series:
     """Return the name of each video's group: families are joined if they show the same person.
 
@@ -96,6 +101,7 @@ def group_by_identity(
         identities: see `unmask.tables.IDENTITIES`. Left out are tracks without an embedding, and
             those whose own faces are less similar than faces of one person must be.
         config: the `split` section.
+        joined: pairs of names that belong together, whatever their faces look like.
 
     Returns:
         The names, indexed as `videos`.
@@ -103,7 +109,7 @@ def group_by_identity(
     Raises:
         UnmaskError: a group has more than `max_group_share` of all videos.
     """
-    families = group_videos(videos)
+    families = group_videos(videos, joined)
     names = list(families.unique())
     code_of = {name: code for code, name in enumerate(names)}
     real = videos.assign(family=families)[videos["label"] == Label.REAL]
@@ -129,7 +135,7 @@ def group_by_identity(
         len(names) - len(links.similarity),
         len(unseen),
     )
-    return group_videos(videos, [(names[a], names[b]) for a, b in links.pairs])
+    return group_videos(videos, [*joined, *((names[a], names[b]) for a, b in links.pairs)])
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
         "family": entry.family,
         "method": entry.method,
         "source": entry.source or source_of_part(part_name(part)),
+        "given_group": entry.group,
+        "given_split": entry.split,
         **values,
     }
 

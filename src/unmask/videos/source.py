@@ -54,6 +54,8 @@ class Entry:
     detail: str = ""  # the reason of a status other than OK
     method: str | None = None  # how a FAKE was made, where the entry says it
     source: str | None = None  # the collection that the video is from, where the entry says it
+    group: str | None = None  # who or what it shows, where the entry says it: one fold has them all
+    split: str | None = None  # train, val or test, as its authors divide the collection
 
 
 def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
@@ -214,9 +216,10 @@ def video_names(part: Path) -> list[str]:
 
 
 def read_metadata(part: Path) -> list[Entry]:
-    """Read a part's `metadata.json`: `{name: {"label", "split", "original", "method", "source"}}`.
+    """Read a part's `metadata.json`: an object with an entry for each video.
 
-    Only the label is required. An invalid entry is kept, with a status.
+    An entry has a `label`, and may have `original`, `method`, `source`, `group` and `split`. An
+    invalid entry is kept, with a status.
 
     Raises:
         UnmaskError: the file cannot be read, or is not a JSON object.
@@ -253,19 +256,29 @@ def _entry(name: str, value: Any) -> Entry:
     if not isinstance(value, Mapping):
         return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is not a JSON object")
     label, original = value.get("label"), value.get("original")
-    method, source = (str(value[k]) if value.get(k) else None for k in ("method", "source"))
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
     # A REAL has no original, whatever the file has instead: null, "", NaN.
-    if label == Label.REAL:
-        return Entry(name, Label.REAL, None, name, source=source)
-    if original in (None, ""):
-        return Entry(name, Label.FAKE, None, name, method=method, source=source)
-    if not (isinstance(original, str) and is_safe_name(original)):
+    if label == Label.REAL or original in (None, ""):
+        original = None
+    elif not (isinstance(original, str) and is_safe_name(original)):
         detail = f"original is {original!r}, not a file name"
         return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
-    return Entry(name, Label.FAKE, original, original, method=method, source=source)
+    method, source, group, split = (
+        str(value[key]) if value.get(key) else None
+        for key in ("method", "source", "group", "split")
+    )
+    return Entry(
+        name,
+        Label(label),
+        original,
+        original or name,
+        method=method if label == Label.FAKE else None,
+        source=source,
+        group=group,
+        split=split,
+    )
 
 
 def is_safe_name(name: str) -> bool:
