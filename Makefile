@@ -108,7 +108,7 @@ docs: $(INSTALLED)
 
 # Exact versions of everything, from the ranges in pyproject.toml.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra slurm --extra cluster-generic --extra lite --extra postgres \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra app --extra slurm --extra cluster-generic --extra lite --extra postgres \
 		--python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock
 
