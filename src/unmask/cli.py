@@ -34,6 +34,7 @@ logger = logging.getLogger("unmask")
 # Name: the function in this package. Imported only when called, because torch takes seconds.
 COMMANDS = {
     "demo": "demo:build_demo",
+    "import": "videos.import_videos:import_videos",
     "plan": "plan:plan_faces",
     "experiments": "training.experiments:describe_experiments",
     "summary": "explore.summary:print_summary",

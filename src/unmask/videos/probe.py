@@ -17,6 +17,7 @@ from unmask.progress import track
 from unmask.tables import PROBE, write_rows
 from unmask.videos.container import probe_entry
 from unmask.videos.isolation import Lost, Task, run_isolated
+from unmask.videos.listing import VIDEO_SUFFIXES
 from unmask.videos.source import (
     METADATA,
     Entry,
@@ -27,8 +28,6 @@ from unmask.videos.source import (
 )
 
 logger = logging.getLogger(__name__)
-
-_VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 
 
 def probe_shard(
@@ -82,7 +81,7 @@ def _row(part: Path, entry: Entry, values: dict[str, Any] | Lost) -> dict[str, A
 
 def _warn_unlisted(part: Path) -> None:
     listed = {entry.name for entry in shard_entries(part, 0, 1)}
-    found = {name for name in video_names(part) if Path(name).suffix.lower() in _VIDEO_SUFFIXES}
+    found = {name for name in video_names(part) if Path(name).suffix.lower() in VIDEO_SUFFIXES}
     unlisted = sorted(found - listed)
     if unlisted:
         some = ", ".join(unlisted[:5])
