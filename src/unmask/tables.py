@@ -127,7 +127,7 @@ NOISE = Table(
     "label noise",
     _VIDEO
     | _columns("int32", "track")
-    | _columns("string", "original")
+    | _columns("string", "original original_part")
     | _columns("int32", "original_track frames")
     | _columns("double", "changed")
     | _columns("string", "verdict"),

@@ -9,8 +9,9 @@ results/detectors/                       comparison.csv, .svg and boxes.png, on 
 
 rule audit_labels:
     input:
-        probe="results/probe/{shard}.parquet",
-        shard="results/faces/{shard}.tar",
+        # An original may be in any part.
+        **FACES,
+        ledger="results/videos.parquet",
         index="results/faces/{shard}.parquet",
     output:
         "results/noise/{shard}.parquet",
@@ -25,8 +26,8 @@ rule audit_labels:
     params:
         code=source_digest("audits.label_noise"),
     shell:
-        "python -m unmask audits.label_noise:audit_shard --log {log:q} --probe {input.probe:q} "
-        '--index {input.index:q} --shards "$(dirname {input.shard:q})" --output {output:q}'
+        "python -m unmask audits.label_noise:audit_shard --log {log:q} --ledger {input.ledger:q} "
+        "--index {input.index:q} --indices {input.indices:q} --shards results/faces --output {output:q}"
 
 
 rule report_labels:

@@ -8,18 +8,21 @@ pixel, like the difference masks of DFDC's winner (selimsef, `generate_diffs.py`
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from unmask.faces.boxes import in_crops, iou, squares
 from unmask.faces.shards import ShardReader
 from unmask.progress import track
-from unmask.tables import FACES, NOISE, PROBE, read_rows, write_rows
+from unmask.tables import FACES, NOISE, VIDEOS, read_rows, read_tables, write_rows
+from unmask.videos.ledger import WITHOUT_FILE
 from unmask.vocabulary import Label, Verdict
 
 logger = logging.getLogger(__name__)
@@ -53,43 +56,67 @@ _SAME_PERSON_IOU = 0.3
 _SAME_FRAME = 0.4
 
 _SQUARE = ("crop_x0", "crop_y0", "crop_side")  # what a crop shows, in pixels of the frame
+_FACE_COLUMNS = (
+    *("part", "video", "track", "frame", "time", "shard", "key", "offset", "size"),
+    *("x0", "y0", "x1", "y1", *_SQUARE),
+)
 
 
-def audit_shard(probe: Path, index: Path, shards: Path, output: Path) -> None:
-    """Compare each FAKE track of a shard with its original's.
+def audit_shard(
+    ledger: Path, index: Path, indices: Sequence[Path], shards: Path, output: Path
+) -> None:
+    """Compare each FAKE track of a shard with its original's, which may be in another shard.
 
     Args:
-        probe: the shard's probe table, for labels, originals and frame rates.
+        ledger: `results/videos.parquet`, for labels, families and frame rates.
         index: the shard's face index.
+        indices: face indices of all shards.
         shards: folder of face shards.
         output: one row per FAKE track, see `unmask.tables.NOISE`.
     """
     cv2.setNumThreads(1)
-    videos = {(row["part"], row["video"]): row for row in read_rows(probe, PROBE)}
-    tracks: dict[tuple[str, str], dict[int, list[Row]]] = {}
-    for face in read_rows(index, FACES):
-        of_video = tracks.setdefault((face["part"], face["video"]), {})
-        of_video.setdefault(face["track"], []).append(face)
+    videos = {(row["part"], row["video"]): row for row in read_rows(ledger, VIDEOS)}
+    original_of = {
+        row["family"]: row
+        for row in videos.values()
+        if row["label"] == Label.REAL and row["status"] not in WITHOUT_FILE
+    }
+    fakes = _tracks_of([index], [one for one, row in videos.items() if row["label"] == Label.FAKE])
+    compared_with = {name: original_of.get(videos[name]["family"]) for name in fakes}
+    names = {(row["part"], row["video"]) for row in compared_with.values() if row}
+    originals = _tracks_of(indices, names)
     reader = ShardReader(shards)
     rows: list[Row] = []
-    fakes = [name for name in tracks if videos[name]["label"] == Label.FAKE]
-    for name in track(fakes, "fakes", len(fakes)):
-        video = videos[name]
-        # In the same part: another part of the shard may have a video with the same name.
-        original_name = name[0], video["original"]
-        original, original_tracks = videos.get(original_name), tracks.get(original_name, {})
-        if original is None or not _same_size(video, original):
-            original_tracks = {}
+    for name, tracks in track(fakes.items(), "fakes", len(fakes)):
+        fake, original = videos[name], compared_with[name]
+        about = {"part": name[0], "video": name[1], "original": fake["original"]}
+        theirs: dict[int, list[Row]] = {}
+        if original is not None:
+            about["original_part"] = original["part"]
+            if _same_size(fake, original):
+                theirs = originals.get((original["part"], original["video"]), {})
         fps = original["video_fps"] if original else None
-        about = {"part": name[0], "video": name[1], "original": video["original"]}
         compared = [
-            about | {"track": number} | _compare_track(faces, original_tracks, fps, reader)
-            for number, faces in tracks[name].items()
+            about | {"track": number} | _compare_track(faces, theirs, fps, reader)
+            for number, faces in tracks.items()
         ]
         rows += with_verdicts(compared)
     write_rows(rows, NOISE, output)
     counts = {str(one): sum(row["verdict"] == one for row in rows) for one in Verdict}
     logger.info("%d tracks of %d FAKE videos: %s", len(rows), len(fakes), counts)
+
+
+def _tracks_of(
+    indices: Sequence[Path], videos: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], dict[int, list[Row]]]:
+    """Return the rows of the face index of some videos, by part and video, and by track."""
+    names = pd.DataFrame(sorted(videos), columns=["part", "video"])
+    faces = read_tables(indices, FACES, _FACE_COLUMNS, matching=names)
+    tracks: dict[tuple[str, str], dict[int, list[Row]]] = {}
+    for face in faces.to_dict("records"):
+        of_video = tracks.setdefault((face["part"], face["video"]), {})
+        of_video.setdefault(face["track"], []).append(face)
+    return tracks
 
 
 def _same_size(a: Row, b: Row) -> bool:

@@ -35,6 +35,7 @@ _COLORS = {
     Verdict.UNSWAPPED: COLORS[Label.REAL],
     Verdict.UNCERTAIN: "#56B4E9",
 }
+_ORIGINAL = ["original_part", "original"]
 _PAIRS = 8
 _BRIGHTEST = 0.4  # the 1 - SSIM that is drawn brightest
 
@@ -140,7 +141,7 @@ def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
     for verdict in (Verdict.UNSWAPPED, Verdict.UNCERTAIN, Verdict.ALTERED):
         rows = known[known["verdict"] == verdict]
         room = _PAIRS - sum(map(len, chosen)) if verdict == Verdict.ALTERED else quota
-        one_each = rows.drop_duplicates(["part", "original"])
+        one_each = rows.drop_duplicates(_ORIGINAL)
         pool = one_each if len(one_each) >= room else rows
         chosen.append(spread(pool.sort_values("changed", kind="stable"), room))
     return pd.concat(chosen)
@@ -148,17 +149,18 @@ def choose_pairs(tracks: pd.DataFrame) -> pd.DataFrame:
 
 def draw_pairs(chosen: pd.DataFrame, indices: list[Path], shards: Path) -> Figure:
     """Draw original, fake and difference of audited tracks side by side."""
-    sides = (chosen["video"], chosen["original"])
-    names = pd.concat([pd.DataFrame({"part": chosen["part"], "video": side}) for side in sides])
+    sides = [chosen[names].to_numpy() for names in (["part", "video"], _ORIGINAL)]
+    names = pd.DataFrame(np.concatenate(sides), columns=["part", "video"])
     tracks = read_tables(indices, FACES, matching=names).groupby(["part", "video", "track"])
     reader = ShardReader(shards)
     pictures: list[NDArray[Any] | None] = []
     captions: list[str] = []
     boxes: list[dict[Any, Any]] = []
     for row in chosen.to_dict("records"):
-        part, video, original = row["part"], row["video"], row["original"]
-        faces = tracks.get_group((part, video, row["track"])).to_dict("records")
-        others = tracks.get_group((part, original, row["original_track"])).to_dict("records")
+        video, original = row["video"], row["original"]
+        faces = tracks.get_group((row["part"], video, row["track"])).to_dict("records")
+        place = (row["original_part"], original, row["original_track"])
+        others = tracks.get_group(place).to_dict("records")
         # Without the frame rate, times must be closer than the audit requires below 30 per second.
         pairs = match_original(faces, {0: others}, fps=None)
         if not pairs:

@@ -70,11 +70,10 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
 
 def choose_pairs(usable: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return one fake each of some originals, spread over the table, with `part_original`."""
-    originals = usable.loc[usable["label"] == Label.REAL, ["part", "video"]]
-    originals = originals.drop_duplicates("video").rename(columns={"video": "original"})
+    originals = usable.loc[usable["label"] == Label.REAL, ["part", "family"]]
     fakes = usable[usable["label"] == Label.FAKE]
-    pairs = fakes.merge(originals, on="original", suffixes=("", "_original"))
-    return spread(pairs.drop_duplicates("original"), count)
+    pairs = fakes.merge(originals, on="family", suffixes=("", "_original"))
+    return spread(pairs.drop_duplicates("family"), count)
 
 
 def _try_clip(file: VideoFile) -> bytes | str:

@@ -114,7 +114,7 @@ def list_families(videos: pd.DataFrame) -> pd.DataFrame:
     """Return one row per family (an original and its fakes), the largest first."""
     fake = (videos["label"] == Label.FAKE).astype(int)
     table = fake.groupby(videos["family"]).agg(videos="size", fakes="sum").reset_index()
-    originals = videos.loc[videos["label"] == Label.REAL, "video"]
+    originals = videos.loc[videos["label"] == Label.REAL, "family"]
     table["original_present"] = table["family"].isin(originals).astype(bool)
     return table.sort_values(["fakes", "family"], ascending=[False, True], ignore_index=True)
 

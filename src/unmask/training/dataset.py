@@ -119,7 +119,7 @@ class FaceDataset(Dataset[Sample]):
         self._seed = seed
         self._boxes = face_boxes(faces)
         if augmentation is not None:
-            self._families = faces.groupby(["part", "family"], sort=False).ngroup().to_numpy()
+            self._families = pd.factorize(faces["family"])[0]
             self._times = faces["time"].to_numpy()
             self._squares = faces[_SQUARE].to_numpy(np.float32)
             five = _stacked(faces["landmarks"], 5)

@@ -93,12 +93,12 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
     `MIN_PAIR_IOU`.
 
     Args:
-        faces: face index with `label` and `family`, the name of a fake's original.
+        faces: face index with `label` and the `family` of the ledger.
 
     Returns:
         int64 (n,), row of the original; -1 for crops of REAL videos and for fakes without one.
     """
-    columns = ["part", "family", "time", "track", "crop_x0", "crop_y0", "crop_side"]
+    columns = ["family", "time", "track", "crop_x0", "crop_y0", "crop_side"]
     rows = faces[columns].assign(row=np.arange(len(faces))).sort_values("time", kind="stable")
     fake = (faces["label"] == Label.FAKE).to_numpy()[rows["row"]]
     fakes, reals = rows[fake], rows[~fake]
@@ -109,7 +109,7 @@ def pair_faces(faces: pd.DataFrame) -> Rows:
             fakes,
             reals[reals["track"] == track],
             on="time",
-            by=["part", "family"],
+            by="family",
             direction="nearest",
             tolerance=_NEAR_S,  # type: ignore[arg-type]
             suffixes=("", "_original"),

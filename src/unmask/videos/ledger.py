@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,12 @@ import pandas as pd
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.tables import CROPPED, PROBE, VIDEOS, read_tables, write_table
+from unmask.videos.originals import find_originals
 from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Status.MISSING)
+WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Status.MISSING)
 
 
 def write_ledger(
@@ -27,12 +29,15 @@ def write_ledger(
         probes: the probe tables of all shards.
         cropped: the tables of cropped videos of all shards.
         output: the ledger, see `unmask.tables.VIDEOS`.
-        summary: JSON of counts by status; they add up to the number of videos.
+        summary: JSON of counts by status, which add up to the number of videos, and of the fakes by
+            where their original is.
 
     Raises:
         UnmaskError: there is no video, or none with a face.
     """
     ledger = join_ledger(read_tables(probes, PROBE), read_tables(cropped, CROPPED))
+    present, originals = find_originals(with_file(ledger))
+    ledger.loc[present.index, ["original", "family"]] = present[["original", "family"]]
     if ledger.empty:
         raise UnmaskError("the ledger is empty: no metadata.json in data_root names a video")
     counts = ledger["status"].value_counts().sort_index()
@@ -44,6 +49,7 @@ def write_ledger(
         "videos": len(ledger),
         "statuses": {str(status): int(n) for status, n in counts.items()},
         "usable": {str(label): int(n) for label, n in labels.items()},
+        "originals": asdict(originals),
     }
     write_json(report, summary)
     logger.info("%s", report)
@@ -66,5 +72,5 @@ def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:
 
 def with_file(ledger: pd.DataFrame) -> pd.DataFrame:
     """Return the videos of a ledger that have a file: all that get a prediction."""
-    present: pd.DataFrame = ledger[~ledger["status"].isin(_WITHOUT_FILE)]
+    present: pd.DataFrame = ledger[~ledger["status"].isin(WITHOUT_FILE)]
     return present

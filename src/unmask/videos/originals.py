@@ -1,0 +1,98 @@
+"""Originals: the REAL video that each fake was made from, in whichever part it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import pandas as pd
+
+from unmask.vocabulary import Label
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 3  # names listed in a message
+
+
+class RealVideos:
+    """The REAL videos of some parts by name, among which the originals of fakes are looked up."""
+
+    def __init__(self, videos: Iterable[tuple[str, str]]) -> None:
+        """Take the part and the name of each."""
+        self._named: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self._stems: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        for part, name in videos:
+            self._named[name].append((part, name))
+            self._stems[PurePath(name).stem].append((part, name))
+
+    def find(self, part: str, original: str) -> list[tuple[str, str]]:
+        """Return the videos that a fake of `part` can mean by `original`, with or without extension.
+
+        A video of its own part wins; without one it is any of that name. Of several videos, none is
+        known to be the original.
+        """
+        videos = self._named.get(original) or self._stems.get(original, [])
+        return [video for video in videos if video[0] == part] or videos
+
+
+@dataclass(frozen=True)
+class OriginalCounts:
+    """How many fakes have an original, and where it is."""
+
+    own_part: int  # in the part of the fake
+    other_part: int
+    ambiguous: int  # several other parts have a REAL video of that name
+    absent: int  # no part has one
+    unnamed: int  # the entry names no original
+
+
+def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
+    """Return the videos with `original` and `family` completed, and where the originals of fakes are.
+
+    A family has the name of its original. If several families would have the same name, each is
+    PART/NAME instead, because videos of one name in two parts are different videos.
+
+    Args:
+        videos: columns `part`, `video`, `label` and `original`.
+    """
+    is_real, is_fake = (videos["label"] == label for label in Label)
+    reals = RealVideos(zip(videos["part"][is_real], videos["video"][is_real], strict=True))
+    heads = Counter(videos.loc[is_real | videos["original"].isna(), "video"])
+
+    def family(part: str, name: str) -> str:
+        return f"{part}/{name}" if heads[name] > 1 else name
+
+    rows: list[tuple[str | None, str, str]] = []
+    columns = (videos[name] for name in ("part", "video", "original"))
+    for part, video, original in zip(*columns, strict=True):
+        if not isinstance(original, str):
+            rows.append((None, family(part, video), "unnamed"))
+            continue
+        match reals.find(part, original):
+            case [(place, name)]:
+                where = "own_part" if place == part else "other_part"
+                rows.append((name, family(place, name), where))
+            case several:
+                rows.append((original, original, "ambiguous" if several else "absent"))
+    found = pd.DataFrame(rows, videos.index, columns=["original", "family", "where"])
+    where = found.pop("where")
+    if len(names := videos.loc[where == "ambiguous", "video"]):
+        logger.warning(
+            "%d fakes name an original that several other parts have, so it is not known: %s; put "
+            "each fake into the part of its original",
+            len(names),
+            some_of(names),
+        )
+    counts = where[is_fake].value_counts()
+    fields = [field.name for field in dataclasses.fields(OriginalCounts)]
+    return videos.assign(**found), OriginalCounts(*(int(counts.get(name, 0)) for name in fields))
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Return the first three names, for a message."""
+    listed = sorted(names)
+    return ", ".join(listed[:_NAMED]) + (" …" if len(listed) > _NAMED else "")
