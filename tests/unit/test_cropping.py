@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from stages import crop_parts
-from unmask.audits.label_noise import audit_shard
 from unmask.config import AudioConfig, Config, FacesConfig, FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
 from unmask.faces.crops import Crop, crop_video
@@ -18,7 +17,7 @@ from unmask.faces.detectors import create_detector
 from unmask.faces.images import decode_jpeg, encode_jpeg
 from unmask.faces.search import detect_faces
 from unmask.faces.shards import ShardReader
-from unmask.tables import AUDIO, CROPPED, FACES, NOISE, PROBE, read_rows, read_table
+from unmask.tables import AUDIO, CROPPED, FACES, PROBE, read_rows, read_table
 from unmask.videos.audio import extract_audio
 from unmask.videos.extraction import write_stream
 from unmask.videos.frames import Frame, SampledVideo
@@ -195,10 +194,7 @@ def test_joined_parts_give_the_same_as_separate_ones(
         assert crops_of(tmp_path / "both", part.name) == crops_of(part / "out", part.name)
 
 
-TABLES = (
-    *(("probe", PROBE), ("faces", FACES), ("cropped", CROPPED)),
-    *(("noise", NOISE), ("audio", AUDIO)),
-)
+TABLES = (*(("probe", PROBE), ("faces", FACES), ("cropped", CROPPED), ("audio", AUDIO)),)
 
 
 def work(parts: list[Path], out: Path, config: FacesConfig) -> None:
@@ -206,9 +202,7 @@ def work(parts: list[Path], out: Path, config: FacesConfig) -> None:
         frames=FramesConfig(per_video=4), faces=config, audio=AudioConfig(extract="wav")
     )
     crop_parts(parts, out, settings, workers=2)
-    probe = out / "probe.parquet"
-    audit_shard(probe, out / "faces.parquet", out, out / "noise.parquet")
-    extract_audio(parts, probe, settings, out / "audio.tar", out / "audio.parquet")
+    extract_audio(parts, out / "probe.parquet", settings, out / "audio.tar", out / "audio.parquet")
 
 
 def crops_of(out: Path, part: str) -> dict[str, bytes]:

@@ -123,11 +123,13 @@ def test_pairs_are_from_different_families() -> None:
             "part": "p",
             "video": ["a", "b", "c", "d", "e"],
             "label": ["REAL", "FAKE", "FAKE", "FAKE", "FAKE"],
-            "original": [None, "a", "a", "gone", None],
+            "family": ["a", "a", "a", "gone", "e"],
         }
     )
     chosen = choose_pairs(videos, 4)
-    assert chosen[["original", "video", "part_original"]].to_numpy().tolist() == [["a", "b", "p"]]
+    assert chosen[["video_original", "video", "part_original"]].to_numpy().tolist() == [
+        ["a", "b", "p"]
+    ]
 
 
 def test_a_clip_is_small_upright_and_short(make_video, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A FAKE face is told from one that only looks FAKE by its label."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from unmask.audits.label_noise import (
     match_original,
     with_verdicts,
 )
-from unmask.audits.label_noise_report import choose_pairs, report_labels
+from unmask.audits.label_noise_report import choose_pairs, draw_pairs, report_labels
 from unmask.config import Config, FramesConfig
 from unmask.faces.shards import ShardReader
 from unmask.tables import CROPPED, FACES, NOISE, PROBE, SPLITS, read_rows, read_table, write_table
+from unmask.videos.ledger import write_ledger
 from unmask.vocabulary import Verdict
 
 Picture = NDArray[np.uint8]
 Row = dict[str, Any]
 SIZE = (480, 180)
+CONFIG = Config(frames=FramesConfig(per_video=8))
 
 
 def swap_left(picture: Picture) -> Picture:
@@ -59,11 +62,23 @@ def audited(tmp_path_factory: pytest.TempPathFactory, make_part: Callable[..., P
     encode_video(part / "copy.mp4", encoder={"crf": "30", "preset": "veryfast"})
     encode_video(part / "orphan.mp4")
     encode_video(part / "cut.mp4", size=(144, 120))
-    config = Config(frames=FramesConfig(per_video=8))
-    crop_parts([part], root, config, shard="faces/part-00.tar")
-    index, noise = root / "faces/part-00.parquet", root / "noise.parquet"
-    audit_shard(root / "probe.parquet", index, root / "faces", noise)
+    crop_parts([part], root, CONFIG, shard="faces/part-00.tar")
+    audit(root, root, indices=[root / "faces/part-00.parquet"])
     return root
+
+
+def audit(root: Path, *parts: Path, indices: list[Path]) -> None:
+    """Audit the last shard; write `videos.parquet` and `noise.parquet`.
+
+    Args:
+        root: folder to write into, with the shards in `faces/`.
+        parts: folders with the tables of each part.
+        indices: face indices of all shards.
+    """
+    probes, cropped = ([one / f"{name}.parquet" for one in parts] for name in ("probe", "cropped"))
+    ledger = root / "videos.parquet"
+    write_ledger(probes, cropped, ledger, root / "ledger.json")
+    audit_shard(ledger, indices[-1], indices, root / "faces", root / "noise.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +116,23 @@ def test_a_video_that_was_only_encoded_again_is_uncertain(rows: list[Row], video
     assert set(verdicts(rows, video)) == {Verdict.UNCERTAIN}
     # The sampled frames of two encodings need not all be the same ones.
     assert all(row["frames"] >= 4 for row in rows if row["video"] == video)
+
+
+def test_the_original_may_be_in_another_part_and_shard(
+    audited: Path, rows: list[Row], make_part: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Also where it is named without its extension, and where both parts have a fake of a name."""
+    part = make_part(tmp_path / "other", {"left.mp4": "two"})
+    shutil.copy(audited / "part/sound.mp4", part / "left.mp4")
+    crop_parts([part], tmp_path, CONFIG, shard="faces/other-00.tar")
+    for path in (audited / "faces").iterdir():
+        shutil.copy(path, tmp_path / "faces")
+    indices = [tmp_path / f"faces/{name}-00.parquet" for name in ("part", "other")]
+    audit(tmp_path, audited, tmp_path, indices=indices)
+    noise = read_table(tmp_path / "noise.parquet", NOISE)
+    assert set(noise["original_part"] + "/" + noise["original"]) == {"part/two.mp4"}
+    assert list(noise["verdict"]) == verdicts(rows, "sound.mp4")
+    assert len(draw_pairs(choose_pairs(noise), indices, tmp_path / "faces").axes) == 3 * len(noise)
 
 
 @pytest.mark.parametrize("video", ["orphan.mp4", "cut.mp4"])
@@ -195,6 +227,7 @@ def test_pairs_to_show_hold_every_verdict_and_many_families() -> None:
             "video": [f"{one:02d}.mp4" for one in number],
             "track": 0,
             "original": [f"o{one % 12}.mp4" for one in number],
+            "original_part": "p",
             "frames": 8,
             "changed": number / 40,
             "verdict": np.where(number < 4, "uncertain", "altered"),

@@ -51,7 +51,7 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
     videos = read_table(ledger, VIDEOS)
     usable = videos[(videos["status"] == Status.OK) & videos["part"].isin(list(folders))]
     chosen = choose_pairs(usable, _PAIRS).to_dict("records")
-    originals = [VideoFile(folders[row["part_original"]], row["original"]) for row in chosen]
+    originals = [VideoFile(folders[row["part_original"]], row["video_original"]) for row in chosen]
     fakes = [VideoFile(folders[row["part"]], row["video"]) for row in chosen]
     tasks = [Task(_try_clip, (file,)) for file in originals + fakes]
     clips = list(run_isolated(tasks, limits, workers=1))
@@ -69,8 +69,8 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
 
 
 def choose_pairs(usable: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return one fake each of some originals, spread over the table, with `part_original`."""
-    originals = usable.loc[usable["label"] == Label.REAL, ["part", "family"]]
+    """Return one fake each of some originals, as `part_original` and `video_original`."""
+    originals = usable.loc[usable["label"] == Label.REAL, ["part", "video", "family"]]
     fakes = usable[usable["label"] == Label.FAKE]
     pairs = fakes.merge(originals, on="family", suffixes=("", "_original"))
     return spread(pairs.drop_duplicates("family"), count)

@@ -30,10 +30,9 @@ class RealVideos:
             self._stems[PurePath(name).stem].append((part, name))
 
     def find(self, part: str, original: str) -> list[tuple[str, str]]:
-        """Return the videos that a fake of `part` can mean by `original`, with or without extension.
+        """Return the videos that a fake of a part can mean by the name of its original.
 
-        A video of its own part wins; without one it is any of that name. Of several videos, none is
-        known to be the original.
+        The name may lack its extension. Videos of the fake's own part win over others.
         """
         videos = self._named.get(original) or self._stems.get(original, [])
         return [video for video in videos if video[0] == part] or videos
@@ -51,7 +50,7 @@ class OriginalCounts:
 
 
 def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
-    """Return the videos with `original` and `family` completed, and where the originals of fakes are.
+    """Return videos with `original` and `family` as found, and where the originals of fakes are.
 
     A family has the name of its original. If several families would have the same name, each is
     PART/NAME instead, because videos of one name in two parts are different videos.
