@@ -72,9 +72,9 @@ def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
             rows.append((None, family(part, video), "unnamed"))
             continue
         match reals.find(part, original):
-            case [(place, name)]:
-                where = "own_part" if place == part else "other_part"
-                rows.append((name, family(place, name), where))
+            case [(home, name)]:
+                place = "own_part" if home == part else "other_part"
+                rows.append((name, family(home, name), place))
             case several:
                 rows.append((original, original, "ambiguous" if several else "absent"))
     found = pd.DataFrame(rows, videos.index, columns=["original", "family", "where"])
