@@ -32,5 +32,9 @@ def assert_like_ffprobe(row: Mapping[str, Any], clip: Path) -> None:
             assert row["video_has_b_frames"] == (stream["has_b_frames"] > 0)
             top, bottom = map(int, stream["avg_frame_rate"].split("/"))
             assert row["video_fps"] == pytest.approx(top / bottom)
+            colors = [f"color_{name}" for name in ("range", "space", "transfer", "primaries")]
+            for name in ("sample_aspect_ratio", "field_order", *colors):
+                found = row[f"video_{name}"]
+                assert found == stream[name] if name in stream else pd.isna(found), name
             sides = [side for side in stream.get("side_data_list", []) if "rotation" in side]
             assert row["video_rotation"] == (sides[0]["rotation"] % 360 if sides else 0)

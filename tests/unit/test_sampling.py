@@ -29,8 +29,23 @@ def sample(path: Path, count: int) -> list[Frame]:
 
 
 def decode_all(path: Path) -> dict[float, av.VideoFrame]:
+    """Decode every frame; interlaced ones pass through FFmpeg's `bwdif`."""
     with av.open(str(path)) as container:
-        return {float(frame.time): frame for frame in container.decode(video=0)}
+        frames = list(container.decode(video=0))
+    if any(frame.interlaced_frame for frame in frames):
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frames[0].width,
+            height=frames[0].height,
+            format=frames[0].format,
+            time_base=frames[0].time_base,
+        )
+        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+        for frame in [*frames, None]:
+            graph.push(frame)
+        frames = [graph.vpull() for _ in frames]
+    return {float(frame.time): frame for frame in frames}
 
 
 def duration_of(times: NDArray[np.float64]) -> float:

@@ -5,13 +5,19 @@ Runs in worker processes, which start faster without the configuration and numpy
 
 from __future__ import annotations
 
+import re
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import av.logging
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from unmask.errors import UnmaskError, reason
@@ -28,6 +34,34 @@ _CONTAINERS = (
 )
 
 
+# FFmpeg's names of what a stream declares, by number (ITU-T H.273 for colours); None is unknown.
+_FIELD_ORDERS = (None, "progressive", "tt", "bb", "tb", "bt")
+_RANGES = (None, "tv", "pc")
+_PRIMARIES = (
+    *("reserved", "bt709", None, "reserved", "bt470m", "bt470bg", "smpte170m", "smpte240m"),
+    *("film", "bt2020", "smpte428", "smpte431", "smpte432"),
+)
+_TRANSFERS = (
+    *("reserved", "bt709", None, "reserved", "bt470m", "bt470bg", "smpte170m", "smpte240m"),
+    *("linear", "log100", "log316", "iec61966-2-4", "bt1361e", "iec61966-2-1"),
+    *("bt2020-10", "bt2020-12", "smpte2084", "smpte428", "arib-std-b67"),
+)
+_MATRICES = (
+    *("gbr", "bt709", None, "reserved", "fcc", "bt470bg", "smpte170m", "smpte240m", "ycgco"),
+    *("bt2020nc", "bt2020c", "smpte2085", "chroma-derived-nc", "chroma-derived-c", "ictcp"),
+)
+# Pixels to cut off: left, right, top, bottom.
+Margins = tuple[int, int, int, int]
+# Where pixels are to go: the picture's pixel (x, y) is shown at (a x + c y, b x + d y).
+Orientation = tuple[int, int, int, int]
+UPRIGHT: Orientation = (1, 0, 0, 1)
+# A ratio beyond it is damage: anamorphic lenses and pixels have at most 1:4 together.
+_MAX_ASPECT = 16
+# What FFmpeg prints about the cropping of a stream; PyAV has no other access to it.
+_CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
+_FIRST_LINE = re.compile(r"^  Stream #0:(\d+)", re.MULTILINE)
+
+
 def open_container(source: VideoSource) -> InputContainer:
     """Open a video file, but nothing that it refers to.
 
@@ -40,14 +74,78 @@ def open_container(source: VideoSource) -> InputContainer:
     return av.open(source, "r", metadata_errors="replace", options=options)
 
 
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """Return the video streams that are not cover pictures."""
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & stream.disposition.attached_pic
+    ]
+
+
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream that is not a cover picture, set to decode in one thread."""
-    for stream in container.streams.video:
-        if not stream.disposition & stream.disposition.attached_pic:
-            if stream.codec_context is not None:  # FFmpeg may have no decoder for it
-                stream.codec_context.thread_count = 1
-            return stream
-    return None
+    """Return the stream that FFmpeg chooses, set to decode in one thread.
+
+    That is the default stream; of several, or of none, the one with the largest picture. A stream
+    without a decoder is the last choice.
+    """
+    stream = max(video_streams(container), key=_preference, default=None)
+    if stream is not None and stream.codec_context is not None:
+        stream.codec_context.thread_count = 1
+    return stream
+
+
+def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
+    context = stream.codec_context
+    if context is None:
+        return False, False, 0
+    is_default = bool(stream.disposition & stream.disposition.default)
+    return True, is_default, context.width * context.height
+
+
+class Display:
+    """What a container says about showing the pictures of a stream."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        """Read it, before the first picture is decoded."""
+        self.margins = _margins(stream)
+        self._context = stream.codec_context
+        # The container's ratio overrides the codec's, which may change from picture to picture.
+        ratio = stream.sample_aspect_ratio
+        self._container_ratio = None if ratio == self._context.sample_aspect_ratio else ratio
+
+    def pixel_aspect(self) -> Fraction:
+        """Return the width of a pixel divided by its height, as of the last decoded picture."""
+        ratio = self._container_ratio or self._context.sample_aspect_ratio or Fraction(1)
+        return ratio if 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT else Fraction(1)
+
+
+def _margins(stream: VideoStream) -> Margins:
+    """Return the cropping that the container demands: `clap` in MP4, `PixelCrop…` in Matroska."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        printed: str = stream.container.dumps_format()  # type: ignore[attr-defined]
+    finally:
+        av.logging.set_level(level)
+    starts = {int(line[1]): line.start() for line in _FIRST_LINE.finditer(printed)}
+    end = starts.get(stream.index + 1, len(printed))
+    found = _CROPPING.search(printed, starts.get(stream.index, end), end)
+    if found is None:
+        return 0, 0, 0, 0
+    left, right, top, bottom = map(int, found.groups())
+    return left, right, top, bottom
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """Return the nearest of the eight orientations to a picture's display matrix."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (-1 if a < 0 else 1), 0, 0, (-1 if d < 0 else 1)
+    return 0, (-1 if b < 0 else 1), (-1 if c < 0 else 1), 0
 
 
 def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
@@ -82,12 +180,17 @@ def _container_values(container: InputContainer) -> dict[str, Any]:
     if stream is None:
         detail = "the file holds no video stream"
         return values | {"status": Status.NO_VIDEO_STREAM, "detail": detail}
+    values |= {
+        "video_streams": len(video_streams(container)),
+        "video_stream_index": stream.index,
+    }
     if stream.codec_context is None:
         return values | {"status": Status.DECODE_ERROR, "detail": "no decoder for its video codec"}
     values |= {
         "video_codec_name": stream.codec_context.codec.canonical_name,
         "video_height": stream.codec_context.height,
         "video_width": stream.codec_context.width,
+        "video_sample_aspect_ratio": _ratio(stream.sample_aspect_ratio),
         "video_nb_frames": stream.frames or None,
         "video_bit_rate": stream.bit_rate,
         "video_duration": _seconds(stream.duration, stream),
@@ -98,19 +201,42 @@ def _container_values(container: InputContainer) -> dict[str, Any]:
         "video_has_b_frames": stream.codec_context.has_b_frames,
     }
     try:
-        rotation = _first_rotation(container, stream)
+        frame = _first_frame(container, stream)
     except MemoryError:
         raise
     except av.FFmpegError as error:
         return values | {"status": Status.DECODE_ERROR, "detail": reason(error)}
-    if rotation is None:
+    if frame is None:
         detail = "no frame in the video stream can be decoded"
         return values | {"status": Status.DECODE_ERROR, "detail": detail}
-    return values | {"video_rotation": rotation}
+    return values | {
+        "video_rotation": frame.rotation % 360,
+        "video_display_matrix": "{} {} {} {}".format(*orientation(frame)),
+        "video_field_order": _field_order(stream, frame),
+        "video_color_range": _name(_RANGES, frame.color_range),
+        "video_color_space": _name(_MATRICES, frame.colorspace),
+        "video_color_transfer": _name(_TRANSFERS, frame.color_trc),
+        "video_color_primaries": _name(_PRIMARIES, frame.color_primaries),
+    }
 
 
-def _first_rotation(container: InputContainer, stream: VideoStream) -> int | None:
-    """Return the rotation of the first frame that can be decoded; None where none can."""
+def _ratio(ratio: Fraction | None) -> str | None:
+    return f"{ratio.numerator}:{ratio.denominator}" if ratio else None
+
+
+def _name(names: Sequence[str | None], number: int) -> str | None:
+    return names[number] if 0 <= number < len(names) else str(number)
+
+
+def _field_order(stream: VideoStream, frame: VideoFrame) -> str | None:
+    declared = _name(_FIELD_ORDERS, stream.codec_context.field_order)
+    if frame.interlaced_frame and declared in (None, "progressive"):
+        return "interlaced"  # only the pictures say so, and PyAV does not tell which field is first
+    return declared
+
+
+def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    """Return the first frame that can be decoded; None where none can."""
     damage: av.FFmpegError | None = None
     packets = container.demux(stream)
     first = next(packets)
@@ -118,7 +244,7 @@ def _first_rotation(container: InputContainer, stream: VideoStream) -> int | Non
     with suppress(av.error.InvalidDataError):
         frames = first.decode() or (stream.codec_context.decode(None) if first.size else [])
         if frames:
-            return frames[0].rotation % 360
+            return frames[0]
     stream.codec_context.flush_buffers()
     # The first picture may be damaged, or cut off by an edit list. Later ones may be intact.
     for packet in chain([first], packets):
@@ -128,7 +254,7 @@ def _first_rotation(container: InputContainer, stream: VideoStream) -> int | Non
             damage = error
             frames = []
         if frames:
-            return frames[0].rotation % 360
+            return frames[0]
     if damage is not None:
         raise damage
     return None

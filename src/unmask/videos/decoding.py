@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -18,7 +18,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
-from unmask.videos.container import VideoSource, open_container, video_stream
+from unmask.videos.container import Display, VideoSource, open_container, video_stream
+from unmask.videos.filters import deinterlaced
 
 # Bytes of packets kept to decode from; a DFDC clip has 4 MB. A larger file is read twice.
 _MAX_HELD = 256_000_000
@@ -34,6 +35,7 @@ class Picture(NamedTuple):
     pts: int | None  # presentation time in ticks; None where it has none, or is not to be shown
     is_key: bool  # decoding can start at it
     is_reference: bool = False  # other pictures are predicted from it; False where unknown
+    is_shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,16 @@ class Timeline:
 
     times: NDArray[np.float64]  # all presentation times in seconds, ascending
     keys: NDArray[np.float64]  # times of the pictures at which decoding can start
-    has_clock: bool  # whether the packets have times; otherwise they are counted
+    has_clock: bool  # whether the packets' times are used; otherwise pictures are counted
     pictures: list[Picture]  # in decoding order
     base: Fraction  # seconds per tick
+
+    def counted(self) -> Timeline:
+        """Return a timeline of the same pictures at a constant rate, for a clock that jumps."""
+        steps = np.diff(self.times)
+        step = float(np.median(steps)) if len(steps) else 1 / 25
+        times = step * np.arange(sum(one.is_shown for one in self.pictures), dtype=np.float64)
+        return replace(self, times=times, keys=self.keys[:0], has_clock=False)
 
 
 def read_packets(
@@ -99,20 +108,22 @@ def _picture_of(packet: Packet[VideoStream]) -> Picture:
     """
     context = packet.stream.codec_context
     # An edit list trims a clip by packets that are decoded and not shown.
-    pts = None if packet.is_discard else packet.pts
+    is_shown = not packet.is_discard
+    pts = packet.pts if is_shown else None
     if context.name != "h264":
-        return Picture(pts, bool(packet.is_keyframe))
+        return Picture(pts, bool(packet.is_keyframe), is_shown=is_shown)
     extradata = context.extradata or b""
     if extradata[:1] != b"\x01" or len(extradata) < _MIN_AVCC:
         # Start codes instead of lengths (annex B); searching all packets for them would be slow.
         units = bytes(packet).split(b"\0\0\1")[1:] if packet.is_keyframe else []
-        return Picture(pts, any(unit[0] & 31 == 5 for unit in units if unit))
+        is_key = any(unit[0] & 31 == 5 for unit in units if unit)
+        return Picture(pts, is_key, is_shown=is_shown)
     headers = _unit_headers(memoryview(packet), (extradata[4] & 3) + 1)
     slices = [header for header in headers if header & 31 in (1, 5)]
     is_key = packet.is_keyframe and any(header & 31 == 5 for header in slices)
     # The first of two fields is not a whole picture.
     is_reference = context.field_order <= _PROGRESSIVE and any(header & 0x60 for header in slices)
-    return Picture(pts, is_key, is_reference and pts is not None)
+    return Picture(pts, is_key, is_reference and pts is not None, is_shown)
 
 
 def _unit_headers(data: memoryview, width: int) -> Iterator[int]:
@@ -151,9 +162,10 @@ def restarted(
 
 
 class Decoder:
-    """Decodes a stream in order and skips what is not needed.
+    """Decodes a stream in order and skips what is not needed; interlaced video is decoded whole.
 
     `damaged` counts packets that could not be decoded, and frames that FFmpeg marks as corrupt.
+    `display` says how the pictures are shown.
     """
 
     def __init__(
@@ -170,18 +182,31 @@ class Decoder:
         after which the decoder is flushed, to the number of the next picture to decode.
         """
         self.damaged = 0
+        self.display = Display(stream)
         self._packets = packets
         self._context = stream.codec_context
         self._context.skip_frame = skipped
         self._timeline = timeline
-        self._shortcuts = shortcuts
+        self._shortcuts = dict(shortcuts)
+        self._skips = True
+        if self._context.field_order > _PROGRESSIVE:
+            self._decode_all()
         self._next_needed: int | None = None
         self._base = float(timeline.base)
         self._resume = -math.inf
         self._read_to = -math.inf
 
+    def _decode_all(self) -> None:
+        """Skip nothing from now on: the two fields are told apart by the pictures around them."""
+        self._skips = False
+        self._context.skip_frame = "DEFAULT"
+        self._shortcuts.clear()
+
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
-        """Yield pairs of a presentation time (in seconds) and a picture."""
+        """Yield pairs of a presentation time (in seconds) and a picture without combs."""
+        return deinterlaced(self._decoded())
+
+    def _decoded(self) -> Iterator[tuple[float, VideoFrame]]:
         counted = iter(self._timeline.times)
         number = -1
         for packet in self._packets:
@@ -206,6 +231,8 @@ class Decoder:
                     self.damaged += 1
             for frame in frames:
                 self.damaged += frame.is_corrupt
+                if frame.interlaced_frame and self._skips:  # its container did not say so
+                    self._decode_all()
                 if not self._timeline.has_clock:
                     yield float(next(counted, self._timeline.times[-1])), frame
                 elif frame.time is not None:
@@ -222,5 +249,5 @@ class Decoder:
     def skip_to(self, time: float) -> None:
         """Skip what precedes the last key frame at or before `time`."""
         position = int(np.searchsorted(self._timeline.keys, time, side="right")) - 1
-        if position >= 0:
+        if position >= 0 and self._skips:
             self._resume = float(self._timeline.keys[position])

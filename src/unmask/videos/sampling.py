@@ -21,20 +21,17 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError, reason
 from unmask.videos.container import VideoSource, open_container
 from unmask.videos.decoding import Decoder, Timeline, read_packets, restarted
-from unmask.videos.frames import YUV420, YUV444, Frame, SampledVideo, plane_shapes
+from unmask.videos.frames import Frame, SampledVideo
+from unmask.videos.picture import as_frame
 from unmask.videos.source import VideoFile
 from unmask.videos.stream import write_end, write_frame
 from unmask.vocabulary import Status
 
-_FULL_RANGE = {"yuvj420p": YUV420, "yuvj444p": YUV444}
-# A larger picture is scaled down: one in 8K has 50 MB, and its faces remain large enough.
-_MAX_PIXELS = 4096 * 2160
 # Most samples of a video at a rate; 1,000 frames at 720p take 1.4 GB.
 _MAX_FRAMES = 1000
 
@@ -137,7 +134,8 @@ def sample_frames(
         source: what `VideoFile.opened` yields.
         per_video: see `plan_times`, as for `rate`.
         rate: frames per second.
-        problems: receives a line if the file is damaged but frames could be decoded.
+        problems: receives a line if the clock jumps, or if the file is damaged but frames could be
+            decoded.
 
     Raises:
         av.FFmpegError: the file cannot be opened or decoded.
@@ -146,6 +144,11 @@ def sample_frames(
     with open_container(source) as container:
         stream, timeline, packets = read_packets(container)
         wanted = plan_times(timeline.times, per_video, rate)
+        if timeline.has_clock and (jump := _describe_jump(timeline, wanted)):
+            timeline = timeline.counted()
+            wanted = plan_times(timeline.times, per_video, rate)
+            if problems is not None:
+                problems.append(f"{jump}: sampled evenly over the pictures")
         index = -1
         # A stream in which no frame is predicted from another is decoded whole.
         for skipped in ("NONREF", "DEFAULT") if timeline.has_clock else ("DEFAULT",):
@@ -153,7 +156,7 @@ def sample_frames(
                 shortcuts = _shortcuts(timeline, wanted) if skipped == "NONREF" else {}
                 decoder = Decoder(every, decoded_stream, timeline, skipped, shortcuts)
                 for index, (time, frame) in enumerate(_nearest(decoder, wanted)):
-                    yield _to_frame(index, time, frame)
+                    yield as_frame(index, time, frame, decoder.display)
             if index >= 0:
                 if problems is not None and decoder.damaged:
                     problems.append(f"{decoder.damaged} packets or frames are damaged")
@@ -176,9 +179,31 @@ def first_frames(source: VideoSource, seconds: float) -> Iterator[Frame]:
             for index, (time, frame) in enumerate(decoder.frames()):
                 if time >= timeline.times[0] + seconds:
                     return
-                yield _to_frame(index, time, frame)
+                yield as_frame(index, time, frame, decoder.display)
     if index < 0:
         raise UnmaskError("no frame can be decoded")
+
+
+def _describe_jump(timeline: Timeline, wanted: NDArray[np.float64]) -> str:
+    """Return what keeps the clock from being sampled evenly; empty where nothing does.
+
+    It does where it goes back, and where the times wanted are nearest to fewer pictures than the
+    clip could give.
+    """
+    pictures = timeline.pictures
+    keys = np.array([one.pts for one in pictures if one.is_key and one.pts is not None])
+    back = np.diff(keys).min(initial=0) * float(timeline.base)
+    if back < 0:
+        return f"the clock goes back by {-back:.4g} s"
+    times, shown = timeline.times, sum(one.is_shown for one in pictures)
+    if len(wanted) == len(times) < shown:
+        return f"only {len(times)} of {shown} pictures have a time of their own"
+    nearest = np.unique(np.searchsorted((times[1:] + times[:-1]) / 2, wanted))
+    if len(nearest) == len(wanted):
+        return ""
+    steps = np.diff(times)
+    longest = int(steps.argmax())
+    return f"the clock jumps by {steps[longest]:.4g} s at {times[longest]:.4g} s"
 
 
 def _shortcuts(timeline: Timeline, wanted: NDArray[np.float64]) -> dict[int, int]:
@@ -248,43 +273,3 @@ def _nearest(decoder: Decoder, wanted: NDArray[np.float64]) -> Iterator[tuple[fl
         previous, previous_is_out = (time, frame), is_out
     if previous is not None and not previous_is_out:
         yield previous
-
-
-def _to_frame(index: int, time: float, frame: VideoFrame) -> Frame:
-    """Return a decoded picture upright, in one of the two layouts."""
-    picture = _as_planes(frame)
-    name = picture.format.name
-    pix_fmt = _FULL_RANGE.get(name, name)
-    shapes = plane_shapes(picture.width, picture.height, pix_fmt)
-    planes = []
-    for plane, (height, width) in zip(picture.planes, shapes, strict=True):
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        planes.append(rows[:height, :width])
-    # Rotations are rounded to multiples of 90 degrees.
-    if turns := round(frame.rotation / 90) % 4:
-        planes = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
-    height, width = planes[0].shape
-    return Frame(
-        index=index,
-        time=time,
-        width=width,
-        height=height,
-        pix_fmt=pix_fmt,
-        colorspace=int(picture.colorspace),
-        full_range=picture.color_range == ColorRange.JPEG or name in _FULL_RANGE,
-        planes=tuple(planes),
-    )
-
-
-def _as_planes(frame: VideoFrame) -> VideoFrame:
-    """Return a picture in one of the two layouts, with the same colours and at most 4K large."""
-    shrink = min(1.0, math.sqrt(_MAX_PIXELS / (frame.width * frame.height)))
-    width, height = max(1, round(frame.width * shrink)), max(1, round(frame.height * shrink))
-    pix_fmt = _FULL_RANGE.get(frame.format.name, frame.format.name)
-    even = frame.width % 2 == 0 and frame.height % 2 == 0
-    if shrink == 1.0 and (pix_fmt == YUV444 or (pix_fmt == YUV420 and even)):
-        return frame
-    # Odd sizes, 4:2:2, 10 bits, grey and RGB become 4:4:4 in 8 bits.
-    rgb = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG}
-    colors = rgb if frame.format.is_rgb else {}
-    return frame.reformat(width, height, YUV444, interpolation="AREA", **colors)
