@@ -66,6 +66,15 @@ PROBE = Table(
     | _columns("double", "audio_duration audio_start_time"),
 )
 
+# What a container says about how its pictures are shown, and the titles of these columns.
+SHOWN = {
+    "video_sample_aspect_ratio": "pixel aspect ratio",
+    "video_display_matrix": "display matrix",
+    "video_field_order": "field order",
+    "video_color_transfer": "transfer",
+    "video_color_primaries": "primaries",
+}
+
 AUDIO = Table(
     "audio",
     _VIDEO

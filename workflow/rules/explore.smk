@@ -15,6 +15,7 @@ rule explore_videos:
         statuses=figure("results/explore/statuses.svg", "Data", "Statuses"),
         labels=figure("results/explore/labels.svg", "Data", "Labels"),
         containers=figure("results/explore/containers.svg", "Data", "Container metadata"),
+        shown=figure("results/explore/shown.svg", "Data", "How pictures are shown"),
         families=figure("results/explore/families.svg", "Data", "Families"),
         metadata=figure("results/explore/metadata.html", "Data", "Metadata, tables"),
         videos_table="results/explore/videos.csv",

@@ -121,7 +121,11 @@ def _tracks_of(
 
 def _same_size(a: Row, b: Row) -> bool:
     """Return whether pixels of two videos correspond; those of a cropped video do not."""
-    return all(a[key] == b[key] for key in ("video_width", "video_height", "video_rotation"))
+    keys = ("video_width", "video_height", "video_display_matrix")
+    square = (None, "1:1")
+    one, other = a["video_sample_aspect_ratio"], b["video_sample_aspect_ratio"]
+    same_pixels = one == other or (one in square and other in square)
+    return same_pixels and all(a[key] == b[key] for key in keys)
 
 
 def _compare_track(

@@ -23,7 +23,7 @@ from unmask.config import AuditsConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.report.style import COLORS, GRAY, WIDTH, create_axes, draw_intervals, save
-from unmask.tables import SPLITS, VIDEOS, read_table
+from unmask.tables import SHOWN, SPLITS, VIDEOS, read_table
 from unmask.vocabulary import Label
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _COLUMNS = [
     *("video_has_b_frames", "audio_channels", "audio_sample_rate", "audio_nb_frames"),
     *("audio_bit_rate", "audio_duration", "audio_start_time"),
     *("format", "video_codec_name", "video_pix_fmt", "audio_codec_name"),
+    *("video_streams", "video_stream_index", "video_color_range", "video_color_space", *SHOWN),
 ]
 _FOLDS = 5
 _RESAMPLES = 500

@@ -11,6 +11,7 @@ from unmask.evaluation.intervals import mean_interval, resampling
 from unmask.evaluation.metrics import binary_metrics, row_losses
 from unmask.evaluation.predictions import VIDEO, is_fake
 from unmask.evaluation.results import Subgroup
+from unmask.tables import SHOWN
 from unmask.vocabulary import Label
 
 # A smaller subgroup is never the worst, because chance alone makes some small one look bad.
@@ -42,7 +43,7 @@ def describe_videos(test: pd.DataFrame, ledger: pd.DataFrame, faces: pd.DataFram
     )
     of_video = measured.groupby(VIDEO).mean()
     of_video["tracks"] = faces.groupby(VIDEO)["track"].nunique()
-    known = ledger[[*VIDEO, "status", "method", "video_fps"]].assign(
+    known = ledger[[*VIDEO, "status", "method", "video_fps", *SHOWN]].assign(
         resolution=ledger[["video_width", "video_height"]].min(axis=1)
     )
     described = test.merge(known, on=VIDEO, how="left")
@@ -63,6 +64,10 @@ def measure_subgroups(videos: pd.DataFrame, resamples: int) -> list[Subgroup]:
     for column in ("status", "source"):
         for name in sorted(videos[column].dropna().unique()):
             rows.append((column, name, videos[videos[column] == name]))
+    for column, title in SHOWN.items():
+        values = videos[column].fillna("not stated")
+        if values.nunique() > 1:
+            rows += [(title, name, videos[values == name]) for name in sorted(values.unique())]
     real = videos["label"] == Label.REAL
     for method in sorted(videos["method"].dropna().unique()):
         rows.append(("method, with all REAL", method, videos[real | (videos["method"] == method)]))

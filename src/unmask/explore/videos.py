@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from unmask.explore.distributions import describe, draw_distributions
 from unmask.files import atomic_path
 from unmask.report.pages import Section, write_page
 from unmask.report.style import COLORS, WIDTH, create_axes, draw_bars, save
-from unmask.tables import VIDEOS, read_table
+from unmask.tables import SHOWN, VIDEOS, read_table
 from unmask.vocabulary import Label, Status
 
 _CONTAINER_COLUMNS = {
@@ -24,6 +25,7 @@ _CONTAINER_COLUMNS = {
     "video_height": "height [px]",
 }
 _MAX_ROWS = 100  # of a table on the page
+_MAX_STATED = 6  # values of a column in the figure of what containers say
 _MAX_PARTS = 60  # in the figure of labels
 
 
@@ -44,6 +46,7 @@ def explore_videos(ledger: Path, output: Path) -> None:
     save(draw_families(families), output / "families.svg")
     figure = draw_distributions(containers, _CONTAINER_COLUMNS, "Container metadata by label")
     save(figure, output / "containers.svg")
+    save(draw_shown(opened), output / "shown.svg")
 
     described = describe(containers, list(_CONTAINER_COLUMNS))
     not_ok = videos.loc[videos["status"] != Status.OK]
@@ -108,6 +111,31 @@ def draw_labels(videos: pd.DataFrame) -> Figure:
 
 def _with_shares(counts: pd.Series) -> list[str]:
     return [f"{count:,} ({count / max(1, counts.sum()):.1%})" for count in counts]
+
+
+def draw_shown(videos: pd.DataFrame) -> Figure:
+    """Draw how many videos of each label state which pixel aspect, matrix, fields and colours."""
+    counts = [
+        videos.groupby([videos[column].fillna("not stated"), "label"]).size().unstack(fill_value=0)
+        for column in SHOWN
+    ]
+    tops = [table.loc[table.sum(axis=1).nlargest(_MAX_STATED).index] for table in counts]
+    heights = [1.2 + 0.3 * len(table) for table in tops]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
+    panels = figure.subplots(len(tops), 1, height_ratios=heights, squeeze=False).flat
+    for axes, table, title in zip(panels, tops, SHOWN.values(), strict=True):
+        left = pd.Series(0, table.index)
+        for label, color in COLORS.items():
+            bars = axes.barh(table.index.astype(str), table.get(label, 0), left=left, color=color)
+            left = left + table.get(label, 0)
+        axes.bar_label(bars, [f"{count:,}" for count in left], padding=4)
+        axes.set(title=title)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+    handles = [Patch(color=color, label=label) for label, color in COLORS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.suptitle("How containers say that pictures are shown", x=0.02, ha="left")
+    return figure
 
 
 def list_families(videos: pd.DataFrame) -> pd.DataFrame:

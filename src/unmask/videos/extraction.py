@@ -91,11 +91,14 @@ def write_stream(
 
 def _megabytes(row: Mapping[str, Any], config: FramesConfig) -> float:
     pixels = (row["video_width"] or 0) * (row["video_height"] or 0)
-    bytes_per_pixel = 1.5 if row["video_pix_fmt"] == YUV420 else 3
+    ratio = row["video_sample_aspect_ratio"] or "1:1"
+    width, height = map(int, ratio.split(":"))
+    is_square = width == height
+    bytes_per_pixel = 1.5 if row["video_pix_fmt"] == YUV420 and is_square else 3
     frames = config.per_video
     if config.rate is not None:
         frames = round((row["video_duration"] or 60.0) * config.rate) + 1
-    return float(pixels * bytes_per_pixel * frames / 1e6)
+    return float(pixels * width / height * bytes_per_pixel * frames / 1e6)
 
 
 def _forward(buffer: int, size: int, sink: FileIO, capacity: int) -> None:

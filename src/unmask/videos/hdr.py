@@ -43,7 +43,7 @@ def is_wide(frame: VideoFrame) -> bool:
 def to_sdr(frame: VideoFrame, width: int, height: int) -> VideoFrame:
     """Return a picture for which `is_wide`, scaled, as SDR of BT.709 in 8 bits of R, G and B."""
     matrix = {} if frame.colorspace != _UNSPECIFIED else {"src_colorspace": Colorspace.BT2020}
-    signal = frame.reformat(width, height, "rgb48le", interpolation="BICUBIC", **matrix)
+    signal = frame.reformat(width, height, "rgb48le", interpolation="BICUBIC", threads=1, **matrix)
     codes = np.asarray(signal.to_ndarray(), np.uint16)
     sdr = np.empty(codes.shape, np.uint8)
     for top in range(0, height, _ROWS):

@@ -76,7 +76,7 @@ def _as_planes(decoded: VideoFrame, display: Display) -> VideoFrame:
     rgb = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG}
     colors: dict[str, Any] = rgb if frame.format.is_rgb else {}
     method = "AREA" if aspect == 1 else "BICUBIC"
-    return frame.reformat(width, height, YUV444, interpolation=method, **colors)
+    return frame.reformat(width, height, YUV444, interpolation=method, threads=1, **colors)
 
 
 def _shown_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
