@@ -136,6 +136,7 @@ class FacesConfig(Section):
 
 
 MIN_FOLDS = 3  # training, validation, test
+OFFICIAL = "official"  # what `split.file` may say instead of a file
 
 
 class SplitConfig(Section):
@@ -153,6 +154,12 @@ class SplitConfig(Section):
     the videos of one source together, so that each is tested by models that never saw it: the
     result to expect on other people's videos. The source of a video is that of its entry in
     metadata.json, else the name of its part without the number."""
+    file: str | None = None
+    """A split to use instead of folds by hash: official, or a CSV file. `official` is that of the
+    collection's authors, which `unmask import` writes to metadata.json. A file has the columns
+    video and split (train, val or test), and part if names recur. Fold 0 is then the test split and
+    fold 1 validation, which is drawn from training, in whole groups, where the split has none.
+    Videos without a set are left out. `training.folds` must be [0]."""
     identity_threshold: float = Field(0.363, ge=0, le=1)
     """Minimum cosine similarity of two faces of one person. 0.363 is OpenCV's for SFace. Lower
     values join more videos, also of relatives and lookalikes; see results/audits/leak_pairs.png."""

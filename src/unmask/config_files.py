@@ -90,6 +90,8 @@ def _training_contradictions(training: TrainingConfig, config: Config) -> Iterat
             f"folds: fold {max(training.folds)} does not exist, "
             f"split.folds is {config.split.folds} (folds count from 0)"
         )
+    if config.split.file is not None and training.folds != [0]:
+        yield f"folds: {training.folds} with split.file, which tests fold 0 alone; set it to [0]"
     if len(set(training.folds)) < len(training.folds):
         yield f"folds: {training.folds} names a fold twice"
     if len(set(training.seeds)) < len(training.seeds):

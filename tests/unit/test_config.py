@@ -92,6 +92,10 @@ def test_every_problem_is_told_at_once() -> None:
             {"split": {"folds": 3}, "experiments": {"all": {"folds": [0, 3]}}},
             "experiments.all.folds: fold 3 does not exist, split.folds is 3",
         ),
+        (
+            {"split": {"file": "official"}, "experiments": {"all": {"folds": [0, 1]}}},
+            r"experiments.all.folds: \[0, 1\] with split.file",
+        ),
         ({"experiments": {"all": {"folds": [1, 1]}}}, "experiments.all.folds: .* names a fold"),
         ({"experiments": {"all": {"seeds": [1, 1]}}}, "experiments.all.seeds: .* names a seed"),
         ({"training": {"sam": 0.1, "accumulate": 2}}, "baseline.accumulate: 2 with sam"),
@@ -157,10 +161,11 @@ def test_numbers_and_switches_may_come_as_text() -> None:
 
 
 def test_every_configuration_file_is_valid(repository: Path) -> None:
-    paths = sorted((repository / "config").glob("*.yaml"))
+    folder = repository / "config"
+    paths = sorted([*folder.glob("*.yaml"), *folder.glob("protocols/*.yaml")])
     assert {"config.yaml", "demo.yaml", "dfdc.yaml"} <= {path.name for path in paths}
     for path in paths:
-        load_config(yaml.safe_load(path.read_text()))
+        load_config(yaml.safe_load(path.read_text()), repository)
 
 
 def test_every_recipe_is_valid_and_sets_something(repository: Path) -> None:

@@ -275,6 +275,7 @@ def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.Da
 def test_a_set_of_both_labels_has_an_auc_and_shared_files_are_counted(sets: pd.DataFrame) -> None:
     both = sets.loc["both"]
     assert both["roc_auc"] == 1
+    assert 0.5 < both["frame_roc_auc"] <= 1
     assert both["constant_log_loss"] == pytest.approx(np.log(2))
     assert (both["count"], both["also_in_data"]) == (2, 1)
     assert sets.loc["reals", "also_in_data"] == 0

@@ -2,6 +2,7 @@
 
 import json
 import random
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,7 @@ def split(
     write_table(ledger, VIDEOS, folder / "videos.parquet")
     write_splits(
         folder / "videos.parquet",
+        [],
         [],
         SplitConfig(folds=folds, seed=seed),
         folder / "splits.parquet",
@@ -134,14 +136,14 @@ def test_a_source_is_in_one_fold_with_the_originals_of_its_fakes(tmp_path: Path)
     write_table(ledger, VIDEOS, tmp_path / "videos.parquet")
     config = SplitConfig(group_by="source", folds=3)
     paths = [tmp_path / name for name in ("splits.parquet", "audit.json")]
-    write_splits(tmp_path / "videos.parquet", [], config, *paths)
+    write_splits(tmp_path / "videos.parquet", [], [], config, *paths)
     splits = read_table(paths[0], SPLITS)
     assert (splits.groupby("source")["fold"].nunique() == 1).all()
     assert splits.loc[splits["source"].isin(["web5", "copies"]), "fold"].nunique() == 1
     assert splits["group"].nunique() == ledger["family"].nunique()
     with pytest.raises(UnmaskError, match=r"split\.folds: 7 folds need as many sources .* are 6"):
         write_splits(
-            tmp_path / "videos.parquet", [], config.model_copy(update={"folds": 7}), *paths
+            tmp_path / "videos.parquet", [], [], config.model_copy(update={"folds": 7}), *paths
         )
 
 
@@ -153,6 +155,65 @@ def test_families_that_the_metadata_give_one_group_share_a_fold(tmp_path: Path) 
     person = splits["family"].str[1:4].astype(int) % 10
     assert (splits.groupby(person)["fold"].nunique() == 1).all()
     assert audit["groups"] == 10
+
+
+def write_given(ledger: pd.DataFrame, table: pd.DataFrame | None, folder: Path) -> pd.DataFrame:
+    """Split a ledger by a table, or by its official split; return the splits."""
+    write_table(ledger, VIDEOS, folder / "videos.parquet")
+    files = [folder / "split.csv"] if table is not None else []
+    if table is not None:
+        table.to_csv(files[0], index=False)
+    config = SplitConfig(file=str(files[0]) if files else "official")
+    paths = [folder / name for name in ("splits.parquet", "audit.json")]
+    write_splits(folder / "videos.parquet", [], files, config, *paths)
+    return read_table(paths[0], SPLITS)
+
+
+@pytest.mark.parametrize("has_val", [True, False])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_given_split_decides_the_roles(has_val: bool, in_file: bool, tmp_path: Path) -> None:
+    ledger = dfdc_like(60, 240)
+    number = ledger["family"].str[1:4].astype(int)
+    given = pd.Series("train", ledger.index).mask(number < 12, "test").mask(number >= 58, None)
+    given = given.mask((number > 11) & (number < 24), "val") if has_val else given
+    table = ledger[["video"]].assign(split=given).dropna() if in_file else None
+    splits = write_given(ledger.assign(given_split=None if in_file else given), table, tmp_path)
+    roles = splits.merge(ledger[["video"]].assign(given=given), on="video")
+    assert len(splits) == given.notna().sum()
+    assert ((roles["fold"] == 0) == (roles["given"] == "test")).all()
+    if has_val:
+        assert ((roles["fold"] == 1) == (roles["given"] == "val")).all()
+    else:  # a share of the training videos, in whole families
+        validation = roles[roles["fold"] == 1]
+        assert set(validation["given"]) == {"train"}
+        assert set(validation["label"]) == {"REAL", "FAKE"}
+        assert not set(validation["family"]) & set(roles[roles["fold"] > 1]["family"])
+
+
+def test_a_family_that_a_given_split_divides_is_reported(tmp_path: Path) -> None:
+    ledger = dfdc_like(20, 60)
+    test = ledger["video"].isin([ledger["original"].mode()[0], "r001.mp4", "f001.mp4"])
+    write_given(ledger.assign(given_split=np.where(test, "test", "train")), None, tmp_path)
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert ledger["original"].mode()[0] in audit["straddling_families"]
+    assert any("given split divides" in warning for warning in audit["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("video,split\nr000.mp4,train\n", "split.csv has no test video"),
+        ("video,split\nr000.mp4,holdout\n", "'holdout' is none of train"),
+        ("video,fold\nr000.mp4,1\n", "no column split"),
+        ("video,split\nr000.mp4,train\nr000.mp4,test\n", "r000.mp4 twice"),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_named(
+    table: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnmaskError) as refused:
+        write_given(dfdc_like(20, 60), pd.read_csv(StringIO(table)), tmp_path)
+    assert message in str(refused.value)
 
 
 families = st.lists(

@@ -12,6 +12,7 @@ import sys
 
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
+from unmask.config import OFFICIAL
 from unmask.config_files import load_config, locate
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
@@ -72,6 +73,16 @@ def image():
     if IN_CONTAINER and not locate(name).exists():
         raise UnmaskError(f"container: no image {name} here or in the repository")
     return str(locate(name))
+
+
+def given_split():
+    """Return the file of split.file, if it is one."""
+    name = CONFIG.split.file
+    if name in (None, OFFICIAL):
+        return []
+    if not locate(name).is_file():
+        raise UnmaskError(f"split.file: no file {name} here or in the repository")
+    return [str(locate(name))]
 
 
 def training_settings(wildcards):
@@ -182,6 +193,7 @@ try:
     }
     TEST = [*map(test_file, ("sample_submission.csv", "test_videos"))] if CONFIG.test_root else []
     IMAGE = image()
+    GIVEN_SPLIT = given_split()
 except UnmaskError as error:
     sys.exit(f"unmask: {error}")
 

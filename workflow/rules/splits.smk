@@ -14,6 +14,7 @@ rule split:
     input:
         ledger="results/videos.parquet",
         identities=IDENTITIES if CONFIG.split.group_by == "identity" else [],
+        given=GIVEN_SPLIT,
     output:
         splits="results/splits.parquet",
         audit=figure("results/audits/split.json", "Data", "Split audit"),
@@ -30,8 +31,8 @@ rule split:
         code=source_digest("splits.folds"),
     shell:
         "python -m unmask splits.folds:write_splits --log {log:q} --ledger {input.ledger:q} "
-        "--identities {input.identities:q} --settings {params.settings:q} "
-        "--output {output.splits:q} --audit {output.audit:q}"
+        "--identities {input.identities:q} --given {input.given:q} "
+        "--settings {params.settings:q} --output {output.splits:q} --audit {output.audit:q}"
 
 
 rule audit_leaks:

@@ -89,6 +89,7 @@ def _row(measured: ExperimentMetrics) -> dict[str, str | float | None]:
         row[f"test_{name}"] = value
         if name in measured.test.intervals:
             row[f"test_{name}_low"], row[f"test_{name}_high"] = measured.test.intervals[name]
+    row["test_frame_roc_auc"] = measured.faces.roc_auc
     return row
 
 

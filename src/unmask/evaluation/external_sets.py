@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from unmask.evaluation.figures import log_losses
 from unmask.evaluation.metrics import Metrics
-from unmask.evaluation.predictions import average_models, measure, predict_videos
+from unmask.evaluation.predictions import average_models, is_fake, measure, predict_videos
 from unmask.evaluation.results import CALIBRATION
 from unmask.files import atomic_path, read_json, write_json
 from unmask.inference.scoring_head import ScoringHead
@@ -49,7 +52,8 @@ def evaluate_sets(
         ledger: of the training data, to find files of a set that are also in it.
         runs: `run.json` of all models.
         results: the workflow's results folder, with scores and calibrations.
-        table: CSV to write, a row per experiment and set.
+        table: CSV to write, a row per experiment and set: the metrics of videos, and the AUC of
+            single faces as `frame_roc_auc`, which most papers report.
         details: JSON to write: the `Metrics` of each model, by experiment, model and set.
         figure: SVG to write.
     """
@@ -71,14 +75,21 @@ def evaluate_sets(
             heads = read_json(
                 results / "evaluation" / experiment / CALIBRATION, dict[str, ScoringHead]
             )
-            predictions = []
+            predictions, log_odds = [], []
             for model in models[experiment]:
                 scores = results / "sets" / name / "scores" / experiment / f"{model}.parquet"
-                predicted = predict_videos(videos, read_table(scores, SCORES), heads[model])
+                faces = read_table(scores, SCORES)
+                predicted = predict_videos(videos, faces, heads[model])
                 of_models[experiment][model][name] = measure(predicted)
                 predictions.append(predicted)
+                log_odds.append(heads[model].calibration.log_odds(faces["logit"].to_numpy()))
             metrics = measure(average_models(predictions))
-            row = {"experiment": experiment, "set": name, "models": len(predictions)}
+            row: dict[str, Any] = {
+                "experiment": experiment,
+                "set": name,
+                "models": len(predictions),
+            }
+            row["frame_roc_auc"] = _area(is_fake(faces), np.mean(log_odds, axis=0))
             measured.append(row | metrics.values() | {"also_in_data": in_data})
             logger.info("%s on %s: log loss %.4f", experiment, name, metrics.log_loss)
     compared = pd.DataFrame(measured).drop(columns="groups")
@@ -94,3 +105,7 @@ def evaluate_sets(
         high=None,
     )
     save(log_losses("External sets", rows), figure)
+
+
+def _area(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float | None:
+    return float(roc_auc_score(labels, scores)) if 0 < labels.sum() < len(labels) else None

@@ -33,12 +33,19 @@ def print_summary(
         print(
             f"{row.experiment}: test log loss {row.test_log_loss:.4f}, "
             f"constant baseline {row.test_constant_log_loss:.4f} "
-            f"({row.test_count} test videos, ROC AUC {row.test_roc_auc:.3f})"
+            f"({row.test_count} test videos, ROC AUC {row.test_roc_auc:.3f} of videos, "
+            f"{row.test_frame_roc_auc:.3f} of frames)"
         )
         ends = ("test_log_loss", "test_log_loss_high", "test_constant_log_loss")
         warning = baseline_warning(*(float(getattr(row, name)) for name in ends))
         if warning is not None:
             print(f"WARNING: {row.experiment}: {warning}")
+    sets = results / "evaluation" / "sets.csv"
+    for row in pd.read_csv(sets).itertuples() if sets.is_file() else ():
+        print(
+            f"{row.experiment} on {row.set}: log loss {row.log_loss:.4f} ({row.count} videos, "
+            f"ROC AUC {row.roc_auc:.3f} of videos, {row.frame_roc_auc:.3f} of frames)"
+        )
     if (results / "submission.csv").is_file():
         print(f"submission: {results / 'submission.csv'}")
     if report.is_file():

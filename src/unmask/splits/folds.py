@@ -25,6 +25,7 @@ from unmask.config import MIN_FOLDS, SplitConfig
 from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.splits.checks import audit_splits, split_warnings
+from unmask.splits.given import given_roles, pool_and_folds
 from unmask.splits.groups import group_by_identity, group_videos, pairs_with_same
 from unmask.tables import IDENTITIES, SPLITS, VIDEOS, read_table, read_tables, write_table
 from unmask.videos.ledger import with_file
@@ -177,7 +178,12 @@ def assign_folds(videos: pd.DataFrame, folds: int, seed: int) -> dict[str, int]:
 
 
 def write_splits(
-    ledger: Path, identities: Sequence[Path], config: SplitConfig, output: Path, audit: Path
+    ledger: Path,
+    identities: Sequence[Path],
+    given: Sequence[Path],
+    config: SplitConfig,
+    output: Path,
+    audit: Path,
 ) -> None:
     """Write the fold of every video, and a report that checks that no family is in two.
 
@@ -186,39 +192,51 @@ def write_splits(
             well: their prediction is the prior, which counts in every metric. Videos without a file
             have none.
         identities: tables of the people in each shard's videos, for `group_by: identity`.
+        given: the file of `split.file`, if it is one.
         config: the `split` section.
         output: the split table, see `unmask.tables.SPLITS`.
-        audit: JSON of the seed, counts per fold, warnings, and families in several folds (none, or
-            this raises).
+        audit: JSON of the seed, counts per fold, warnings, and families in several folds: none, or
+            this raises, unless the split is given.
 
     Raises:
-        UnmaskError: there are fewer groups than folds, no face in a REAL video, or a group with
-            most of the data.
+        UnmaskError: there are fewer groups than folds, no face in a REAL video, a group with most
+            of the data, or the given split cannot be used.
     """
     videos = read_table(ledger, VIDEOS)
     present = with_file(videos)
     usable = present[present["status"] == Status.OK]
     _check_reals(videos, usable)
-    given = pairs_with_same(present, "given_group")
+    same = pairs_with_same(present, "given_group")
     if config.group_by == "identity":
         people = read_tables(list(identities), IDENTITIES)
-        groups = group_by_identity(present, people, config, given)
+        groups = group_by_identity(present, people, config, same)
     else:
-        groups = group_videos(present, given)
+        groups = group_videos(present, same)
     splits = whole = present.assign(group=groups)
     if config.group_by == "source":
         # Groups remain families, by which results are resampled, where whole sources share a fold.
         same_source = pairs_with_same(present, "source")
-        whole = splits.assign(group=group_videos(present, [*given, *same_source]))
-    _check_groups(whole, config)
-    chosen = isinstance(config.seed, str)
-    seed = choose_seed(whole.loc[usable.index], config.folds) if chosen else int(config.seed)
-    splits = splits.assign(fold=whole["group"].map(assign_folds(whole, config.folds, seed)))
+        whole = splits.assign(group=group_videos(present, [*same, *same_source]))
+    if config.file is None:
+        _check_groups(whole, config)
+        fold, seed = _hashed(whole, config.folds, config)
+    else:
+        roles = given_roles(present, config, next(iter(given), None)).dropna()
+        fold, first = pool_and_folds(roles, config.folds)
+        pool = whole.loc[fold.index[fold.isna()]]
+        hashed, seed = _hashed(pool, config.folds - first, config)
+        fold = fold.fillna(first + hashed).astype(int)
+    splits = splits.loc[fold.index].assign(fold=fold)
     report = {"group_by": config.group_by, "seed": seed} | audit_splits(splits, videos)
-    if report["straddling_families"]:
-        raise AssertionError(f"families in two folds: {report['straddling_families']}")
     report["warnings"] = split_warnings(splits, report, config)
-    if chosen:
+    if straddling := report["straddling_families"]:
+        if config.file is None:
+            raise AssertionError(f"families in two folds: {straddling}")
+        report["warnings"].append(
+            f"the given split divides {len(straddling)} families between folds, for example that "
+            f"of {straddling[0]}: results flatter"
+        )
+    if isinstance(config.seed, str):
         report["advice"] = f"set split.seed: {seed} to keep these folds when videos are added"
         logger.info("split.seed: auto is %d; %s", seed, report["advice"])
     write_table(splits, SPLITS, output)
@@ -226,6 +244,13 @@ def write_splits(
     logger.info("%d videos, %d groups: %s", len(splits), report["groups"], report["folds"])
     for warning in report["warnings"]:
         logger.warning("%s", warning)
+
+
+def _hashed(videos: pd.DataFrame, folds: int, config: SplitConfig) -> tuple[pd.Series, int]:
+    """Return the fold of each video by the hash of its group, and the seed."""
+    usable = videos[videos["status"] == Status.OK]
+    seed = choose_seed(usable, folds) if isinstance(config.seed, str) else int(config.seed)
+    return videos["group"].map(assign_folds(videos, folds, seed)), seed
 
 
 def _check_reals(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
