@@ -37,6 +37,7 @@ COMMANDS = {
     "import": "videos.import_videos:import_videos",
     "plan": "plan:plan_faces",
     "experiments": "training.experiments:describe_experiments",
+    "predict": "inference.command:predict_files",
     "summary": "explore.summary:print_summary",
     "grade": "kaggle.grade:grade_submission",
     "schema": "config_docs:write_config_documents",

@@ -34,9 +34,10 @@ from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle.bundle import check_parity
 from unmask.kaggle.card import CARD, write_card
 from unmask.kaggle.choice import Shipped, check_size, choose_experiments, models_of
+from unmask.kaggle.data import describe_data
 from unmask.kaggle.notebook import NOTEBOOK, write_upload_files
 from unmask.kaggle.parity import Clips, measure_parity, read_clips
-from unmask.tables import SPLITS, write_table
+from unmask.tables import FACES, SPLITS, VIDEOS, write_rows, write_table
 from unmask.training.backbones import create_backbone
 from unmask.training.model_file import load_model, save_model
 
@@ -132,6 +133,30 @@ def test_one_model_of_each_fold_comes_before_a_second_seed(tmp_path: Path) -> No
     for name in ("a", "b"):
         order = [f"{name}-0-1", f"{name}-1-1", f"{name}-0-2", f"{name}-1-2"]
         assert [one.model.stem for one in ordered[name]] == order
+
+
+def test_the_manifest_says_what_the_training_videos_are_like(tmp_path: Path) -> None:
+    videos, faces = [], []
+    for number in range(21):
+        values = {"part": "p", "video": f"{number:02}.mp4", "label": "REAL", "source": "own"}
+        values |= {"status": "ok", "video_width": 400, "video_height": 200 + 10 * number}
+        values |= {"video_fps": 25.0, "video_codec_name": "h264", "video_bit_rate": None}
+        videos.append(dict.fromkeys(VIDEOS.columns) | values)
+        for frame, width in enumerate((50, 60, 90)):
+            face = {"part": "p", "video": values["video"], "track": 0, "frame": frame}
+            face |= {"x0": 10.0, "x1": 10.0 + width, "brightness": 100.0}
+            faces.append(dict.fromkeys(FACES.columns) | face)
+    videos[0] |= {"label": "FAKE", "method": "swap", "video_bit_rate": 400 * 200 * 25}
+    videos.append(dict.fromkeys(VIDEOS.columns) | {"part": "p", "video": "x", "status": "missing"})
+    write_rows(videos, VIDEOS, tmp_path / "videos.parquet")
+    write_rows(faces, FACES, tmp_path / "faces.parquet")
+    found = describe_data(tmp_path / "videos.parquet", [tmp_path / "faces.parquet"])
+    assert found.labels == {"REAL": 20, "FAKE": 1}
+    assert (found.methods, found.sources) == ({"swap": 1}, {"own": 21})
+    assert found.codecs == {"h264": 21}
+    assert found.ranges["height"] == (210, 390)  # the 2nd and the 20th of 21
+    assert found.ranges["face_width"] == (60, 60)
+    assert found.ranges["bits_per_pixel"] == (1, 1)
 
 
 TEST = replace(

@@ -15,6 +15,7 @@ rule export:
         comparison="results/evaluation/comparison.json",
         # Described by the model card.
         splits="results/splits.parquet",
+        videos="results/videos.parquet",  # which the manifest describes
         ledger="results/ledger.json",
         shifts=ancient(SHIFTED),
     output:
@@ -35,7 +36,7 @@ rule export:
     shell:
         "python -m unmask kaggle.bundle:export_bundle --log {log:q} --models {input.models:q} --runs {input.runs:q} "
         "--evaluation results/evaluation --comparison {input.comparison:q} --shards results/faces "
-        "--indices {input.indices:q} --splits {input.splits:q} --ledger {input.ledger:q} "
+        "--indices {input.indices:q} --splits {input.splits:q} --videos {input.videos:q} --ledger {input.ledger:q} "
         "--shifts {input.shifts:q} --threads {threads:q} --settings {params.settings:q} "
         "--output {output:q}"
 

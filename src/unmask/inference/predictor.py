@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +84,28 @@ class VideoCrops:
     track: NDArray[np.int64]  # (n,), the number of each crop's track over all videos
 
 
+@dataclass(frozen=True)
+class LogOdds:
+    """Calibrated log-odds of FAKE; a track, or a face, is calibrated as if it were a video."""
+
+    videos: NDArray[np.float64]  # (videos,)
+    tracks: NDArray[np.float64]  # (tracks,)
+    faces: NDArray[np.float64]  # (n,)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of FAKE in one video."""
+
+    video: float
+    tracks: list[float]  # of each track, in the order of the crops
+    faces: list[float]  # of each crop
+
+
 def read_bundle(folder: Path) -> tuple[Manifest, Config]:
-    """Return the manifest and the configuration of a bundle after checking all of its files.
+    """Return the manifest and the configuration of a bundle after checking its files.
+
+    Wheels are left out: `predict.py` checks those before it imports from them.
 
     Raises:
         UnmaskError: a file is absent or is not the exported one; the message names it.
@@ -93,8 +113,12 @@ def read_bundle(folder: Path) -> tuple[Manifest, Config]:
     try:
         manifest = read_json(folder / MANIFEST, Manifest)
     except UnmaskError:
-        raise UnmaskError(f"{folder}: no readable {MANIFEST}; export or upload it again") from None
-    check_files(folder, manifest.files)
+        raise UnmaskError(
+            f"{folder}: not a bundle (no readable {MANIFEST}); take the folder below "
+            "results/kaggle/, or export it again"
+        ) from None
+    files = {name: one for name, one in manifest.files.items() if not name.endswith(".whl")}
+    check_files(folder, files)
     settings = json.loads((folder / CONFIG).read_text())
     if settings["faces"]["weights"] is not None:
         settings["faces"]["weights"] = str(folder / settings["faces"]["weights"])
@@ -151,8 +175,8 @@ def choose_device() -> torch.device:
 
 def predict_videos(
     bundle: Bundle, videos: Sequence[Sequence[Crop]], members: int | None = None
-) -> list[float | None]:
-    """Return the probability of FAKE of each video; None for a video without crops.
+) -> list[Scores | None]:
+    """Return the probabilities of FAKE of each video; None for a video without crops.
 
     Each member's logits go through its scoring head at the prior of `kaggle.prior`. The members'
     log-odds are averaged by weight.
@@ -167,10 +191,25 @@ def predict_videos(
         return [None] * len(videos)
     crops, used = join_crops(with_crops), bundle.members[:members]
     prior, device = bundle.config.kaggle.prior, bundle.device
-    log_odds = [member_log_odds(member, crops, prior, device) for member in used]
-    averaged = expit(np.average(log_odds, axis=0, weights=[member.weight for member in used]))
-    probabilities = iter(averaged.tolist())
-    return [next(probabilities) if crops else None for crops in videos]
+    of_members = [member_log_odds(member, crops, prior, device) for member in used]
+    weights = [member.weight for member in used]
+
+    def averaged(log_odds: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.asarray(expit(np.average(log_odds, axis=0, weights=weights)))
+
+    of_videos = averaged([one.videos for one in of_members])
+    of_tracks = averaged([one.tracks for one in of_members])
+    of_faces = averaged([one.faces for one in of_members])
+    video_of_track = crops.video[np.unique(crops.track, return_index=True)[1]]
+    scores = iter(
+        Scores(
+            float(probability),
+            of_tracks[video_of_track == number].tolist(),
+            of_faces[crops.video == number].tolist(),
+        )
+        for number, probability in enumerate(of_videos)
+    )
+    return [next(scores) if crops else None for crops in videos]
 
 
 def join_crops(videos: Sequence[Sequence[Crop]]) -> VideoCrops:
@@ -187,22 +226,48 @@ def join_crops(videos: Sequence[Sequence[Crop]]) -> VideoCrops:
 
 def member_log_odds(
     member: Member, crops: VideoCrops, prior: float, device: torch.device
-) -> NDArray[np.float64]:
-    """Return a member's calibrated log-odds of FAKE at a prior, float64 (videos,)."""
+) -> LogOdds:
+    """Return a member's calibrated log-odds of FAKE at a prior."""
     logits = member_logits(member, crops, device) + member.prior_shift
-    of_videos = member.head.logits(FaceLogits(logits, crops.video, crops.track))
-    return member.head.calibration.log_odds(of_videos, prior)
+    face = np.arange(len(logits))
+
+    def calibrated(video: NDArray[np.int64], track: NDArray[np.int64]) -> NDArray[np.float64]:
+        of_videos = member.head.logits(FaceLogits(logits, video, track))
+        return member.head.calibration.log_odds(of_videos, prior)
+
+    return LogOdds(
+        calibrated(crops.video, crops.track),
+        calibrated(crops.track, crops.track),
+        calibrated(face, face),
+    )
 
 
 def member_logits(member: Member, crops: VideoCrops, device: torch.device) -> NDArray[np.float64]:
     """Return float64 logits (n,) of n crops."""
     logits = []
-    mean, std = member.input.statistics(device)
     with torch.inference_mode():
-        for start in range(0, len(crops.pictures), _BATCH):
-            batch = slice(start, start + _BATCH)
-            prepared = map(member.input.prepare, crops.pictures[batch], crops.boxes[batch])
-            images = torch.from_numpy(np.stack(list(prepared))).permute(0, 3, 1, 2).to(device)
-            normalized = member.input.normalize(images, mean, std)
-            logits.append(member.network(normalized).cpu())
+        for images in network_inputs(member.input, crops.pictures, crops.boxes, device):
+            logits.append(member.network(images).cpu())
     return np.asarray(torch.cat(logits).squeeze(1), np.float64)
+
+
+def network_inputs(
+    model_input: ModelInput,
+    pictures: Sequence[NDArray[np.uint8]],
+    boxes: NDArray[np.float32],
+    device: torch.device,
+) -> Iterator[torch.Tensor]:
+    """Yield batches of what a network takes, float32 (at most 64, 3, size, size), normalised.
+
+    Args:
+        model_input: size and preprocessing.
+        pictures: n RGB crops, uint8 (h, h, 3).
+        boxes: float32 (n, 4), of the faces in units of the crops' sides.
+        device: where the batches go.
+    """
+    mean, std = model_input.statistics(device)
+    for start in range(0, len(pictures), _BATCH):
+        batch = slice(start, start + _BATCH)
+        prepared = map(model_input.prepare, pictures[batch], boxes[batch])
+        images = torch.from_numpy(np.stack(list(prepared))).permute(0, 3, 1, 2).to(device)
+        yield model_input.normalize(images, mean, std)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unmask.inference.properties import Properties, TrainingData
 from unmask.inference.scoring_head import ScoringHead
+from unmask.vocabulary import Status
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,45 @@ class Manifest:
     versions: dict[str, str]  # package to the version that exported the bundle
     licences: dict[str, str]  # component to licence
     files: dict[str, FileRecord]  # name to record, of all files but the manifest
+    data: TrainingData | None = None  # None in bundles of earlier versions
+
+
+@dataclass(frozen=True)
+class FaceScore:
+    """A face in one sampled frame."""
+
+    frame: int  # index of the sampled frame
+    time: float  # of the frame in seconds
+    box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the upright frame
+    probability: float  # of FAKE, as if the video consisted of this face
+
+
+@dataclass(frozen=True)
+class TrackPrediction:
+    """One person in one video."""
+
+    track: int  # from 0, in decreasing order of the detector's confidence
+    probability: float  # of FAKE, as if the video showed this person alone
+    faces: list[FaceScore]  # in the order of their frames
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """What a bundle predicts for a video."""
+
+    video: str  # path of the file
+    probability: float | None  # of FAKE; None where nothing could be seen
+    status: Status  # `ok` where there is a probability
+    detail: str  # why nothing could be seen, or what is damaged
+    frames: int  # number of sampled frames
+    tracks: list[TrackPrediction]
+    properties: Properties
+    differences: list[str]  # sentences: how it differs from the training videos
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What a bundle predicts for a single picture."""
+
+    probability: float | None  # of FAKE; None where no face was found
+    faces: list[FaceScore]

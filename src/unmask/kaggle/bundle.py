@@ -27,6 +27,7 @@ from unmask.inference.scoring_head import ScoringHead
 from unmask.kaggle import entry
 from unmask.kaggle.card import write_card
 from unmask.kaggle.choice import Shipped, Trained, check_size, choose_experiments, models_of
+from unmask.kaggle.data import describe_data
 from unmask.kaggle.parity import measure_parity, read_clips
 from unmask.kaggle.submission import SCRIPT
 from unmask.kaggle.wheels import build_wheel, copy_wheels, licence_of, repack_wheel, required
@@ -49,6 +50,7 @@ def export_bundle(
     shards: Path,
     indices: list[Path],
     splits: Path,
+    videos: Path,
     ledger: Path,
     threads: int,
     config: Config,
@@ -65,6 +67,7 @@ def export_bundle(
         shards: folder of face shards, on which trained and shipped weights are compared.
         indices: face indices of the shards.
         splits: the split table, for the model card.
+        videos: the ledger as a table; the manifest says what the training videos are like.
         ledger: `ledger.json`, for the model card.
         threads: CPU threads.
         config: sections frames, limits, faces and kaggle are used.
@@ -106,6 +109,7 @@ def export_bundle(
                 **{name: licence_of(name) for name in packages},
             },
             files={path.name: _record(path) for path in sorted(output.iterdir())},
+            data=describe_data(videos, indices),
         )
         write_json(manifest, output / MANIFEST)
         total = sum(path.stat().st_size for path in output.iterdir())

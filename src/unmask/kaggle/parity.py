@@ -62,7 +62,8 @@ def measure_parity(pairs: Iterable[tuple[Member, Member]], clips: Clips, prior: 
     total, log_odds = 0.0, np.zeros((2, len(clips.names)))
     for pair in pairs:
         for row, member in enumerate(pair):
-            log_odds[row] += member.weight * member_log_odds(member, clips.crops, prior, device)
+            predicted = member_log_odds(member, clips.crops, prior, device)
+            log_odds[row] += member.weight * predicted.videos
         total += pair[0].weight
     changes = np.abs(np.diff(expit(log_odds / total), axis=0)[0])
     most = int(changes.argmax())

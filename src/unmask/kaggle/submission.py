@@ -16,8 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -26,29 +25,20 @@ import torch
 
 from unmask.config import FramesConfig, LimitsConfig
 from unmask.errors import UnmaskError
-from unmask.faces.crops import Crop
 from unmask.files import atomic_path
-from unmask.inference.predictor import (
-    Bundle,
-    choose_device,
-    load_bundle,
-    load_members,
-    predict_videos,
-    read_bundle,
-)
-from unmask.inference.prepare import Prepared, prepare_video
+from unmask.inference.detector import DeepfakeDetector, batches
+from unmask.inference.predictor import choose_device, read_bundle
+from unmask.inference.prepare import Prepared, prepare_video, prepare_videos
 from unmask.kaggle.governor import Governor, Setting, list_settings
 from unmask.orphans import end_with_snakemake
 from unmask.progress import configure_logging, track
-from unmask.videos.isolation import Task, run_isolated
+from unmask.videos.isolation import Task
 from unmask.videos.source import is_safe_name
 
 logger = logging.getLogger(__name__)
 
 SCRIPT = "predict.py"
 
-# A GPU gets the crops of several videos at once; a CPU gains nothing from larger batches.
-_CROPS_PER_GPU_BATCH = 256
 _WRITE_EVERY_S = 10.0
 _RAISE_AGAIN_S = 5.0
 # No video may take more than this share of the whole time.
@@ -141,24 +131,6 @@ class _StopSignals:
             raise _Stopped(self.received)
 
 
-@dataclass
-class _Networks:
-    """The networks of a bundle; if the GPU fails, they continue on the CPU."""
-
-    folder: Path
-    bundle: Bundle
-
-    def predict(self, videos: Sequence[Sequence[Crop]], members: int) -> list[float | None]:
-        try:
-            return predict_videos(self.bundle, videos, members)
-        except RuntimeError as error:
-            if self.bundle.device.type == "cpu":
-                raise
-            logger.warning("the GPU failed (%s); using the CPU", str(error).splitlines()[0])
-            self.bundle = load_bundle(self.folder, torch.device("cpu"))
-            return predict_videos(self.bundle, videos, members)
-
-
 def predict(
     folder: Path,
     videos: Path,
@@ -179,14 +151,21 @@ def predict(
             videos where necessary; None for no deadline.
 
     Raises:
-        UnmaskError: the bundle is damaged, or the sample cannot be read.
+        UnmaskError: the bundle is damaged, the sample cannot be read, or none of its videos is
+            in the folder.
         SystemExit: SIGTERM was received; the submission has been written.
     """
     started = time.monotonic()
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     manifest, config = read_bundle(folder)
-    submission = Submission(read_sample(sample), config.kaggle.prior, config.kaggle.clip, output)
+    names = read_sample(sample)
+    if not any(is_safe_name(name) and (videos / name).is_file() for name in names):
+        raise UnmaskError(
+            f"{videos}: has none of the {len(names)} videos that {sample} names, such as "
+            f"{names[0]}; give their folder with --videos"
+        )
+    submission = Submission(names, config.kaggle.prior, config.kaggle.clip, output)
     deadline, limits = None, config.limits
     if deadline_s is not None:
         deadline = started + deadline_s
@@ -195,8 +174,8 @@ def predict(
     signals = _StopSignals(deadline)
     try:
         with signals:
-            networks = _Networks(folder, load_members(folder, manifest, config, choose_device()))
-            _predict_all(networks, videos, submission, limits, threads, deadline, signals)
+            detector = DeepfakeDetector(folder, manifest, config, choose_device(), threads)
+            _predict_all(detector, videos, submission, limits, threads, deadline, signals)
     except _Stopped:
         pass
     except Exception:  # a library may have turned `_Stopped` into another exception
@@ -237,7 +216,7 @@ def _find_videos(videos: Path, submission: Submission) -> list[str]:
 
 
 def _predict_all(
-    networks: _Networks,
+    detector: DeepfakeDetector,
     videos: Path,
     submission: Submission,
     limits: LimitsConfig,
@@ -245,12 +224,12 @@ def _predict_all(
     deadline: float | None,
     signals: _StopSignals,
 ) -> None:
-    bundle, config = networks.bundle, networks.bundle.config
+    config = detector.bundle.config
     names = _find_videos(videos, submission)
     per_video = config.frames.per_video if config.frames.rate is None else None
     workers = max(1, threads - 1)
     governor = Governor(
-        len(names), list_settings(per_video, len(bundle.members)), workers, deadline
+        len(names), list_settings(per_video, len(detector.bundle.members)), workers, deadline
     )
     settings: dict[str, Setting] = {}
 
@@ -263,43 +242,24 @@ def _predict_all(
             frames = fewer_frames(config.frames, setting.frames)
             yield Task(prepare_video, (videos, name, frames, config.faces))
 
-    results = track(run_isolated(tasks(), limits, workers), "videos", len(names))
-    prepared = (
-        (name, one if isinstance(one, Prepared) else Prepared([], one.detail, limits.seconds))
-        for name, one in zip(names, results, strict=False)
-    )
-    crops_per_batch = _CROPS_PER_GPU_BATCH if bundle.device.type == "cuda" else 1
-    for batch in _batches(prepared, crops_per_batch):
+    prepared = track(prepare_videos(tasks(), limits, workers), "videos", len(names))
+    for batch in batches(zip(names, prepared, strict=False), detector.crops_per_batch):
         began = time.perf_counter()
         # The lowest number of a batch: settings of later videos are the more recent decisions.
         members = min(settings[name].members for name, _ in batch)
         failure = ""
         try:
-            probabilities = networks.predict([one.crops for _, one in batch], members)
+            scores = detector.score([one.crops for _, one in batch], members)
         except Exception as error:  # one odd video must not cost the others their predictions
             signals.check()
             logger.exception("%s", ", ".join(name for name, _ in batch))
-            probabilities, failure = [None] * len(batch), type(error).__name__
+            scores, failure = [None] * len(batch), type(error).__name__
         network_s = (time.perf_counter() - began) / len(batch)
-        for (name, one), probability in zip(batch, probabilities, strict=True):
+        for (name, one), scored in zip(batch, scores, strict=True):
             used = Setting(settings[name].frames, members)
             governor.record(used, one.seconds, network_s)
+            probability = None if scored is None else scored.video
             submission.set(name, probability, one.reason or failure)
-
-
-def _batches(
-    prepared: Iterable[tuple[str, Prepared]], crops: int
-) -> Iterator[list[tuple[str, Prepared]]]:
-    """Yield videos in batches of at least so many crops; a video without crops counts as one."""
-    batch, held = [], 0
-    for name, one in prepared:
-        batch.append((name, one))
-        held += max(1, len(one.crops))
-        if held >= crops:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def fewer_frames(frames: FramesConfig, share: float) -> FramesConfig:
