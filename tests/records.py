@@ -52,8 +52,9 @@ def write_run(
     return record
 
 
-def write_bundle(folder: Path, data: TrainingData | None = None) -> Path:
+def write_bundle(folder: Path, data: TrainingData | None = None, run_id: str = "") -> Path:
     """Write the bundle of one small untrained model, without wheels; return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     config = TrainingConfig(backbone="test_efficientnet", weights="none", image_size=64)
     save_model(*create_backbone(config), folder / "fold0.safetensors", precision="float16")
@@ -64,13 +65,14 @@ def write_bundle(folder: Path, data: TrainingData | None = None) -> Path:
     settings["faces"]["weights"] = YUNET.name
     (folder / CONFIG).write_text(json.dumps(settings))
     member = MemberRecord(
-        *("fold0.safetensors", "tiny", "fold0-seed1", 0, 1, "", 1.0, "test_efficientnet", 64),
+        *("fold0.safetensors", "tiny", "fold0-seed1", 0, 1, run_id, 1.0, "test_efficientnet", 64),
         scoring_head=ScoringHead("mean_logit", Calibration(1.5, 0.4, 0.8)),
         weight=1.0,
     )
     files = {
         path.name: FileRecord(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in folder.iterdir()
+        if path.name != MANIFEST
     }
     metrics = {"log_loss": 0.5, "constant_log_loss": 0.69, "roc_auc": 0.8, "count": 40.0}
     intervals = {"log_loss": (0.4, 0.6), "roc_auc": (0.7, 0.9)}

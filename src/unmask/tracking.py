@@ -13,17 +13,23 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from mlflow import MlflowClient
+import pandas as pd
+from mlflow import MlflowClient, pyfunc
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
 from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+import unmask
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import Metrics
 from unmask.evaluation.results import ExperimentMetrics, ExperimentShifts
 from unmask.files import read_json, write_json
+from unmask.inference import registered
 from unmask.inference.predictor import MANIFEST
 from unmask.inference.records import Manifest
 from unmask.training.live_tracking import connect, find_run, reason, to_mlflow
@@ -148,12 +154,35 @@ def _point(metric: Metric) -> tuple[str, int, int]:
     return metric.key, metric.step, metric.timestamp
 
 
+def save_model(bundle: Path, folder: Path) -> None:
+    """Write a bundle as a model that `mlflow.pyfunc.load_model` loads.
+
+    Wheels are left out: whoever loads the model has installed unmask.
+    """
+    text = DataType.string
+    outputs = Schema([ColSpec(DataType[kind], name) for name, kind in registered.COLUMNS.items()])
+    with TemporaryDirectory() as temporary:
+        data = Path(temporary, bundle.name)
+        data.mkdir()
+        for file in bundle.iterdir():
+            if file.suffix != ".whl" and not file.name.startswith("."):  # Snakemake's time stamp
+                (data / file.name).symlink_to(file.resolve())
+        pyfunc.save_model(
+            folder,
+            loader_module=registered.__name__,
+            data_path=str(data),
+            signature=ModelSignature(Schema([ColSpec(text, "video")]), outputs),
+            input_example=pd.DataFrame({"video": ["path/to/video.mp4"]}),
+            pip_requirements=[f"unmask=={unmask.__version__}"],
+        )
+
+
 def register_bundle(
     client: MlflowClient, run_ids: Mapping[str, str], bundle: Path, name: str
 ) -> str:
     """Register a bundle once as a version of the model `name`, and return the version.
 
-    Its files become artifacts of the run of its first model. It gets the alias `champion`, unless
+    It becomes an artifact of the run of its first model. It gets the alias `champion`, unless
     the champion was exported later. `run_ids` are MLflow's, by the ids in the manifest.
     """
     path = bundle / MANIFEST
@@ -168,9 +197,9 @@ def register_bundle(
     if version is None:
         run_id = run_ids[manifest.members[0].run_id]
         folder = f"bundle/{bundle.name}-{digest[:8]}"
-        for file in bundle.iterdir():
-            if not file.name.startswith("."):  # Snakemake's time stamp
-                client.log_artifact(run_id, str(file), folder)
+        with TemporaryDirectory() as temporary:
+            save_model(bundle, Path(temporary, "model"))
+            client.log_artifacts(run_id, str(Path(temporary, "model")), folder)
         tags = {key: f"{value:.4f}" for key, value in manifest.metrics.items() if value is not None}
         tags |= {_DIGEST: digest, _EXPORTED: str(exported)}
         source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"

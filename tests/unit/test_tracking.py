@@ -13,13 +13,15 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from servers import Server, no_postgres, postgresql
 
-from records import write_run
+import unmask
+from records import write_bundle, write_run
 from unmask.config import TrackingConfig
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import binary_metrics
@@ -247,6 +249,28 @@ def test_the_champion_is_the_bundle_that_was_exported_last(results: Results) -> 
         results.track()
         (run,) = results.at_mlflow()
         assert (run["versions"], run["champions"]) == (versions, [champion])
+
+
+def test_the_champion_is_loaded_as_a_model_and_predicts_a_table_of_paths(
+    results: Results, make_video: Callable[..., Path]
+) -> None:
+    results.train()
+    results.finish()
+    bundle = write_bundle(results.folder / "unmask", run_id="id0")
+    (bundle / "large-1-py3-none-any.whl").write_bytes(b"wheel")
+    results.track()
+    (run,) = results.at_mlflow()
+    assert any(path.endswith("/MLmodel") for path in run["files"])
+    assert not any(path.endswith(".whl") for path in run["files"])
+    clips = [make_video(results.folder / "a.mp4"), make_video(results.folder / "b.mp4", people=0)]
+    mlflow.set_tracking_uri(results.uri)
+    model = mlflow.pyfunc.load_model("models:/unmask@champion")
+    assert model.metadata.get_input_schema().input_names() == ["video"]
+    assert model.input_example.columns.tolist() == ["video"]
+    found = model.predict(pd.DataFrame({"video": map(str, clips)}))
+    assert found["status"].tolist() == ["ok", "no_face"]
+    expected = unmask.load(bundle).predict(clips[0]).probability
+    assert found["probability"].tolist() == pytest.approx([expected, float("nan")], nan_ok=True)
 
 
 @pytest.mark.parametrize("what", ["run", "experiment"])

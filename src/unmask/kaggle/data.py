@@ -28,7 +28,7 @@ def describe_data(ledger: Path, indices: Sequence[Path]) -> TrainingData:
     videos = videos[videos["status"] == Status.OK]
     columns = [*_VIDEO, "x0", "x1", "brightness"]
     faces = read_tables(indices, FACES, columns)
-    faces = faces.assign(face_width=faces["x1"] - faces["x0"]).groupby(_VIDEO)
+    of_videos = faces.assign(face_width=faces["x1"] - faces["x0"]).groupby(_VIDEO)
     measured = videos.assign(
         width=videos["video_width"],
         height=videos["video_height"],
@@ -36,8 +36,9 @@ def describe_data(ledger: Path, indices: Sequence[Path]) -> TrainingData:
         bits_per_pixel=bits_per_pixel(
             *(videos[f"video_{name}"] for name in ("bit_rate", "width", "height", "fps"))
         ),
-    ).join(faces["face_width"].median(), on=_VIDEO)
-    measured = measured.join(faces["brightness"].mean(), on=_VIDEO)
+    )
+    measured = measured.join(of_videos["face_width"].median(), on=_VIDEO)
+    measured = measured.join(of_videos["brightness"].mean(), on=_VIDEO)
     return TrainingData(
         labels=_counts(videos["label"]),
         methods=_counts(videos.loc[videos["label"] == Label.FAKE, "method"]),
