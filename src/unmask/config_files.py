@@ -69,6 +69,9 @@ def _contradictions(config: Config) -> Iterator[str]:
 
 def _face_contradictions(faces: FacesConfig) -> Iterator[str]:
     detectors = [faces.detector, *faces.voters]
+    if faces.detector == "none" and (faces.voters or faces.landmarks != 5):
+        yield "faces.detector: none detects no faces; remove faces.voters and set landmarks to 5"
+        return
     twice = next((name for name in detectors if detectors.count(name) > 1), None)
     if twice is not None:
         yield f"faces.voters: '{twice}' would vote twice (faces.detector votes as well)"

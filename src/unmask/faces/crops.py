@@ -91,8 +91,11 @@ def crop_video(
     crops = []
     for index, track in enumerate(search.tracks):
         side = _crop_side(track, config)
-        for row, frame in enumerate(track.frames):
-            crops.append(_crop(sampled.frames[frame], index, track, row, side, config, landmarker))
+        for row, number in enumerate(track.frames):
+            frame = sampled.frames[number]
+            if config.detector == "none":  # the whole picture; those of a video may differ in size
+                side = max(frame.width, frame.height)
+            crops.append(_crop(frame, index, track, row, side, config, landmarker))
     status, detail = sampled.status, sampled.detail
     if status == Status.OK and not crops:
         status, detail = Status.NO_FACE, f"no face in {len(sampled.frames)} frames"

@@ -271,6 +271,18 @@ class DlibHog:
         return _best_first(np.array(edges).reshape(-1, 4), scores)
 
 
+class WholePicture:
+    """No detector: a picture is the crop of a face already, which `find_faces` takes whole."""
+
+    def __init__(self, min_score: float, weights: Path | None = None) -> None:
+        """Load nothing."""
+
+    def __call__(self, picture: NDArray[np.uint8]) -> Detections:
+        """Return the picture, uint8 (height, width, 3), as one face."""
+        height, width = picture.shape[:2]
+        return _best_first(np.array([[0, 0, width, height]]), np.ones(1))
+
+
 @dataclass(frozen=True)
 class DetectorKind:
     """A detector that the configuration can name."""
@@ -290,6 +302,7 @@ DETECTORS = {
     "mtcnn": DetectorKind(Mtcnn, "facenet-pytorch", None, "#009E73", (0.05, 0.85)),
     "haar": DetectorKind(Haar, None, None, "#F0E442", (0.07, 0.89)),
     "dlib_hog": DetectorKind(DlibHog, "dlib-bin", None, "#CC79A7", (0.0, 1.0)),
+    "none": DetectorKind(WholePicture, None, None, "#000000", (0.0, 1.0)),
 }
 
 

@@ -110,6 +110,8 @@ def find_faces(
 
     times = np.array([frame.time for frame in frames])
     size = (frames[0].width, frames[0].height) if frames else (0, 0)
+    if config.detector == "none":
+        return Search(_whole_pictures(frames, config), times, size, len(frames))
     if reference is not None and size == reference.size:
         reused = _fit_reference(reference, times, detect)
         if reused is not None:
@@ -119,6 +121,23 @@ def find_faces(
     people = keep_people(tracks, len(frames), config.max_per_frame)
     smoothed = [smooth_track(track, times) for track in people]
     return Search(smoothed, times, size, len(found))
+
+
+def _whole_pictures(frames: Sequence[Frame], config: FacesConfig) -> list[Track]:
+    """Return one track of faces in the middle of pictures, whose crops are the whole pictures."""
+    if not frames:
+        return []
+    sizes = np.array([(frame.width, frame.height) for frame in frames], np.float32)
+    reach = sizes.max(axis=1, keepdims=True) / (2 * (1 + 2 * config.margin))
+    return [
+        Track(
+            frames=np.arange(len(frames)),
+            boxes=np.concatenate([sizes / 2 - reach, sizes / 2 + reach], axis=1),
+            scores=np.ones(len(frames), np.float32),
+            landmarks=np.full((len(frames), 5, 2), np.nan, np.float32),
+            detected=np.ones(len(frames), np.bool_),
+        )
+    ]
 
 
 def _detect_adaptively(frames: int, detect: Callable[[int], Detections]) -> None:

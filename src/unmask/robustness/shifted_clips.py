@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import cv2
@@ -41,6 +41,7 @@ from unmask.tables import (
     write_table,
 )
 from unmask.videos.color import picture_bgr
+from unmask.videos.container import IMAGES, VideoSource
 from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.sampling import first_frames, sample_video
 from unmask.videos.source import VideoFile, video_files
@@ -79,7 +80,7 @@ def sample_shifts(
     Raises:
         UnmaskError: there is none.
     """
-    videos = read_table(ledger, VIDEOS)[["part", "video", "status"]]
+    videos = read_table(ledger, VIDEOS)[["part", "video", "status", "format"]]
     videos = videos[videos["status"] == Status.OK].drop(columns="status")
     known = videos.merge(read_table(splits, SPLITS), on=["part", "video"])
     sample = choose_families(known[known["fold"].isin(list(folds))], count)
@@ -87,6 +88,12 @@ def sample_shifts(
         raise UnmaskError(
             f"evaluation.shift_videos: no video with a face in folds {sorted(folds)} to shift; "
             "set it to 0"
+        )
+    if images := int((sample["format"] == IMAGES).sum()):
+        logger.warning(
+            "%d of %d are folders of images, which have no clock: they are encoded at 25 frames a "
+            "second, so the shift of the frame rate says nothing about them",
+            *(images, len(sample)),
         )
     write_table(sample, SHIFT_SAMPLE, output)
     labels = sample.groupby(["fold", "label"]).size().to_dict()
@@ -188,7 +195,7 @@ def shift_video(video: VideoFile, config: Config) -> dict[str, CroppedVideo]:
     return cropped
 
 
-def encode_shifts(source: str | BinaryIO, name: str, seconds: float) -> dict[str, bytes]:
+def encode_shifts(source: VideoSource, name: str, seconds: float) -> dict[str, bytes]:
     """Decode the first seconds of a video once and encode them again under each shift.
 
     Returns MP4 files by shift, with equal bytes for equal videos of the same name.

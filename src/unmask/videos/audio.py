@@ -75,22 +75,25 @@ def encode_audio(video: VideoFile, kind: str) -> tuple[bytes, dict[str, Any]]:
     """
     sound = io.BytesIO()
     try:
-        with video.opened() as source, open_container(source) as container:
-            if not container.streams.audio:
-                return b"", {"detail": "no audio stream"}
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                return b"", {"detail": "no decoder for its audio codec"}
-            values = {
-                "detail": "",
-                "sample_rate": stream.codec_context.sample_rate,
-                "channels": stream.codec_context.channels,
-            }
-            with av.open(sound, "w", format=_MUXERS[kind]) as sink:
-                if kind == "aac" and stream.codec_context.name == "aac":
-                    seconds = _copy(container, stream, sink)
-                else:
-                    seconds = _encode(container, stream, sink, kind)
+        with video.opened() as source:
+            if isinstance(source, Path):
+                return b"", {"detail": "images have no sound"}
+            with open_container(source) as container:
+                if not container.streams.audio:
+                    return b"", {"detail": "no audio stream"}
+                stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    return b"", {"detail": "no decoder for its audio codec"}
+                values = {
+                    "detail": "",
+                    "sample_rate": stream.codec_context.sample_rate,
+                    "channels": stream.codec_context.channels,
+                }
+                with av.open(sound, "w", format=_MUXERS[kind]) as sink:
+                    if kind == "aac" and stream.codec_context.name == "aac":
+                        seconds = _copy(container, stream, sink)
+                    else:
+                        seconds = _encode(container, stream, sink, kind)
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError) as error:

@@ -5,6 +5,8 @@ Runs in worker processes, which start faster without the configuration and numpy
 
 from __future__ import annotations
 
+import errno
+import io
 import re
 import struct
 from collections.abc import Sequence
@@ -21,17 +23,20 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from unmask.errors import UnmaskError, reason
+from unmask.videos.images import image_files
 from unmask.videos.source import METADATA, Entry, VideoFile
 from unmask.vocabulary import Status
 
-# What `VideoFile.opened` yields: a URL for `av.open`, or the bytes of the file.
-VideoSource = str | BinaryIO
+FileSource = str | BinaryIO  # a URL for `av.open`, or the bytes of the file
+VideoSource = FileSource | Path  # what `VideoFile.opened` yields: a file, or a folder of images
 # FFmpeg's names of video containers. Single pictures are left out. So are playlists, because they
 # refer to other files and addresses.
 _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,h264,hevc,m4v,mpegvideo,obu,av1,gif,mxf,dv,nut,"
     "webm_dash_manifest,yuv4mpegpipe,rm,wtv,3gp"
 )
+_IMAGES = "png_pipe,jpeg_pipe,bmp_pipe,webp_pipe"
+IMAGES = "images"  # `format` of a folder of images
 
 
 # FFmpeg's names of what a stream declares, by number (ITU-T H.273 for colours); None is unknown.
@@ -62,7 +67,7 @@ _CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTIL
 _FIRST_LINE = re.compile(r"^  Stream #0:(\d+)", re.MULTILINE)
 
 
-def open_container(source: VideoSource) -> InputContainer:
+def open_container(source: FileSource) -> InputContainer:
     """Open a video file, but nothing that it refers to.
 
     Tags need not be UTF-8: a title in Latin-1 does not make a video unreadable.
@@ -72,6 +77,24 @@ def open_container(source: VideoSource) -> InputContainer:
     """
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
     return av.open(source, "r", metadata_errors="replace", options=options)
+
+
+def read_image(path: Path) -> tuple[VideoFrame, Display]:
+    """Decode an image file.
+
+    Raises:
+        av.FFmpegError: it is no image, or damaged.
+    """
+    # As bytes, because FFmpeg takes a percent sign in a file name as a pattern.
+    data = io.BytesIO(path.read_bytes())
+    with av.open(data, "r", options={"format_whitelist": _IMAGES}) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        display = Display(stream)
+        frame = _first_frame(container, stream)
+    if frame is None:
+        raise av.error.InvalidDataError(errno.EINVAL, "no picture in the image")
+    return frame, display
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
@@ -158,13 +181,16 @@ def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     if size is None:
         return {
             "status": Status.MISSING,
-            "detail": f"no regular file of this name in the part ({METADATA})",
+            "detail": f"no file, or folder of images, of this name in the part ({METADATA})",
         }
     values["file_size"] = size
     try:
         values["fingerprint"] = video.fingerprint()
-        with video.opened() as source, open_container(source) as container:
-            return values | _container_values(container)
+        with video.opened() as source:
+            if isinstance(source, Path):
+                return values | _image_values(source)
+            with open_container(source) as container:
+                return values | _container_values(container)
     except MemoryError:
         raise
     except (av.FFmpegError, UnmaskError, OSError) as error:
@@ -218,6 +244,21 @@ def _container_values(container: InputContainer) -> dict[str, Any]:
         "video_color_transfer": _name(_TRANSFERS, frame.color_trc),
         "video_color_primaries": _name(_PRIMARIES, frame.color_primaries),
     }
+
+
+def _image_values(folder: Path) -> dict[str, Any]:
+    files = image_files(folder)
+    values: dict[str, Any] = {"format": IMAGES, "video_nb_frames": len(files)}
+    for file in files:
+        with suppress(av.FFmpegError):
+            frame, _ = read_image(file)
+            return values | {
+                "video_codec_name": file.suffix.lower().lstrip("."),
+                "video_height": frame.height,
+                "video_width": frame.width,
+                "video_pix_fmt": frame.format.name,
+            }
+    return values | {"status": Status.DECODE_ERROR, "detail": "no image can be decoded"}
 
 
 def _ratio(ratio: Fraction | None) -> str | None:

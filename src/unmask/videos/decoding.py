@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError
-from unmask.videos.container import Display, VideoSource, open_container, video_stream
+from unmask.videos.container import Display, FileSource, open_container, video_stream
 from unmask.videos.filters import deinterlaced
 
 # Bytes of packets kept to decode from; a DFDC clip has 4 MB. A larger file is read twice.
@@ -139,7 +139,7 @@ def _unit_headers(data: memoryview, width: int) -> Iterator[int]:
 
 @contextmanager
 def restarted(
-    source: VideoSource,
+    source: FileSource,
     container: InputContainer,
     stream: VideoStream,
     packets: list[Packet[VideoStream]] | None,

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from unmask.videos.images import IMAGE_SUFFIXES
 from unmask.vocabulary import Label
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 # Words by which people and collections call the two labels.
 _WORDS = {
     Label.REAL: "real reals original originals genuine authentic pristine bonafide 0",

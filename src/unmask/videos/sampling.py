@@ -12,7 +12,7 @@ of a pyramid, and the error grows through the clip (docs/benchmarks.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +24,10 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from unmask.errors import UnmaskError, reason
-from unmask.videos.container import VideoSource, open_container
+from unmask.videos.container import VideoSource, open_container, read_image
 from unmask.videos.decoding import Decoder, Timeline, read_packets, restarted
 from unmask.videos.frames import Frame, SampledVideo
+from unmask.videos.images import image_files, image_times
 from unmask.videos.picture import as_frame
 from unmask.videos.source import VideoFile
 from unmask.videos.stream import write_end, write_frame
@@ -141,6 +142,9 @@ def sample_frames(
         av.FFmpegError: the file cannot be opened or decoded.
         UnmaskError: the file holds no video stream or no frame.
     """
+    if isinstance(source, Path):
+        yield from _sample_images(source, per_video, rate, problems)
+        return
     with open_container(source) as container:
         stream, timeline, packets = read_packets(container)
         wanted = plan_times(timeline.times, per_video, rate)
@@ -172,6 +176,12 @@ def first_frames(source: VideoSource, seconds: float) -> Iterator[Frame]:
         UnmaskError: the file holds no video stream or no frame.
     """
     index = -1
+    if isinstance(source, Path):
+        files = image_files(source)
+        times = image_times(files)
+        count = sum(time < times[0] + seconds for time in times)
+        yield from _decode_images(files[:count], times[:count])
+        return
     with open_container(source) as container:
         stream, timeline, packets = read_packets(container)
         with restarted(source, container, stream, packets) as (decoded_stream, every):
@@ -182,6 +192,37 @@ def first_frames(source: VideoSource, seconds: float) -> Iterator[Frame]:
                 yield as_frame(index, time, frame, decoder.display)
     if index < 0:
         raise UnmaskError("no frame can be decoded")
+
+
+def _sample_images(
+    folder: Path, per_video: int, rate: float | None, problems: list[str] | None
+) -> Iterator[Frame]:
+    """Decode the images of a folder that are nearest to the times to sample."""
+    files = image_files(folder)
+    times = np.array(image_times(files))
+    wanted = plan_times(times, per_video, rate)
+    nearest = np.unique(np.abs(times - wanted[:, None]).argmin(axis=1))
+    yield from _decode_images(
+        [files[number] for number in nearest], times[nearest].tolist(), problems
+    )
+
+
+def _decode_images(
+    files: Sequence[Path], times: Sequence[float], problems: list[str] | None = None
+) -> Iterator[Frame]:
+    index, damaged = 0, []
+    for file, time in zip(files, times, strict=True):
+        try:
+            decoded, display = read_image(file)
+        except (av.FFmpegError, OSError):
+            damaged.append(file.name)
+            continue
+        yield as_frame(index, time, decoded, display)
+        index += 1
+    if not index:
+        raise UnmaskError("no image can be decoded")
+    if damaged and problems is not None:
+        problems.append(f"{len(damaged)} images cannot be decoded, such as {damaged[0]}")
 
 
 def _describe_jump(timeline: Timeline, wanted: NDArray[np.float64]) -> str:

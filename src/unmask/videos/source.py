@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, TypeVar
 
 from unmask.errors import UnmaskError, reason
+from unmask.videos.images import image_files
 from unmask.vocabulary import Label, Status
 
 T = TypeVar("T")
@@ -111,19 +112,21 @@ def source_of_part(name: str) -> str:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """One video of a part: a file of the folder, or a member of the archive."""
+    """One video of a part: a file or a folder of images in it, or a member of the archive."""
 
     part: Path
     name: str
 
     def size(self) -> int | None:
-        """Return the size of the video in bytes; None where the part has no such regular file.
+        """Return the size of the video in bytes; None where the part has no such video.
 
         Raises:
             UnmaskError: the archive cannot be read.
         """
         if self.part.is_dir():
             path = self.part / self.name
+            if path.is_dir():
+                return sum(image.stat().st_size for image in image_files(path)) or None
             # Opening a pipe or a device would block.
             return path.stat().st_size if path.is_file() else None
         member = _open_archive(self.part)[1].get(self.name)
@@ -139,19 +142,26 @@ class VideoFile:
             UnmaskError: the archive or this member of it is damaged.
         """
         with self.opened() as source:
+            if isinstance(source, Path):
+                images = image_files(source)
+                ends = {images[0], images[len(images) // 2], images[-1]}
+                read = b"".join(image.read_bytes() for image in sorted(ends))
+                return _digest_of(io.BytesIO(read + len(images).to_bytes(8, "big")))
             if not isinstance(source, str):
                 return _digest_of(source)
         with (self.part / self.name).open("rb") as file:
             return _digest_of(file)
 
     @contextmanager
-    def opened(self) -> Iterator[str | BinaryIO]:
-        """Yield the URL of the file, or the bytes of the archive's member, for `av.open`.
+    def opened(self) -> Iterator[str | BinaryIO | Path]:
+        """Yield the URL of the file, the bytes of the archive's member, or a folder of images.
 
         Raises:
             UnmaskError: the archive or this member of it is damaged.
         """
-        if self.part.is_dir():
+        if self.part.is_dir() and (self.part / self.name).is_dir():
+            yield self.part / self.name
+        elif self.part.is_dir():
             # Without `file:`, FFmpeg takes the part of a name before a colon as the protocol.
             yield f"file:{self.part / self.name}"
         else:
