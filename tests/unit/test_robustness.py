@@ -256,6 +256,7 @@ def sets(trained: Path) -> pd.DataFrame:
         trained / "evaluation/sets.csv",
         trained / "evaluation/sets.json",
         trained / "evaluation/sets.svg",
+        CONFIG,
     )
     return pd.read_csv(trained / "evaluation/sets.csv").set_index("set")
 
@@ -264,11 +265,13 @@ def test_a_set_of_one_label_has_a_log_loss_and_no_auc(trained: Path, sets: pd.Da
     reals = sets.loc["reals"]
     assert (reals["count"], reals["fake"], reals["without_face"]) == (3, 0, 1)
     assert np.isnan(reals["roc_auc"])
+    assert np.isnan(reals["balanced_log_loss"])
     assert reals["constant_log_loss"] == pytest.approx(0, abs=1e-9)
     scores = read_table(trained / f"sets/reals/scores/tiny/{MODEL}.parquet", SCORES)
     assert set(scores["video"]) == {"one.mp4", "two.mp4"}
-    logits = scores.groupby("video")["logit"].mean().to_list()
-    losses = [np.log1p(np.exp(logit)) for logit in logits] + [-np.log(1 - 0.6)]
+    # The model assumes a share of FAKE of 0.6, a set has even odds.
+    logits = scores.groupby("video")["logit"].mean() - np.log(0.6 / 0.4)
+    losses = [*np.log1p(np.exp(logits)), np.log(2)]
     assert reals["log_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
@@ -277,6 +280,7 @@ def test_a_set_of_both_labels_has_an_auc_and_shared_files_are_counted(sets: pd.D
     assert both["roc_auc"] == 1
     assert 0.5 < both["frame_roc_auc"] <= 1
     assert both["constant_log_loss"] == pytest.approx(np.log(2))
+    assert both["balanced_log_loss"] == pytest.approx(both["log_loss"])
     assert (both["count"], both["also_in_data"]) == (2, 1)
     assert sets.loc["reals", "also_in_data"] == 0
 

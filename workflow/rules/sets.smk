@@ -64,9 +64,10 @@ rule evaluate_sets:
         **growing(mem_mb=4000, runtime=30),
     params:
         names=list(SETS),
+        settings=settings("evaluation.resamples"),
         code=source_digest("evaluation.external_sets"),
     shell:
         "python -m unmask evaluation.external_sets:evaluate_sets --log {log:q} --names {params.names:q} "
         "--ledgers {input.ledgers:q} --ledger {input.ledger:q} --runs {input.runs:q} "
-        "--results results --table {output.table:q} --details {output.details:q} "
+        "--settings {params.settings:q} --results results --table {output.table:q} --details {output.details:q} "
         "--figure {output.figure:q}"

@@ -133,13 +133,16 @@ def _fit_head(
     return head, rows.assign(held_out=held_out)
 
 
-def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead) -> pd.DataFrame:
+def predict_videos(
+    videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead, prior: float | None = None
+) -> pd.DataFrame:
     """Return `videos` with one model's predictions; nothing is fitted.
 
     Args:
         videos: rows with `part` and `video`.
         scores: of their faces, sorted by video and track.
         head: the model's scoring head. A video without faces gets its prior.
+        prior: share of FAKE to assume instead of the head's.
 
     Returns:
         `videos` with `faces` (their number), `logit` (NaN without a face), `log_odds` and
@@ -147,7 +150,7 @@ def predict_videos(videos: pd.DataFrame, scores: pd.DataFrame, head: ScoringHead
     """
     faces, with_faces = number_faces(scores)
     predicted = videos.merge(with_faces.assign(logit=head.logits(faces)), on=VIDEO, how="left")
-    calibrated = head.calibration.log_odds(predicted["logit"].to_numpy(np.float64))
+    calibrated = head.calibration.log_odds(predicted["logit"].to_numpy(np.float64), prior)
     return predicted.assign(
         faces=predicted["faces"].fillna(0).astype(int),
         log_odds=calibrated,
