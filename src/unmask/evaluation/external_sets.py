@@ -95,7 +95,7 @@ def evaluate_sets(
                 of_models[experiment][model][name] = measure(predicted)
                 predictions.append(predicted)
                 log_odds.append(heads[model].calibration.log_odds(faces["logit"].to_numpy()))
-            together = average_models(predictions).assign(group=videos["family"])
+            together = average_models(predictions).rename(columns={"family": "group"})
             metrics = measure_with_intervals(together, config.evaluation.resamples)
             row: dict[str, Any] = {
                 "experiment": experiment,
