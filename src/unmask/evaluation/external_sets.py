@@ -113,12 +113,9 @@ def evaluate_sets(
     with atomic_path(table) as temporary:
         compared.to_csv(temporary, index=False)
     write_json(of_models, details)
-    for experiment, of_sets in compared.dropna(subset="roc_auc").groupby("experiment"):
-        logger.info(
-            "%s: mean over %d sets: AUC %.3f, log loss of balanced labels %.3f",
-            *(experiment, len(of_sets), of_sets["roc_auc"].mean()),
-            of_sets["balanced_log_loss"].mean(),
-        )
+    both = compared.dropna(subset="roc_auc").groupby("experiment")
+    for means in both[["roc_auc", "balanced_log_loss"]].mean().itertuples():
+        logger.info("%s, mean over sets: AUC %.3f, balanced log loss %.3f", *means)
     areas = compared["roc_auc"].map(", AUC {:.3f}".format, na_action="ignore").fillna("")
     rows = compared.assign(
         name=compared["set"] + ": " + compared["experiment"],

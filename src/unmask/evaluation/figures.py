@@ -53,12 +53,13 @@ def _unit_square(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def roc(labels: Floats, probabilities: Floats, area: float | None) -> Figure:
-    """Draw the ROC curve; `area` is the area under it."""
+    """Draw the ROC curve; `area` is the area under it, None if a label does not occur."""
     title, x = f"ROC curve, AUC {_number(area)}", "false positive rate"
     figure, axes = _unit_square(title, x, "true positive rate (recall)")
-    false_positive_rate, true_positive_rate, _ = roc_curve(labels, probabilities)
     axes.plot([0, 1], [0, 1], color=GRAY, linestyle=":")
-    axes.plot(false_positive_rate, true_positive_rate, color=COLORS[Label.FAKE])
+    if area is not None:
+        false_positive_rate, true_positive_rate, _ = roc_curve(labels, probabilities)
+        axes.plot(false_positive_rate, true_positive_rate, color=COLORS[Label.FAKE])
     return figure
 
 
@@ -66,9 +67,10 @@ def precision_recall(labels: Floats, probabilities: Floats, average: float | Non
     """Draw precision over recall, and the share of FAKE as the precision of chance."""
     title = f"Precision and recall, AP {_number(average)}"
     figure, axes = _unit_square(title, "recall", "precision")
-    precision, recall, _ = precision_recall_curve(labels, probabilities)
     axes.axhline(float(labels.mean()), color=GRAY, linestyle=":")
-    axes.plot(recall, precision, color=COLORS[Label.FAKE], drawstyle="steps-post")
+    if average is not None:
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        axes.plot(recall, precision, color=COLORS[Label.FAKE], drawstyle="steps-post")
     return figure
 
 
