@@ -38,6 +38,7 @@ COMMANDS = {
     "plan": "plan:plan_faces",
     "experiments": "training.experiments:describe_experiments",
     "predict": "inference.command:predict_files",
+    "app": "inference.app:serve_app",
     "summary": "explore.summary:print_summary",
     "grade": "kaggle.grade:grade_submission",
     "schema": "config_docs:write_config_documents",

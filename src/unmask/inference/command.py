@@ -15,7 +15,7 @@ from unmask.errors import UnmaskError
 from unmask.files import atomic_path, write_json
 from unmask.inference.detector import load_detector
 from unmask.inference.meaning import describe, limits_of, warning_of
-from unmask.inference.page import PICTURE_SIDE, create_entry, write_prediction_page
+from unmask.inference.page import PICTURE_SIDE, create_entry, render_prediction_page
 from unmask.inference.records import VideoPrediction
 from unmask.progress import track
 from unmask.videos.listing import VIDEO_SUFFIXES
@@ -79,7 +79,8 @@ def predict_files(
     if csv is not None:
         _write_csv(predictions, csv)
     if html is not None:
-        write_prediction_page(detector, entries, html)
+        with atomic_path(html) as temporary:
+            temporary.write_text(render_prediction_page(detector, entries), encoding="utf-8")
     if all(one.status in _NO_VIDEO for one in predictions):
         first = predictions[0]
         rest = f", and {len(predictions) - 1} more" if len(predictions) > 1 else ""

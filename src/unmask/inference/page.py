@@ -25,7 +25,7 @@ from unmask.inference.meaning import (
 from unmask.inference.predictor import join_crops, network_inputs
 from unmask.inference.records import FaceScore, VideoPrediction
 from unmask.inference.saliency import heat_maps
-from unmask.report.pages import write_page
+from unmask.report.pages import render_page
 from unmask.report.style import GRAY, WIDTH, create_axes
 from unmask.vocabulary import Label
 
@@ -100,15 +100,12 @@ def create_entry(detector: DeepfakeDetector, examined: Examined) -> Entry:
     )
 
 
-def write_prediction_page(detector: DeepfakeDetector, entries: Sequence[Entry], path: Path) -> None:
-    """Write the page of some videos, with all pictures inside."""
-    title = (
-        Path(entries[0].prediction.video).name if len(entries) == 1 else f"{len(entries)} videos"
-    )
-    write_page(
-        path,
+def render_prediction_page(detector: DeepfakeDetector, entries: Sequence[Entry]) -> str:
+    """Return the page of some videos as HTML, with all pictures inside."""
+    names = [Path(one.prediction.video).name for one in entries]
+    return render_page(
         "prediction.html.j2",
-        title=title,
+        title=names[0] if len(names) == 1 else f"{len(names)} videos",
         entries=entries,
         lines=[describe(one.prediction) for one in entries],
         warning=warning_of(detector.manifest),
@@ -120,7 +117,7 @@ def write_prediction_page(detector: DeepfakeDetector, entries: Sequence[Entry], 
 
 def draw_timeline(prediction: VideoPrediction) -> bytes:
     """Return an SVG of the probability of each track's faces over time."""
-    figure, axes = create_axes("", "seconds", "probability of FAKE", (WIDTH, 2.6))
+    figure, axes = create_axes("", "seconds", "probability of FAKE", (0.8 * WIDTH, 2.4))
     for number, track in enumerate(prediction.tracks):
         axes.plot(
             [face.time for face in track.faces],
@@ -167,7 +164,7 @@ def _with_box(picture: bytes, width: int, face: FaceScore) -> NDArray[np.uint8]:
     """Draw a face's box on the picture of a frame of some width; return BGR."""
     drawn = cv2.cvtColor(decode_jpeg(picture, f"frame {face.frame}"), cv2.COLOR_RGB2BGR)
     x0, y0, x1, y1 = (round(one * drawn.shape[1] / width) for one in face.box)
-    return np.asarray(cv2.rectangle(drawn, (x0, y0), (x1, y1), _BOX_BGR, 2), np.uint8)
+    return np.asarray(cv2.rectangle(drawn, (x0, y0), (x1, y1), _BOX_BGR, 3), np.uint8)
 
 
 def _under_heat(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -26,9 +26,14 @@ class Section:
 
 def write_page(path: Path, template: str, **content: object) -> None:
     """Render one of `report/templates` with the variables in `content` to an HTML file."""
-    html = _ENVIRONMENT.get_template(template).render(content)
+    html = render_page(template, **content)
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def render_page(template: str, **content: object) -> str:
+    """Return one of `report/templates` as HTML, with the variables in `content`."""
+    return _ENVIRONMENT.get_template(template).render(content)
 
 
 def _number(value: float | None) -> str:
