@@ -85,6 +85,16 @@ def given_split():
     return [str(locate(name))]
 
 
+def linked_folders(parts):
+    """Return the folders that the links of parts lead to, one for each part."""
+    for part in map(Path, parts):
+        links = (
+            [one.resolve() for one in part.iterdir() if one.is_symlink()] if part.is_dir() else []
+        )
+        if links:
+            yield Path(os.path.commonpath([one.parent for one in links]))
+
+
 def training_settings(wildcards):
     """Return the settings that determine the models of one experiment, recipe included."""
     config = CONFIG.for_experiment(wildcards.experiment)
@@ -201,6 +211,10 @@ if IN_CONTAINER:
     # Snakemake mounts the working directory only.
     roots = [CONFIG.data_root, CONFIG.test_root, *CONFIG.evaluation.sets.values()]
     folders = [locate(root).resolve() for root in roots if root and not is_url(root)]
+    sets = [
+        part for shards in SHARDS_OF_SETS.values() for parts in shards.values() for part in parts
+    ]
+    folders += {*linked_folders(PARTS.values()), *linked_folders(sets)}
     seen = [str(path) for path in (ROOT, *folders) if path.exists()]
     for name in ("APPTAINER_BIND", "SINGULARITY_BIND"):
         bound = filter(None, [os.environ.get(name), *seen])
