@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ class Shown:
     first: int = 0
 
 
-def picture(index: float) -> Picture:
-    """Return the picture at a time, counted in frames, as it is meant to be seen."""
+@cache
+def picture(index: int) -> Picture:
+    """Return a picture as it is meant to be seen."""
     return draw_people(SIZE, 1, (0.5, 0.5), index / FRAMES)
 
 

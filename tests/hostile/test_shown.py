@@ -5,6 +5,7 @@ CI has a fixed sample of the clips; `make fuzz` has all.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +16,14 @@ import numpy as np
 import pytest
 
 from hostile.shown import FRAMES, SIZE, picture, shown_clips
+from stages import crop_parts
+from unmask.config import Config, FacesConfig, FramesConfig
+from unmask.faces.shards import ShardReader
+from unmask.inference.prepare import prepare_video
+from unmask.tables import FACES, PROBE, read_rows
 from unmask.videos.color import picture_bgr
 from unmask.videos.sampling import sample_frames
+from unmask.vocabulary import Status
 
 CLIPS = shown_clips()
 SAMPLE = """
@@ -28,6 +35,10 @@ streams_second_default.mkv streams_second_larger.mp4
 """
 NAMES = list(CLIPS) if "UNMASK_FUZZ_SEEDS" in os.environ else SAMPLE.split()
 WANTED = 8
+ONE_OF_A_KIND = (
+    *("aspect_64_45.ts", "matrix+0+1+1+0.mp4", "margins_clap.mp4", "fields_bff_libx264.mp4"),
+    *("pq_libx265.mp4", "clock_starts_over.ts", "streams_second_default.mkv"),
+)
 # FFmpeg believes a damaged ratio, shows HDR as it is, and cropped no margins before version 7.1.
 NOT_COMPARED = ("aspect_damaged", "pq", "hlg", "margins")
 
@@ -49,6 +60,35 @@ def test_a_clip_is_seen_as_it_is_meant(name: str, tmp_path: Path) -> None:
     assert cv2.PSNR(shown.copy(), expected) > clip.psnr
     for axis in (0, 1):
         assert cv2.PSNR(shown.copy(), np.flip(expected, axis).copy()) < 20
+
+
+def test_kaggle_gets_the_crops_of_the_workflow(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.mkdir()
+    entries = {name: {"label": "REAL"} for name in ONE_OF_A_KIND}
+    (part / "metadata.json").write_text(json.dumps(entries))
+    for name in ONE_OF_A_KIND:
+        CLIPS[name].write(part / name)
+    config = Config(frames=FramesConfig(per_video=2), faces=FacesConfig(size=64))
+    statuses = crop_parts([part], tmp_path, config)
+    assert {row["status"] for row in statuses.values()} == {Status.OK}
+    index, shard = read_rows(tmp_path / "faces.parquet", FACES), ShardReader(tmp_path)
+    for name in ONE_OF_A_KIND:
+        trained = [
+            shard.read(row["shard"], row["offset"], row["size"])
+            for row in index
+            if row["video"] == name
+        ]
+        predicted = prepare_video(part, name, config.frames, config.faces).crops
+        assert [crop.jpeg for crop in predicted] == trained != []
+    rows = {row["video"]: row for row in read_rows(tmp_path / "probe.parquet", PROBE)}
+    assert rows["aspect_64_45.ts"]["video_sample_aspect_ratio"] == "64:45"
+    assert rows["matrix+0+1+1+0.mp4"]["video_display_matrix"] == "0 1 1 0"
+    assert rows["fields_bff_libx264.mp4"]["video_field_order"] == "bb"
+    assert rows["pq_libx265.mp4"]["video_color_transfer"] == "smpte2084"
+    assert rows["pq_libx265.mp4"]["video_color_primaries"] == "bt2020"
+    stream = rows["streams_second_default.mkv"]
+    assert (stream["video_stream_index"], stream["video_streams"]) == (1, 2)
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")

@@ -78,6 +78,8 @@ def test_a_name_that_is_no_file_of_the_part_is_never_opened(
         (b"", "as JSON .*line 1"),
         (b'{\n "a.mp4": {"label": "REAL"},\n "b.mp4": {"lab', r"metadata\.json: .* line 3 column"),
         (b'{"\xff": 1}', "as JSON .*utf-8"),
+        (b'{"a.mp4": ' + b"[" * 100_000, r"metadata\.json: cannot be read"),
+        (b'{"a.mp4": [' + b"[], " * 400_000 + b"0]}", r"metadata\.json: .* objects"),
         (None, r"cannot be read as JSON \(No such file"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,19 @@ def test_damaged_metadata_of_an_archive_is_refused(folder: Path, tmp_path: Path)
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as file:
         file.writestr("metadata.json", "{")
     assert "as JSON" in refusal(lambda: read_metadata(tmp_path / "text.zip"))
+
+
+def test_metadata_that_unpacks_to_hundreds_of_megabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "part.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("metadata.json", '{"a.mp4": "' + "x" * 200_000_000 + '"}')
+    assert path.stat().st_size < 300_000
+    tracemalloc.start()
+    try:
+        assert "metadata.json: has 200 MB" in refusal(lambda: read_metadata(path))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_is_used_instead_of_the_archive_of_its_name(

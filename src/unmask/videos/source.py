@@ -34,6 +34,9 @@ METADATA = "metadata.json"
 _ZIP = ".zip"
 _MAX_NAME_BYTES = 255
 _SAMPLE = 1 << 16
+# Limits of metadata.json, which a stranger may have written: parsed, it takes up to 20 times its
+# bytes. All of DFDC's 119,154 entries have 10 MB.
+_MAX_METADATA, _MAX_OBJECTS = 16_000_000, 400_000
 # Bytes of metadata.json of all parts that share a shard; an entry of DFDC's has 80.
 _SHARED_BYTES = 8_000
 # Raised by zipfile and its decompressors; the last two for unknown methods and encryption.
@@ -232,14 +235,26 @@ def read_metadata(part: Path) -> list[Entry]:
     invalid entry is kept, with a status.
 
     Raises:
-        UnmaskError: the file cannot be read, or is not a JSON object.
+        UnmaskError: the file cannot be read, is too large, or is not a JSON object.
     """
     path = part / METADATA
+    size = VideoFile(part, METADATA).size() or 0
+    if size > _MAX_METADATA:
+        raise UnmaskError(
+            f"{path}: has {size / 1e6:.0f} MB, and at most {_MAX_METADATA / 1e6:.0f} MB are read; "
+            "divide the part"
+        )
     try:
         data = path.read_bytes() if part.is_dir() else _read_member(part, METADATA)
+        objects = data.count(b"{") + data.count(b"[")
+        if objects > _MAX_OBJECTS:
+            raise UnmaskError(
+                f"{path}: has {objects:,} objects and lists, and at most {_MAX_OBJECTS:,} are "
+                "read; divide the part"
+            )
         merge = partial(_warn_repeated, path)
         content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=merge)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnmaskError(
             f"{path}: cannot be read as JSON ({reason(error)}); copy the part again"
         ) from None
