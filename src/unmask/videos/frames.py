@@ -15,11 +15,11 @@ YUV420, YUV444 = "yuv420p", "yuv444p"
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled picture, upright, as 8-bit planar YUV.
+    """One sampled picture as it is meant to be seen, in square pixels, as 8-bit planar YUV.
 
     Attributes:
         index: position among the sampled frames, from 0.
-        time: presentation time in seconds.
+        time: presentation time in seconds; where the clock jumps, of pictures at a constant rate.
         width: in pixels.
         height: in pixels.
         pix_fmt: "yuv420p" (width and height even) or "yuv444p".
