@@ -252,7 +252,7 @@ Batches = Annotated[
 class BlendingConfig(Section):
     """How REAL crops become fakes by blending in `self_blended` batches.
 
-    Without the keys below it is done as published (Shiohara and Yamasaki, CVPR 2022).
+    By default it is done as published (Shiohara and Yamasaki, CVPR 2022).
     """
 
     other_person: float = Field(0.0, ge=0, le=1)
@@ -261,10 +261,10 @@ class BlendingConfig(Section):
     other_moment: float = Field(0.0, ge=0, le=1)
     """Share of blended crops that get the face of the same person at another moment of the video.
     Its expression differs, as in fakes that let a person say other words."""
-    partial: float = Field(0.2, ge=0, le=1)
+    partial: float = Field(0.0, ge=0, le=1)
     """Share of blended crops in which the upper or the lower half of the face is blended. Fakes
     that move a mouth to other words change no more."""
-    varied: float = Field(0.5, ge=0, le=1)
+    varied: float = Field(0.0, ge=0, le=1)
     """Share of blended crops whose inside and outside differ in more ways than published. These are
     hue, saturation and gamma, noise, blur, JPEG, and resampling by any factor."""
 

@@ -24,7 +24,7 @@ BOX = np.array([53, 45, 140, 163], np.float32)
 FACE, FACE_WITHOUT = Face(BOX, FIVE), Face(BOX, NONE)
 PICTURE = np.ascontiguousarray(data.astronaut()[20:212, 128:320])  # 192 pixels square
 REAL = FaceCrop(PICTURE, FACE)
-PUBLISHED = BlendingConfig(partial=0, varied=0)
+PUBLISHED = BlendingConfig()
 # The same person, smaller, turned by 20 degrees, in another light.
 TURN = cv2.getRotationMatrix2D((96, 96), 20, 0.8)
 OTHER = FaceCrop(
@@ -36,7 +36,7 @@ OTHER = FaceCrop(
 @pytest.mark.parametrize("face", [FACE, FACE_WITHOUT], ids=["landmarks", "box"])
 @pytest.mark.parametrize(
     "config",
-    [PUBLISHED, BlendingConfig(partial=1, varied=0), BlendingConfig(partial=0, varied=1)],
+    [PUBLISHED, BlendingConfig(partial=1), BlendingConfig(varied=1)],
     ids=["published", "partial", "varied"],
 )
 def test_a_blended_crop_is_mask_times_source_and_the_rest_of_its_real_one(
