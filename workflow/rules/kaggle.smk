@@ -30,7 +30,7 @@ rule export:
     resources:
         **growing(mem_mb=4000, runtime=30),
     params:
-        settings=settings("frames", "limits", "faces", "kaggle"),
+        settings=settings("frames", "limits", "faces", "kaggle", "evaluation.flip"),
         # The bundle contains the code that predicts.
         code=source_digest("kaggle.bundle"),
     shell:

@@ -194,22 +194,13 @@ class DeepfakeDetector:
 
     def _prediction(self, path: Path, one: Prepared, scores: Scores | None) -> VideoPrediction:
         properties, data = properties_of(one.container, one.crops), self.manifest.data
-        faces = [] if scores is None else _face_scores(one.crops, scores.faces)
-        tracks = sorted({crop.track for crop in one.crops})
         return VideoPrediction(
             video=str(path),
             probability=None if scores is None else scores.video,
             status=one.status,
             detail=one.reason,
             frames=one.frames,
-            tracks=[
-                TrackPrediction(
-                    track,
-                    scores.tracks[number] if scores else 0.0,
-                    [f for f, crop in zip(faces, one.crops, strict=True) if crop.track == track],
-                )
-                for number, track in enumerate(tracks)
-            ],
+            tracks=[] if scores is None else _track_predictions(one.crops, scores),
             properties=properties,
             differences=[] if data is None else differences(properties, data),
         )
@@ -233,11 +224,15 @@ def load_detector(
             raise UnmaskError(f"prior: {prior:g} is not between 0 and 1")
         kaggle = config.kaggle.model_copy(update={"prior": prior})
         config = config.model_copy(update={"kaggle": kaggle})
+    chosen = choose_device() if device is None else _checked_device(device)
+    return DeepfakeDetector(Path(folder), manifest, config, chosen, workers)
+
+
+def _checked_device(name: str) -> torch.device:
     try:
-        chosen = choose_device() if device is None else torch.device(device)
-        return DeepfakeDetector(Path(folder), manifest, config, chosen, workers)
+        return torch.ones(1, device=name).device
     except (RuntimeError, AssertionError) as error:  # PyTorch's, of a device that is not there
-        raise UnmaskError(f"device: {device} cannot be used ({one_line(error)})") from None
+        raise UnmaskError(f"device: {name} cannot be used ({one_line(error)})") from None
 
 
 def batches(
@@ -260,4 +255,16 @@ def _face_scores(crops: Sequence[Crop], probabilities: Sequence[float]) -> list[
         FaceScore(crop.frame, crop.time, (x0, y0, x1, y1), probability)
         for crop, probability in zip(crops, probabilities, strict=True)
         for x0, y0, x1, y1 in [crop.box.tolist()]
+    ]
+
+
+def _track_predictions(crops: Sequence[Crop], scores: Scores) -> list[TrackPrediction]:
+    tracks, faces = sorted({crop.track for crop in crops}), _face_scores(crops, scores.faces)
+    return [
+        TrackPrediction(
+            track,
+            probability,
+            [face for face, crop in zip(faces, crops, strict=True) if crop.track == track],
+        )
+        for track, probability in zip(tracks, scores.tracks, strict=True)
     ]

@@ -70,7 +70,7 @@ def export_bundle(
         videos: the ledger as a table; the manifest says what the training videos are like.
         ledger: `ledger.json`, for the model card.
         threads: CPU threads.
-        config: sections frames, limits, faces and kaggle are used.
+        config: sections frames, limits, faces and kaggle, and evaluation.flip, are used.
         output: the folder; its content is replaced.
         shifts: `shifts.json` of all experiments, for the model card.
 
@@ -135,7 +135,8 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 
 def _write_code(config: Config, output: Path) -> list[str]:
     """Write settings, code, wheels and detector; return the packages of the wheels."""
-    settings = config.model_dump(include={"frames", "limits", "faces", "kaggle"})
+    sections = dict.fromkeys(("frames", "limits", "faces", "kaggle"), True)
+    settings = config.model_dump(include=sections | {"evaluation": {"flip"}})
     faces, kaggle = config.faces, config.kaggle
     detector = DETECTORS[faces.detector]
     packages = {DETECTORS[name].distribution for name in faces.voters}
