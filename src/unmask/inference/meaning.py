@@ -63,10 +63,10 @@ def _limits(manifest: Manifest) -> Iterator[str]:
             f"{constant:.3f}."
         )
     if data := manifest.data:
-        methods = f"; FAKE by {_listed(data.methods)}" if data.methods else ""
+        labels = " and ".join(f"{count:,} {label}" for label, count in data.labels.items())
+        methods = f" The FAKE ones were made by {_listed(data.methods)}." if data.methods else ""
         yield (
-            f"It was trained and tested on videos from {_listed(data.sources)} "
-            f"({_listed(data.labels)}{methods})."
+            f"It was trained and tested on {labels} videos, from {_listed(data.sources)}.{methods}"
         )
     yield (
         "Videos from elsewhere are harder. Manipulations that its data lack may go unnoticed, and "
