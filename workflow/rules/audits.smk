@@ -61,7 +61,7 @@ rule report_labels:
 rule compare_detectors:
     input:
         ledger="results/videos.parquet",
-        parts=PARTS_TO_SHOW,
+        parts=made(PARTS_TO_SHOW),
     output:
         table=figure("results/detectors/comparison.csv", "Detectors", "Table", caption="detectors"),
         figure=figure(
@@ -77,10 +77,11 @@ rule compare_detectors:
     threads: 1  # the table has times of one thread
     resources:
         **growing(mem_mb=6000, runtime=120),
+        parts=places(PARTS_TO_SHOW),
     params:
         settings=settings("audits.detectors", "audits.detector_frames", "faces"),
         code=source_digest("audits.detectors"),
     shell:
         "python -m unmask audits.detectors:compare_detectors --log {log:q} --ledger {input.ledger:q} "
-        "--parts {input.parts:q} --settings {params.settings:q} "
+        "--parts {input.parts:q} {resources.parts} --settings {params.settings:q} "
         '--output "$(dirname {output.table:q})"'

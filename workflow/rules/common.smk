@@ -1,15 +1,20 @@
 """The configuration, validated before any job starts, and the helpers that rules are written with.
 
-To know all jobs, parts are listed (50 folders), but not their videos.
+To know all jobs, parts are listed (50 folders), but not their videos. Where videos are is a resource,
+which Snakemake does not compare, and what they are a parameter: data that move are the same data.
 """
 
+import hashlib
 import json
 import os
 import platform
 import re
 import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
+from snakemake.io import is_flagged
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 from unmask.config import OFFICIAL
@@ -17,6 +22,7 @@ from unmask.config_files import load_config, locate
 from unmask.errors import UnmaskError
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
+from unmask.videos.inventory import check_inventory, labels_of
 from unmask.videos.source import find_parts, shards_of
 
 # Jobs run the interpreter that runs Snakemake, whether or not its environment is activated; in a
@@ -126,15 +132,66 @@ def launcher(wildcards):
     return f"${{SLURM_JOB_ID:+srun --nodes={on} --ntasks={tasks} --ntasks-per-node={tasks // on}}}"
 
 
-def parts_of_shard(wildcards):
-    """Return the folders and archives of a shard's parts."""
-    return PARTS_OF_SHARD[wildcards.shard]
+def made(parts):
+    """Return those of some parts that Snakemake fetches, or that the rule `demo` makes."""
+    return [ancient(part) if part in DEMO_PARTS else part for part in parts if not on_disk(part)]
 
 
-def metadata_of(wildcards):
-    """Return the metadata.json of a shard's folders; archives contain theirs."""
-    parts = [part for part in parts_of_shard(wildcards) if part not in DEMO_PARTS]
-    return [f"{part}/metadata.json" for part in parts if Path(part).is_dir()]
+def on_disk(part):
+    """Return whether a part is there before any job has run."""
+    return not is_flagged(part, "storage_object") and part not in DEMO_PARTS
+
+
+def places(parts):
+    """Return the other parts, quoted for the shell."""
+    return shlex.join(filter(on_disk, parts))
+
+
+def local(parts):
+    """Return the paths of the parts that no job has to fetch."""
+    return [Path(part) for part in parts if not is_flagged(part, "storage_object")]
+
+
+def of_shard(function):
+    """Return an input function that applies a function to the parts of a shard."""
+    return lambda wildcards: function(PARTS_OF_SHARD[wildcards.shard])
+
+
+def noted(function, shard):
+    """Return what a function of `unmask.videos.inventory` says of a shard's parts; "" where none is here."""
+    parts = local(PARTS_OF_SHARD[shard])
+    if not parts or not all(map(Path.exists, parts)):
+        return ""
+    chunk = int(shard.rpartition("-")[2])
+    path = Path(f"results/inventory/{shard}.json")
+    try:
+        return function(path, parts, chunk, CONFIG.shards_per_part)
+    except UnmaskError:
+        return ""  # The probe fails in one line.
+
+
+def of_all(function, shards):
+    """Return what a function says of the parts of all shards, which are looked at in parallel."""
+    with ThreadPoolExecutor(16) as pool:
+        return dict(zip(shards, pool.map(partial(noted, function), shards)))
+
+
+@cache
+def tokens():
+    """Return the token of each shard's videos."""
+    return of_all(lambda *where: check_inventory(*where).token, list(PARTS_OF_SHARD))
+
+
+def videos(wildcards):
+    """Return the token of a shard's videos."""
+    if workflow.is_main_process and tokens()[wildcards.shard]:
+        return tokens()[wildcards.shard]
+    return noted(lambda *where: check_inventory(*where).token, wildcards.shard)
+
+
+def labels(shards):
+    """Return a digest of what metadata.json says of the videos of some shards."""
+    return hashlib.sha256(repr(of_all(labels_of, shards)).encode()).hexdigest()[:16]
 
 
 def growing(**amounts):
@@ -197,8 +254,12 @@ try:
     PARTS = parts_of(CONFIG.data_root)
     PARTS_OF_SHARD = shards_in(CONFIG.data_root, PARTS)
     # In folders of their own, because a part of a set can have the name of a part of the data.
+    PARTS_OF_SETS = {
+        name: parts_of(path, f"evaluation.sets.{name}")
+        for name, path in CONFIG.evaluation.sets.items()
+    }
     SHARDS_OF_SETS = {
-        name: shards_in(path, parts_of(path, f"evaluation.sets.{name}"), f"sets/{name}/")
+        name: shards_in(path, PARTS_OF_SETS[name], f"sets/{name}/")
         for name, path in CONFIG.evaluation.sets.items()
     }
     TEST = [*map(test_file, ("sample_submission.csv", "test_videos"))] if CONFIG.test_root else []

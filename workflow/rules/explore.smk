@@ -93,7 +93,7 @@ rule explore_augmentations:
 rule explore_pairs:
     input:
         ledger="results/videos.parquet",
-        parts=PARTS_TO_SHOW,
+        parts=made(PARTS_TO_SHOW),
     output:
         pairs=figure("results/explore/pairs.html", "Data", "Originals and fakes"),
     log:
@@ -104,12 +104,13 @@ rule explore_pairs:
         "../../environment.yml"
     resources:
         **growing(mem_mb=2000, runtime=20),
+        parts=places(PARTS_TO_SHOW),
     params:
         settings=settings("limits"),
         code=source_digest("explore.pairs"),
     shell:
         "python -m unmask explore.pairs:explore_pairs --log {log:q} --ledger {input.ledger:q} "
-        "--parts {input.parts:q} --settings {params.settings:q} --output {output:q}"
+        "--parts {input.parts:q} {resources.parts} --settings {params.settings:q} --output {output:q}"
 
 
 rule explore_costs:

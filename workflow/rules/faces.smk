@@ -13,7 +13,7 @@ FRAMES = "results/frames/{shard}.tar"
 rule extract_frames:
     input:
         probe="results/probe/{shard}.parquet",
-        parts=parts_of_shard,
+        parts=of_shard(made),
     output:
         pipe(FRAMES) if PIPED else FRAMES if CONFIG.frames.keep else temp(FRAMES),
     log:
@@ -27,11 +27,12 @@ rule extract_frames:
         **growing(mem_mb=FRAMES_MB, runtime=240),
         # The cores of both ends of the pipe, because its reader needs a tenth of one.
         decoders=2 if PIPED else 1,
+        parts=of_shard(places),
     params:
         settings=settings("frames", "limits"),
         code=source_digest("videos.extraction"),
     shell:
-        "exec python -m unmask videos.extraction:write_stream --log {log:q} --parts {input.parts:q} "
+        "exec python -m unmask videos.extraction:write_stream --log {log:q} --parts {input.parts:q} {resources.parts} "
         "--probe {input.probe:q} --settings {params.settings:q} --workers {resources.decoders} "
         "--output {output:q}"
 

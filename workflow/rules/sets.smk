@@ -19,6 +19,12 @@ use rule ledger as set_ledger with:
         "logs/set_ledger/{set}.log",
     benchmark:
         "benchmarks/set_ledger/{set}.tsv"
+    resources:
+        **growing(mem_mb=2000, runtime=10),
+        parts=lambda wildcards: shlex.join(map(str, local(PARTS_OF_SETS[wildcards.set].values()))),
+    params:
+        labels=lambda wildcards: labels(SETS[wildcards.set]),
+        code=source_digest("videos.ledger"),
 
 
 use rule score as score_set with:

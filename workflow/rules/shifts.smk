@@ -37,7 +37,7 @@ rule shift_faces:
     input:
         sample="results/shifts/sample.parquet",
         probe="results/probe/{shard}.parquet",
-        parts=parts_of_shard,
+        parts=of_shard(made),
     output:
         shard="results/shifts/faces/{shard}.tar",
         index="results/shifts/faces/{shard}.parquet",
@@ -51,11 +51,12 @@ rule shift_faces:
     threads: 4  # each takes one video at a time
     resources:
         **growing(mem_mb=8000, runtime=240),
+        parts=of_shard(places),
     params:
         settings=settings("evaluation.shift_seconds", "frames", "faces", "limits"),
         code=source_digest("robustness.shifted_clips"),
     shell:
-        "python -m unmask robustness.shifted_clips:shift_shard --log {log:q} --parts {input.parts:q} "
+        "python -m unmask robustness.shifted_clips:shift_shard --log {log:q} --parts {input.parts:q} {resources.parts} "
         "--probe {input.probe:q} --sample {input.sample:q} --workers {threads:q} "
         "--settings {params.settings:q} --shard {output.shard:q} --index {output.index:q} "
         "--videos {output.videos:q}"

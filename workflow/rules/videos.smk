@@ -1,6 +1,7 @@
 """Videos: their metadata, their audio tracks, and the ledger with the status of each.
 
 results/probe/SHARD.parquet   a row per video: the values of ffprobe
+results/inventory/SHARD.json  the videos that it was probed with: names, sizes, times
 results/audio/SHARD.tar       audio tracks, with audio.extract
 results/audio/SHARD.parquet   a row per video, with or without audio
 results/videos.parquet        the ledger: a row and a status per video
@@ -10,11 +11,10 @@ results/ledger.json           counts by status
 
 rule probe:
     input:
-        metadata=metadata_of,
-        # The modification time of a folder changes when videos are added or removed.
-        parts=parts_of_shard,
+        parts=of_shard(made),
     output:
-        ensure("results/probe/{shard}.parquet", non_empty=True),
+        table=ensure("results/probe/{shard}.parquet", non_empty=True),
+        inventory="results/inventory/{shard}.json",
     log:
         "logs/probe/{shard}.log",
     benchmark:
@@ -28,21 +28,24 @@ rule probe:
     threads: 2
     resources:
         **growing(mem_mb=2500, runtime=60),
+        parts=of_shard(places),
     params:
+        videos=videos,
         chunk=lambda wildcards: wildcards.shard.rpartition("-")[2],
         chunks=CONFIG.shards_per_part,
         settings=settings("limits"),
         code=source_digest("videos.probe"),
     shell:
-        "python -m unmask videos.probe:probe_shard --log {log:q} --parts {input.parts:q} --chunk {params.chunk:q} "
-        "--chunks {params.chunks:q} --workers {threads} --settings {params.settings:q} "
-        "--output {output:q}"
+        "python -m unmask videos.probe:probe_shard --log {log:q} --parts {input.parts:q} {resources.parts} "
+        "--chunk {params.chunk:q} --chunks {params.chunks:q} --workers {threads} "
+        "--settings {params.settings:q} --output {output.table:q} --token {params.videos:q} "
+        "--inventory {output.inventory:q}"
 
 
 rule extract_audio:
     input:
         probe="results/probe/{shard}.parquet",
-        parts=parts_of_shard,
+        parts=of_shard(made),
     output:
         shard="results/audio/{shard}.tar",
         index="results/audio/{shard}.parquet",
@@ -55,11 +58,12 @@ rule extract_audio:
         "../../environment.yml"
     resources:
         **growing(mem_mb=1500, runtime=120),
+        parts=of_shard(places),
     params:
         settings=settings("audio", "limits"),
         code=source_digest("videos.audio"),
     shell:
-        "python -m unmask videos.audio:extract_audio --log {log:q} --parts {input.parts:q} "
+        "python -m unmask videos.audio:extract_audio --log {log:q} --parts {input.parts:q} {resources.parts} "
         "--probe {input.probe:q} --settings {params.settings:q} --shard {output.shard:q} "
         "--index {output.index:q}"
 
@@ -79,8 +83,11 @@ rule ledger:
         "../../environment.yml"
     resources:
         **growing(mem_mb=2000, runtime=10),
+        parts=lambda wildcards: shlex.join(map(str, local(PARTS.values()))),
     params:
+        labels=lambda wildcards: labels(SHARDS),
         code=source_digest("videos.ledger"),
     shell:
         "python -m unmask videos.ledger:write_ledger --log {log:q} --probes {input.probes:q} "
-        "--cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q}"
+        "--cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q} "
+        "--parts {resources.parts}"

@@ -23,7 +23,7 @@ from unmask.videos.isolation import Lost, Task, run_isolated
 from unmask.videos.sampling import write_frames
 from unmask.videos.source import video_files
 from unmask.videos.stream import finish_stream, write_all, write_end
-from unmask.vocabulary import Label, Status
+from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def write_stream(
     """
     rows = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
     rows.sort(
-        key=lambda row: (row["part"], row["family"], row["label"] != Label.REAL, row["video"])
+        key=lambda row: (row["part"], row["family"], row["video"] != row["family"], row["video"])
     )
     names = [f"{row['part']}/{row['video']}" for row in rows]
     # One file in memory for each video in progress: it takes no disk space, and its pages go into a

@@ -13,6 +13,7 @@ from unmask.errors import UnmaskError
 from unmask.files import write_json
 from unmask.tables import CROPPED, PROBE, VIDEOS, read_tables, write_table
 from unmask.videos.originals import find_originals
+from unmask.videos.source import described, part_name, read_metadata
 from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,11 @@ WITHOUT_FILE = (Status.BAD_METADATA, Status.UNSAFE_NAME, Status.DUPLICATE, Statu
 
 
 def write_ledger(
-    probes: Sequence[Path], cropped: Sequence[Path], output: Path, summary: Path
+    probes: Sequence[Path],
+    cropped: Sequence[Path],
+    output: Path,
+    summary: Path,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Join the tables of the probe and of the crop stage.
 
@@ -31,11 +36,13 @@ def write_ledger(
         output: the ledger, see `unmask.tables.VIDEOS`.
         summary: JSON of counts by status, which add up to the number of videos, and of the fakes by
             where their original is.
+        parts: those whose `metadata.json` is read again, so that a corrected label opens no video.
 
     Raises:
         UnmaskError: there is no video, or none with a face.
     """
-    ledger = join_ledger(read_tables(probes, PROBE), read_tables(cropped, CROPPED))
+    probe = describe_again(read_tables(probes, PROBE), parts)
+    ledger = join_ledger(probe, read_tables(cropped, CROPPED))
     present, originals = find_originals(with_file(ledger))
     ledger.loc[present.index, ["original", "family"]] = present[["original", "family"]]
     if ledger.empty:
@@ -53,6 +60,29 @@ def write_ledger(
     }
     write_json(report, summary)
     logger.info("%s", report)
+
+
+def describe_again(probe: pd.DataFrame, parts: Sequence[Path]) -> pd.DataFrame:
+    """Return the rows of a probe table with what the `metadata.json` of some parts say now."""
+    rows = [
+        {"part": part_name(part), "video": entry.name, **described(part, entry)}
+        | dict.fromkeys(["status", "detail"])
+        | ({} if entry.status == Status.OK else {"status": entry.status, "detail": entry.detail})
+        for part in parts
+        for entry in read_metadata(part)
+    ]
+    if not rows:
+        return probe
+    entries = pd.DataFrame(rows)
+    probed = probe.drop(columns=list(entries)[2:-2])
+    again = entries.merge(probed, on=["part", "video"], how="left", suffixes=("", "_probed"))
+    for name in ("status", "detail"):
+        again[name] = again[name].fillna(again.pop(f"{name}_probed"))
+    # A video that was added while the workflow ran is probed in the next run.
+    again = again[again["status"].notna()]
+    others = probe[~probe["part"].isin([part_name(part) for part in parts])]
+    joined: pd.DataFrame = pd.concat([others, again], ignore_index=True)
+    return joined
 
 
 def join_ledger(probe: pd.DataFrame, cropped: pd.DataFrame) -> pd.DataFrame:

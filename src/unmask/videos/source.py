@@ -12,6 +12,7 @@ import json
 import logging
 import lzma
 import os
+import stat
 import zipfile
 import zlib
 from collections import Counter
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from unmask.errors import UnmaskError, reason
 from unmask.videos.images import image_files
@@ -53,7 +54,7 @@ class Entry:
     name: str  # of the file inside the part
     label: Label | None  # None where the entry has neither REAL nor FAKE
     original: str | None  # name of the REAL video that a FAKE was made from; None for a REAL
-    family: str  # name of its original, or its own
+    family: str  # name of its original, or its own; the same whatever its label
     status: Status = Status.OK  # or why the video cannot be opened
     detail: str = ""  # the reason of a status other than OK
     method: str | None = None  # how a FAKE was made, where the entry says it
@@ -172,6 +173,43 @@ class VideoFile:
             yield io.BytesIO(_read_member(self.part, self.name))
 
 
+class FileState(NamedTuple):
+    """What a file is recognised by without being read."""
+
+    size: int  # bytes
+    stamp: int  # time of modification in ns; the CRC-32 of a member of an archive
+
+
+def file_states(part: Path, names: Iterable[str]) -> dict[str, FileState]:
+    """Return the states of those files of a part that exist; a folder of images counts as one file.
+
+    Raises:
+        UnmaskError: the archive cannot be read.
+    """
+    if not part.is_dir():
+        members = _open_archive(part)[1]
+        return {
+            name: FileState(members[name].file_size, members[name].CRC)
+            for name in names
+            if name in members
+        }
+    states = {name: _state_of(f"{part}/{name}") for name in names}
+    return {name: state for name, state in states.items() if state is not None}
+
+
+def _state_of(path: str) -> FileState | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (a Path for each of 119,154 files takes a second)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return FileState(found.st_size, found.st_mtime_ns)
+    inside = sorted((one.name, one.stat()) for one in os.scandir(path) if one.is_file())
+    listed = [(name, one.st_size, one.st_mtime_ns) for name, one in inside]
+    digest = hashlib.blake2b(repr(listed).encode(), digest_size=7).digest()
+    return FileState(sum(size for _, size, _ in listed), int.from_bytes(digest, "big"))
+
+
 @lru_cache(maxsize=2)
 def _open_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """Return an archive and its members by file name: those next to its `metadata.json`."""
@@ -265,6 +303,19 @@ def read_metadata(part: Path) -> list[Entry]:
     return [_entry(name, value) for name, value in sorted(content.items())]
 
 
+def described(part: Path, entry: Entry) -> dict[str, Any]:
+    """Return the columns of the probe table that a video's pictures do not depend on."""
+    return {
+        "label": entry.label,
+        "original": entry.original,
+        "family": entry.family,
+        "method": entry.method,
+        "source": entry.source or source_of_part(part_name(part)),
+        "given_group": entry.group,
+        "given_split": entry.split,
+    }
+
+
 def _warn_repeated(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of the JSON; its last entry counts where several have one name."""
     counts = Counter(name for name, _ in pairs)
@@ -284,10 +335,8 @@ def _entry(name: str, value: Any) -> Entry:
     if label not in tuple(Label):
         detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
-    # A REAL has no original, whatever the file has instead: null, "", NaN.
-    if label == Label.REAL or original in (None, ""):
-        original = None
-    elif not (isinstance(original, str) and is_safe_name(original)):
+    known = original if isinstance(original, str) and is_safe_name(original) else None
+    if label == Label.FAKE and known is None and original not in (None, ""):
         detail = f"original is {original!r}, not a file name"
         return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
     method, source, group, split = (
@@ -297,8 +346,9 @@ def _entry(name: str, value: Any) -> Entry:
     return Entry(
         name,
         Label(label),
-        original,
-        original or name,
+        # A REAL has no original, whatever the file has instead: null, "", NaN.
+        known if label == Label.FAKE else None,
+        known or name,
         method=method if label == Label.FAKE else None,
         source=source,
         group=group,
