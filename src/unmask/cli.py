@@ -3,6 +3,9 @@
 Commands for people have names. Rules call any function of the package as MODULE:FUNCTION, for
 example `unmask videos.probe:probe_shard`.
 
+An argument @FILE stands for the lines of that file: of thousands of shards, the paths are more than
+the system allows in a command.
+
 Parameters that are sections of the configuration are no options. Functions that rules call read
 them from `--settings` (JSON, `{"frames": {"per_video": 16}}`), commands from `--config` (YAML).
 """
@@ -50,6 +53,7 @@ _RULES = Path(__file__).parents[2] / "workflow" / "rules"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, or 2 for a problem the user can fix."""
     name, *tokens = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    tokens = [one for token in tokens for one in _expanded(token)]
     if name not in COMMANDS and not _exists(name):
         asked = name in ("-h", "--help")
         print(_overview(), file=sys.stdout if asked else sys.stderr)
@@ -62,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unmask {name}: {error}", file=sys.stderr)
         return 2
     return 0 if options is None else _run(name, function, options)  # None after --help
+
+
+def _expanded(token: str) -> list[str]:
+    """Return the lines of the file that an argument @FILE names; another argument as it is."""
+    path = Path(token.removeprefix("@"))
+    return path.read_text("utf-8").splitlines() if token[:1] == "@" and path.is_file() else [token]
 
 
 def _overview() -> str:

@@ -23,11 +23,12 @@ rule audit_labels:
         "../../environment.yml"
     resources:
         **growing(mem_mb=2000, runtime=60),
+        **lists("indices"),
     params:
         code=source_digest("audits.label_noise"),
     shell:
         "python -m unmask audits.label_noise:audit_shard --log {log:q} --ledger {input.ledger:q} "
-        "--index {input.index:q} --indices {input.indices:q} --shards results/faces --output {output:q}"
+        "--index {input.index:q} --indices {resources.indices} --shards results/faces --output {output:q}"
 
 
 rule report_labels:
@@ -49,12 +50,13 @@ rule report_labels:
         "../../environment.yml"
     resources:
         **growing(mem_mb=8000, runtime=20),
+        **lists("noise", "indices"),
     params:
         settings=settings("audits.label_noise", "audits.soft_target", "split.folds"),
         code=source_digest("audits.label_noise_report"),
     shell:
-        "python -m unmask audits.label_noise_report:report_labels --log {log:q} --noise {input.noise:q} "
-        "--indices {input.indices:q} --shards results/faces --splits {input.splits:q} "
+        "python -m unmask audits.label_noise_report:report_labels --log {log:q} --noise {resources.noise} "
+        "--indices {resources.indices} --shards results/faces --splits {input.splits:q} "
         '--settings {params.settings:q} --output "$(dirname {output.counts:q})"'
 
 

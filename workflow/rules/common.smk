@@ -20,9 +20,10 @@ from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 from unmask.config import OFFICIAL
 from unmask.config_files import load_config, locate
 from unmask.errors import UnmaskError
+from unmask.files import atomic_path
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
-from unmask.videos.inventory import check_inventory, labels_of
+from unmask.videos.inventory import check_inventory, labels_of, token_of_test_set
 from unmask.videos.source import find_parts, shards_of
 
 # Jobs run the interpreter that runs Snakemake, whether or not its environment is activated; in a
@@ -53,7 +54,12 @@ def parts_of(root, key="data_root"):
         return find_stored_parts(root, storage, key, retrieve)
     if root == f"{DEMO}/train" and not locate(root).exists():
         return {Path(part).name: part for part in DEMO_PARTS}
-    return {name: str(path) for name, path in find_parts(locate(root), key).items()}
+    parts = {name: str(path) for name, path in find_parts(locate(root), key).items()}
+    if braced := [path for name, path in parts.items() if set("{}") & set(name)]:
+        raise UnmaskError(
+            f"{key}: {braced[0]}: Snakemake has another use for braces; rename the folder"
+        )
+    return parts
 
 
 def test_file(name):
@@ -192,6 +198,28 @@ def videos(wildcards):
 def labels(shards):
     """Return a digest of what metadata.json says of the videos of some shards."""
     return hashlib.sha256(repr(of_all(labels_of, shards)).encode()).hexdigest()[:16]
+
+
+def test_videos(wildcards):
+    """Return a token of the test set; "" before the rule `demo` has made it."""
+    return token_of_test_set(*map(Path, TEST)) if all(map(os.path.exists, TEST)) else ""
+
+
+def list_file(paths):
+    """Write paths to a file that is named by its content; return it as an argument, @FILE."""
+    text = "".join(f"{path}\n" for path in paths)
+    file = Path(".snakemake/lists", hashlib.sha256(text.encode()).hexdigest()[:16])
+    if not file.exists():
+        with atomic_path(file) as temporary:
+            temporary.write_text(text)
+    return f"@{file}"
+
+
+def lists(*names):
+    """Return some inputs of a rule as resources: files with a path per line."""
+    return {
+        name: lambda wildcards, input, name=name: list_file(getattr(input, name)) for name in names
+    }
 
 
 def growing(**amounts):

@@ -30,6 +30,7 @@ rule score:
     threads: 8
     resources:
         **growing(mem_mb=8000, runtime=240),
+        **lists("indices"),
         gpu=1,
         batch_size=training("batch_size"),
     params:
@@ -38,7 +39,7 @@ rule score:
         code=source_digest("inference.score"),
     shell:
         "python -m unmask inference.score:score_model --log {log:q} --model {input.model:q} "
-        "--run {input.run:q} {params.videos} --indices {input.indices:q} --threads {threads:q} "
+        "--run {input.run:q} {params.videos} --indices {resources.indices} --threads {threads:q} "
         "--batch-size {resources.batch_size} --settings {params.settings:q} "
         "--output {output.scores:q} --speed {output.speed:q}"
 
@@ -81,6 +82,7 @@ rule evaluate:
         "../../environment.yml"
     resources:
         **growing(mem_mb=4000, runtime=30),
+        **lists("indices"),
     params:
         settings=settings(
             "evaluation.aggregate",
@@ -92,7 +94,7 @@ rule evaluate:
     shell:
         "python -m unmask evaluation.evaluate:evaluate --log {log:q} --scores {input.scores:q} --runs {input.runs:q} "
         "--splits {input.splits:q} --ledger {input.ledger:q} --shards results/faces "
-        "--indices {input.indices:q} --settings {params.settings:q} "
+        "--indices {resources.indices} --settings {params.settings:q} "
         '--output "$(dirname {output.metrics:q})"'
 
 

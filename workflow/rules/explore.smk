@@ -57,11 +57,12 @@ rule explore_faces:
         "../../environment.yml"
     resources:
         **growing(mem_mb=4000, runtime=20),
+        **lists("indices"),
     params:
         code=source_digest("explore.faces"),
     shell:
         "python -m unmask explore.faces:explore_faces --log {log:q} --ledger {input.ledger:q} "
-        "--shards results/faces --indices {input.indices:q} --output results/explore"
+        "--shards results/faces --indices {resources.indices} --output results/explore"
 
 
 AUGMENTATION = settings("training.augment", "training.blending", "training.image_size")
@@ -81,12 +82,13 @@ rule explore_augmentations:
         "../../environment.yml"
     resources:
         **growing(mem_mb=4000, runtime=20),
+        **lists("indices"),
     params:
         settings=AUGMENTATION,
         code=source_digest("explore.augmentations", AUGMENTATION),
     shell:
         "python -m unmask explore.augmentations:explore_augmentations --log {log:q} --ledger {input.ledger:q} "
-        "--shards results/faces --indices {input.indices:q} --settings {params.settings:q} "
+        "--shards results/faces --indices {resources.indices} --settings {params.settings:q} "
         "--output {output.augmentations:q}"
 
 

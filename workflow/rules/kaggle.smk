@@ -29,6 +29,7 @@ rule export:
     threads: 8
     resources:
         **growing(mem_mb=4000, runtime=30),
+        **lists("indices"),
     params:
         settings=settings("frames", "limits", "faces", "kaggle", "evaluation.flip"),
         # The bundle contains the code that predicts.
@@ -36,7 +37,7 @@ rule export:
     shell:
         "python -m unmask kaggle.bundle:export_bundle --log {log:q} --models {input.models:q} --runs {input.runs:q} "
         "--evaluation results/evaluation --comparison {input.comparison:q} --shards results/faces "
-        "--indices {input.indices:q} --splits {input.splits:q} --videos {input.videos:q} --ledger {input.ledger:q} "
+        "--indices {resources.indices} --splits {input.splits:q} --videos {input.videos:q} --ledger {input.ledger:q} "
         "--shifts {input.shifts:q} --threads {threads:q} --settings {params.settings:q} "
         "--output {output:q}"
 
@@ -67,7 +68,7 @@ rule upload_files:
 rule predict:
     input:
         bundle=BUNDLE,
-        test=TEST,
+        test=[ancient(path) for path in TEST if CONFIG.test_root == f"{DEMO}/test"],
     output:
         "results/submission.csv",
     log:
@@ -80,10 +81,13 @@ rule predict:
     resources:
         **growing(mem_mb=8000, runtime=540),
         gpu=1,
+        sample=lambda wildcards: TEST[0],
+        videos=lambda wildcards: TEST[1],
     params:
+        test=test_videos,
         # A cluster kills a job at its runtime; every video must have a prediction by then.
         minutes=lambda wildcards, resources: 0.95 * resources.runtime,
     shell:
-        "python {input.bundle:q}/predict.py --log {log:q} --videos {input.test[1]:q} "
-        "--sample {input.test[0]:q} --threads {threads:q} --deadline {params.minutes:q}m "
+        "python {input.bundle:q}/predict.py --log {log:q} --videos {resources.videos:q} "
+        "--sample {resources.sample:q} --threads {threads:q} --deadline {params.minutes:q}m "
         "--out {output:q}"

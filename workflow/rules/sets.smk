@@ -21,7 +21,8 @@ use rule ledger as set_ledger with:
         "benchmarks/set_ledger/{set}.tsv"
     resources:
         **growing(mem_mb=2000, runtime=10),
-        parts=lambda wildcards: shlex.join(map(str, local(PARTS_OF_SETS[wildcards.set].values()))),
+        **lists("probes", "cropped"),
+        parts=lambda wildcards: list_file(local(PARTS_OF_SETS[wildcards.set].values())),
     params:
         labels=lambda wildcards: labels(SETS[wildcards.set]),
         code=source_digest("videos.ledger"),

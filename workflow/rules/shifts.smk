@@ -102,10 +102,11 @@ rule evaluate_shifts:
         "../../environment.yml"
     resources:
         **growing(mem_mb=4000, runtime=30),
+        **lists("videos"),
     params:
         code=source_digest("robustness.evaluate"),
     shell:
         "python -m unmask robustness.evaluate:evaluate_shifts --log {log:q} --scores {input.scores:q} "
-        "--runs {input.runs:q} --videos {input.videos:q} --splits {input.splits:q} "
+        "--runs {input.runs:q} --videos {resources.videos} --splits {input.splits:q} "
         "--calibration {input.calibration:q} --summary {output.summary:q} "
         "--figure {output.figure:q}"

@@ -26,12 +26,13 @@ rule split:
         "../../environment.yml"
     resources:
         **growing(mem_mb=4000, runtime=10),
+        **lists("identities"),
     params:
         settings=settings("split"),
         code=source_digest("splits.folds"),
     shell:
         "python -m unmask splits.folds:write_splits --log {log:q} --ledger {input.ledger:q} "
-        "--identities {input.identities:q} --given {input.given:q} "
+        "--identities {resources.identities} --given {input.given:q} "
         "--settings {params.settings:q} --output {output.splits:q} --audit {output.audit:q}"
 
 
@@ -53,13 +54,14 @@ rule audit_leaks:
         "../../environment.yml"
     resources:
         **growing(mem_mb=6000, runtime=60),
+        **lists("identities", "indices"),
     params:
         settings=settings("split.identity_threshold"),
         code=source_digest("audits.leaks"),
     shell:
         "python -m unmask audits.leaks:audit_leaks --log {log:q} --splits {input.splits:q} "
-        "--ledger {input.ledger:q} --identities {input.identities:q} --shards results/faces "
-        "--indices {input.indices:q} --settings {params.settings:q} --summary {output.summary:q} "
+        "--ledger {input.ledger:q} --identities {resources.identities} --shards results/faces "
+        "--indices {resources.indices} --settings {params.settings:q} --summary {output.summary:q} "
         "--pairs {output.pairs:q} --sheet {output.sheet:q}"
 
 

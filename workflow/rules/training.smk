@@ -57,6 +57,7 @@ rule train:
     threads: 8  # to decode and augment for one GPU; more are not used
     resources:
         **growing(mem_mb=16000, runtime=1440),
+        **lists("indices", "noise"),
         gpu=devices,
         # Slurm starts a process for each GPU and tells them how to reach each other.
         mpi=of_several(lambda wildcards: "srun"),
@@ -78,5 +79,5 @@ rule train:
         "--settings {params.settings:q} {resources.machine:q} "
         "--tracking-uri {resources.tracking_uri:q} "
         "--tracking-experiment {resources.tracking_experiment:q} --splits {input.splits:q} "
-        "--shards results/faces --indices {input.indices:q} --noise {input.noise:q} "
+        "--shards results/faces --indices {resources.indices} --noise {resources.noise} "
         '--output "$(dirname {output.model:q})"'

@@ -83,11 +83,12 @@ rule ledger:
         "../../environment.yml"
     resources:
         **growing(mem_mb=2000, runtime=10),
-        parts=lambda wildcards: shlex.join(map(str, local(PARTS.values()))),
+        **lists("probes", "cropped"),
+        parts=lambda wildcards: list_file(local(PARTS.values())),
     params:
         labels=lambda wildcards: labels(SHARDS),
         code=source_digest("videos.ledger"),
     shell:
-        "python -m unmask videos.ledger:write_ledger --log {log:q} --probes {input.probes:q} "
-        "--cropped {input.cropped:q} --output {output.ledger:q} --summary {output.summary:q} "
+        "python -m unmask videos.ledger:write_ledger --log {log:q} --probes {resources.probes} "
+        "--cropped {resources.cropped} --output {output.ledger:q} --summary {output.summary:q} "
         "--parts {resources.parts}"

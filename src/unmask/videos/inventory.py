@@ -158,6 +158,13 @@ def labels_of(path: Path, parts: Sequence[Path], chunk: int, chunks: int) -> str
     return _digest([_read_part(part, chunk, chunks, noted)[1] for part in parts])
 
 
+def token_of_test_set(sample: Path, videos: Path) -> str:
+    """Return a digest of `sample_submission.csv` and of the sizes and times of its videos."""
+    content = sample.read_bytes()
+    names = [line.split(",")[0] for line in content.decode(errors="replace").splitlines()]
+    return _digest((content, file_states(videos, names)))
+
+
 def _read_noted(path: Path) -> Inventory | None:
     try:
         return read_json(path, Inventory)

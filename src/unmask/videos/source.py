@@ -177,7 +177,9 @@ class FileState(NamedTuple):
     """What a file is recognised by without being read."""
 
     size: int  # bytes
-    stamp: int  # time of modification in ns; the CRC-32 of a member of an archive
+    # Time of modification in ns; the CRC-32 of a member of an archive; for a folder of images a digest
+    # of their names, sizes and times.
+    stamp: int
 
 
 def file_states(part: Path, names: Iterable[str]) -> dict[str, FileState]:
@@ -204,8 +206,8 @@ def _state_of(path: str) -> FileState | None:
         return None
     if not stat.S_ISDIR(found.st_mode):
         return FileState(found.st_size, found.st_mtime_ns)
-    inside = sorted((one.name, one.stat()) for one in os.scandir(path) if one.is_file())
-    listed = [(name, one.st_size, one.st_mtime_ns) for name, one in inside]
+    inside = [(image.name, image.stat()) for image in image_files(Path(path))]
+    listed = [(name, image.st_size, image.st_mtime_ns) for name, image in inside]
     digest = hashlib.blake2b(repr(listed).encode(), digest_size=7).digest()
     return FileState(sum(size for _, size, _ in listed), int.from_bytes(digest, "big"))
 
