@@ -95,8 +95,12 @@ kaggle-upload:
 	else kaggle datasets create -p $(BUNDLE); fi
 	kaggle kernels push -p $(BUNDLE)
 
+# MLflow at PORT; without one at 5000, or at a free port if that is taken.
 ui: $(INSTALLED)
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+	@port=$${PORT:-$$($(BIN)/python -c "import socket; s = socket.socket(); \
+	s.bind(('127.0.0.1', 5000 if socket.socket().connect_ex(('127.0.0.1', 5000)) else 0)); \
+	print(s.getsockname()[1])")} && echo "MLflow: http://127.0.0.1:$$port" && \
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $$port
 
 # What is generated from unmask.config; a test fails when it drifts.
 schema: $(INSTALLED)

@@ -83,6 +83,9 @@ class LimitsConfig(Section):
     slow core."""
     memory_mb: int = Field(1000, ge=100)
     """Megabytes above which a video has the status `too_large`. Decoding 4K needs 200, 8K 800."""
+    retries: int = Field(1, ge=0)
+    """How often a video that ended with `timeout`, `crashed` or `too_large` is tried again: at
+    once, alone and with twice the limits, because the machine may have been busy."""
 
 
 class FacesConfig(Section):

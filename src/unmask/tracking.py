@@ -91,8 +91,8 @@ def _failing_in_one_line(uri: str) -> Iterator[None]:
     except _FAILURES as error:
         raise UnmaskError(
             f"tracking.uri: MLflow at {uri}: {reason(error)}; rerun when it can be reached, or "
-            "name another in tracking.uri or MLFLOW_TRACKING_URI; what was deleted comes back with "
-            "`mlflow runs restore` or `mlflow experiments restore`"
+            "name another in tracking.uri or MLFLOW_TRACKING_URI; a deleted run comes back with "
+            "`mlflow runs restore --run-id …`"
         ) from None
 
 

@@ -284,7 +284,9 @@ def test_a_video_that_takes_too_long_costs_itself_alone(
 ) -> None:
     (tmp_path / "sample").write_bytes((shard / "sample").read_bytes())
     monkeypatch.setattr(shifted_clips, "shift_video", hang_on_one)
-    shift_worked_part(worked_part, tmp_path, Config.model_validate({"limits": {"seconds": 6}}))
+    shift_worked_part(
+        worked_part, tmp_path, Config.model_validate({"limits": {"seconds": 6, "retries": 0}})
+    )
     tables = [folder / "part-00.videos.parquet" for folder in (tmp_path, shard)]
     outcomes, expected = (read_table(path, SHIFTED_VIDEOS).set_index("video") for path in tables)
     assert set(outcomes.loc["a.mp4", "status"]) == {Status.TIMEOUT}

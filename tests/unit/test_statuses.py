@@ -28,7 +28,7 @@ MakePart = Callable[..., Path]
 
 CONFIG = Config(
     frames=FramesConfig(per_video=3),
-    limits=LimitsConfig(seconds=1, memory_mb=200),
+    limits=LimitsConfig(seconds=1, memory_mb=200, retries=0),
     faces=FacesConfig(size=64),
 )
 LOST = ("crashed", "timeout", "too_large", "failed")

@@ -53,7 +53,7 @@ def explore_pairs(ledger: Path, parts: list[Path], limits: LimitsConfig, output:
     chosen = choose_pairs(usable, _PAIRS).to_dict("records")
     originals = [VideoFile(folders[row["part_original"]], row["video_original"]) for row in chosen]
     fakes = [VideoFile(folders[row["part"]], row["video"]) for row in chosen]
-    tasks = [Task(_try_clip, (file,)) for file in originals + fakes]
+    tasks = [Task(_try_clip, (file,), name=file.name) for file in originals + fakes]
     clips = list(run_isolated(tasks, limits, workers=1))
     pairs = []
     for original, fake, first, second in zip(

@@ -104,7 +104,9 @@ def prepare_videos(
         workers: number of worker processes; 0 makes the calls in this process, without limits.
     """
     if workers:
-        for one in run_isolated(tasks, limits, workers):
+        # A second attempt would cost the time of other videos.
+        once = limits.model_copy(update={"retries": 0})
+        for one in run_isolated(tasks, once, workers):
             if isinstance(one, Lost):
                 yield Prepared([], one.status, one.detail, limits.seconds)
             else:

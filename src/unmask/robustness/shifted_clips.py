@@ -147,7 +147,9 @@ def shift_shard(
         for row in read_rows(probe, PROBE)
         if (row["part"], row["video"]) in wanted
     ]
-    tasks = [Task(shift_video, (video, config)) for video in video_files(parts, names)]
+    tasks = [
+        Task(shift_video, (video, config), name=video.name) for video in video_files(parts, names)
+    ]
     memory = config.limits.memory_mb + _ENCODERS_MB
     limits = config.limits.model_copy(update={"memory_mb": memory})
     results = track(run_isolated(tasks, limits, workers), "videos", len(tasks))

@@ -28,6 +28,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
+from unmask.errors import UnmaskError
 from unmask.training.run_record import LoggedMetrics, RunDescription
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,13 @@ def git_state() -> dict[str, str]:
 
 
 def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
-    """Return a client, and the id of the experiment, which is created if there is none."""
+    """Return a client, and the id of the experiment, which is created if there is none.
+
+    Raises:
+        UnmaskError: the experiment has been deleted.
+    """
+    # A server keeps artifacts itself; a database file keeps them in a folder next to it.
+    artifacts = Path("mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
     with ExitStack() as stack:
         if uri.startswith("sqlite:///"):
             # Of eight processes that created a database at once, seven failed.
@@ -70,10 +77,20 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
             fcntl.lockf(lock, fcntl.LOCK_EX)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise UnmaskError(
+                f"tracking.experiment: {experiment} has been deleted from {uri}; name another, or "
+                f"MLFLOW_TRACKING_URI={uri} mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}"
+            )
         if found is not None:
+            if artifacts not in (None, found.artifact_location):
+                logger.warning(
+                    "artifacts of MLflow's experiment %s go to %s, where it was created; for %s, "
+                    "name another in tracking.experiment",
+                    *(experiment, found.artifact_location, artifacts),
+                )
             return client, str(found.experiment_id)
-        # A server keeps artifacts itself; a database file keeps them in a folder next to it.
-        artifacts = Path("mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
         try:
             return client, str(client.create_experiment(experiment, artifact_location=artifacts))
         except MlflowException as error:

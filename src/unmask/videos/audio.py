@@ -46,7 +46,9 @@ def extract_audio(
     """
     readable = [row for row in read_rows(probe, PROBE) if row["status"] == Status.OK]
     kind = config.audio.extract
-    tasks = [Task(encode_audio, (video, kind)) for video in video_files(parts, readable)]
+    tasks = [
+        Task(encode_audio, (video, kind), name=video.name) for video in video_files(parts, readable)
+    ]
     outcomes = track(run_isolated(tasks, config.limits, workers=1), "videos", len(tasks))
     rows: list[dict[str, Any]] = []
     with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from unmask.errors import UnmaskError, reason
 from unmask.videos.images import image_files
+from unmask.videos.isolation import with_attempts
 from unmask.videos.source import METADATA, Entry, VideoFile
 from unmask.vocabulary import Status
 
@@ -173,6 +174,11 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 def probe_entry(part: Path, entry: Entry) -> dict[str, Any]:
     """Return status, detail and metadata of one entry's file. This runs in a worker process."""
+    values = _probe(part, entry)
+    return values | {"detail": with_attempts(values["detail"])}
+
+
+def _probe(part: Path, entry: Entry) -> dict[str, Any]:
     values: dict[str, Any] = {"status": entry.status, "detail": entry.detail}
     if entry.status != Status.OK:
         return values

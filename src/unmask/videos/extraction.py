@@ -64,7 +64,7 @@ def write_stream(
     paths = [Path(f"/proc/{os.getpid()}/fd/{buffer}") for buffer in buffers]
     sampling = config.frames.per_video, config.frames.rate
     tasks = [
-        Task(write_frames, (path, name, video, *sampling), _megabytes(row, config.frames))
+        Task(write_frames, (path, name, video, *sampling), _megabytes(row, config.frames), name)
         for path, name, video, row in zip(cycle(paths), names, video_files(parts, rows), rows)
     ]
     outcomes = run_isolated(tasks, config.limits, workers, _BUFFER_MB)

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as TimeLimitExceeded
+from concurrent.futures import wait
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -50,18 +51,38 @@ class Task(Generic[T_co]):
     function: Callable[..., T_co]
     arguments: tuple[Any, ...]
     megabytes: float = 0.0  # that its result occupies until the result of the next task is taken
+    name: str = ""  # of the video, for the log
+
+
+# Statuses that a busy machine can cause.
+_TRIED_AGAIN = (Status.CRASHED, Status.TIMEOUT, Status.TOO_LARGE)
+# In a worker: why a call is made again, "" the first time.
+_earlier = ""
+
+
+def with_attempts(detail: str) -> str:
+    """Return a detail of the ledger that also says, in a worker, why the call is made again."""
+    return "; ".join(filter(None, [detail, _earlier]))
 
 
 def run_isolated(
-    tasks: Iterable[Task[T]], limits: LimitsConfig, workers: int, budget: float = 0.0
+    tasks: Iterable[Task[T]],
+    limits: LimitsConfig,
+    workers: int,
+    budget: float = 0.0,
+    earlier: str = "",
 ) -> Iterator[T | Lost]:
     """Make calls in worker processes and yield their results in order.
+
+    A call that a busy machine may have lost is made again, up to `limits.retries` times: alone, and
+    with twice the limits.
 
     Args:
         tasks: the calls; the next one is taken only when a worker is about to need it.
         limits: time and memory of each call.
         workers: number of processes.
         budget: megabytes that results not yet taken may occupy; a single one may exceed it.
+        earlier: why the calls are made again, for `with_attempts`.
 
     Yields:
         What the call returned, or why there is no result: `crashed`, `timeout`, `too_large`, or
@@ -83,7 +104,7 @@ def run_isolated(
     with ProcessPool(
         max_workers=workers,
         initializer=_prepare_worker,
-        initargs=(module, limits.memory_mb),
+        initargs=(module, limits.memory_mb, earlier),
         context=context,
     ) as pool:
         try:
@@ -95,11 +116,28 @@ def run_isolated(
                     upcoming = next(waiting, None)
                 task, future = running[0]
                 outcome = _outcome(task, future, limits)
+                if isinstance(outcome, Lost) and outcome.status in _TRIED_AGAIN and limits.retries:
+                    wait([other for _, other in running])
+                    outcome = _try_again(task, outcome, limits)
                 yield outcome
                 running.popleft()
         except BaseException:  # the caller wants no more results, so do not wait for them
             pool.stop()  # type: ignore[no-untyped-call]
             raise
+
+
+def _try_again(task: Task[T], lost: Lost, limits: LimitsConfig) -> T | Lost:
+    logger.warning("%s: %s; trying again alone, with twice the limits", task.name, lost.detail)
+    doubled = {
+        "seconds": 2 * limits.seconds,
+        "memory_mb": 2 * limits.memory_mb,
+        "retries": limits.retries - 1,
+    }
+    earlier = f"tried again after: {lost.detail}"
+    (outcome,) = run_isolated([task], limits.model_copy(update=doubled), 1, earlier=earlier)
+    if isinstance(outcome, Lost):
+        return Lost(outcome.status, f"{outcome.detail}; {earlier}")
+    return outcome
 
 
 def _fits(
@@ -128,8 +166,10 @@ def _outcome(task: Task[T], future: ProcessFuture[T], limits: LimitsConfig) -> T
         return Lost(Status.FAILED, f"{type(error).__name__}; the log has the traceback")
 
 
-def _prepare_worker(module: str, megabytes: int) -> None:
+def _prepare_worker(module: str, megabytes: int, earlier: str) -> None:
     """Limit what this process allocates after its imports; end it when its parent ends."""
+    global _earlier
+    _earlier = earlier
     import_module(module)  # in case the server could not: its sys.path may differ from the parent's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

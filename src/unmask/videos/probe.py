@@ -58,7 +58,7 @@ def probe_shard(
     """
     held = take_inventory(parts, chunk, chunks)  # before a video can change that has been opened
     entries = [(part, entry) for part in parts for entry in shard_entries(part, chunk, chunks)]
-    tasks = [Task(probe_entry, entry) for entry in entries]
+    tasks = [Task(probe_entry, (part, entry), name=entry.name) for part, entry in entries]
     values = track(run_isolated(tasks, limits, workers), "videos", len(entries))
     rows = [_row(*entry, probed) for entry, probed in zip(entries, values, strict=True)]
     write_rows(rows, PROBE, output)

@@ -28,6 +28,7 @@ from unmask.videos.container import VideoSource, open_container, read_image
 from unmask.videos.decoding import Decoder, Timeline, read_packets, restarted
 from unmask.videos.frames import Frame, SampledVideo
 from unmask.videos.images import image_files, image_times
+from unmask.videos.isolation import with_attempts
 from unmask.videos.picture import as_frame
 from unmask.videos.source import VideoFile
 from unmask.videos.stream import write_end, write_frame
@@ -87,8 +88,9 @@ def write_frames(
             frames.append(write_frame(sink, name, frame))
 
         sampled = sample_video(video.opened(), per_video, rate, write)
-        write_end(sink, name, sampled.status, sampled.detail, frames)
-        return Written(sink.tell(), len(frames), sampled.status, sampled.detail)
+        detail = with_attempts(sampled.detail)
+        write_end(sink, name, sampled.status, detail, frames)
+        return Written(sink.tell(), len(frames), sampled.status, detail)
 
 
 def sample_video(

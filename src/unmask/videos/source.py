@@ -177,8 +177,8 @@ class FileState(NamedTuple):
     """What a file is recognised by without being read."""
 
     size: int  # bytes
-    # Time of modification in ns; the CRC-32 of a member of an archive; for a folder of images a digest
-    # of their names, sizes and times.
+    # Time of modification in ns; the CRC-32 of a member of an archive; of a folder of images a
+    # digest of their names, sizes and times.
     stamp: int
 
 
