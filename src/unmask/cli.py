@@ -143,6 +143,7 @@ def create_app(name: str, function: Callable[..., Any]) -> App:
             by_name.append(option)
     by_name = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in by_name]
     vars(options)["__signature__"] = Signature([*by_position.values(), *by_name])
+    options.__annotations__ = {}  # An option may have the name of one of its parameters.
     options.__doc__ = function.__doc__
     app = App(
         f"unmask {name}", help_format="markdown", version_flags=(), result_action="return_value"

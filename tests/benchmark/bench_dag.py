@@ -1,8 +1,10 @@
 """Time and memory of `snakemake -n` for DFDC: 119,154 videos in 50 parts (`make bench-dag`).
 
-It writes 50 metadata.json of DFDC's shape, without videos, and plans `config/dfdc.yaml` on them:
-from the start; after a finished run, simulated by placeholder files and Snakemake's own records of
-them; with ten times the videos, which must make no difference; and with ten times the shards.
+It writes 50 metadata.json of DFDC's shape, with empty files as videos, and plans `config/dfdc.yaml`
+on them: from the start; after a finished run, simulated by placeholder files and Snakemake's own
+records of them; with ten times the videos, which must make no difference to a first run; and with
+ten times the shards. After a run, planning compares all videos with their inventories, which is also
+measured by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,13 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
+from unmask.videos.inventory import check_inventory, note_inventory
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTS, VIDEOS, REAL = 50, 119_154, 19_154
 
 
-def write_metadata(folder: Path, videos: int) -> None:
+def write_metadata(folder: Path, videos: int, files: bool = False) -> None:
     """Write metadata of parts whose fakes have their originals in the same part."""
     rng = np.random.default_rng(0)
     for part in range(PARTS):
@@ -48,6 +53,9 @@ def write_metadata(folder: Path, videos: int) -> None:
         path = folder / f"dfdc_train_part_{part}" / "metadata.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(entries))
+        if files:
+            for name in names:
+                (path.parent / name).touch()
 
 
 @contextlib.contextmanager
@@ -80,7 +88,27 @@ def pretend_done(data: Path, directory: Path) -> None:
                     (path if is_folder else path.parent).mkdir(parents=True, exist_ok=True)
                     if not is_folder:
                         path.write_text("a placeholder\n")
+                if one.rule.name == "probe":
+                    note(data, Path(one.output.inventory))
                 asyncio.run(dag.workflow.persistence.finished(one))
+
+
+def note(data: Path, inventory: Path) -> None:
+    """Write the inventory of a part that is one shard, as the probe does."""
+    part = data / inventory.stem.removesuffix("-00")
+    held = check_inventory(inventory, [part], 0, 1)
+    note_inventory(held.token, held.parts, {}, inventory)
+
+
+def compare(data: Path, done: Path) -> float:
+    """Return the seconds that it takes to compare all videos with their inventories."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        for part in data.iterdir():
+            pool.submit(
+                check_inventory, done / f"results/inventory/{part.name}-00.json", [part], 0, 1
+            )
+    return time.monotonic() - began
 
 
 def plan(data: Path, directory: Path, *config: str) -> tuple[float, float, int]:
@@ -107,7 +135,7 @@ def main() -> None:
     """Plan and print."""
     with tempfile.TemporaryDirectory() as folder:
         data, more, done = (Path(folder) / name for name in ("data", "more", "done"))
-        write_metadata(data, VIDEOS)
+        write_metadata(data, VIDEOS, files=True)
         write_metadata(more, 10 * VIDEOS)
         done.mkdir()
         pretend_done(data, done)
@@ -120,6 +148,7 @@ def main() -> None:
         ):
             seconds, megabytes, jobs = plan(*arguments)
             print(f"{name}: {videos:,} videos, {jobs:,} jobs, {seconds:.1f} s, {megabytes:.0f} MB")
+        print(f"the inventories alone: {VIDEOS:,} videos, {compare(data, done):.1f} s")
 
 
 if __name__ == "__main__":
