@@ -3,7 +3,7 @@
 It writes 50 metadata.json of DFDC's shape, with empty files as videos, and plans `config/dfdc.yaml`
 on them: from the start; after a finished run, simulated by placeholder files and Snakemake's own
 records of them; with ten times the videos, which must make no difference to a first run; and with
-ten times the shards. After a run, planning compares all videos with their inventories, which is also
+ten times the shards. After a run, planning compares all videos with their inventories; that is also
 measured by itself.
 """
 
