@@ -63,6 +63,8 @@ Orientation = tuple[int, int, int, int]
 UPRIGHT: Orientation = (1, 0, 0, 1)
 # A ratio beyond it is damage: anamorphic lenses and pixels have at most 1:4 together.
 _MAX_ASPECT = 16
+# Encoders write 1280:1281 for 854 x 480 pixels as 16:9: not worth a picture that is resampled.
+_LEAST_CHANGE = 0.01
 # What FFmpeg prints about the cropping of a stream; PyAV has no other access to it.
 _CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
 _FIRST_LINE = re.compile(r"^  Stream #0:(\d+)", re.MULTILINE)
@@ -141,7 +143,8 @@ class Display:
     def pixel_aspect(self) -> Fraction:
         """Return the width of a pixel divided by its height, as of the last decoded picture."""
         ratio = self._container_ratio or self._context.sample_aspect_ratio or Fraction(1)
-        return ratio if 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT else Fraction(1)
+        is_meant = 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT and abs(ratio - 1) > _LEAST_CHANGE
+        return ratio if is_meant else Fraction(1)
 
 
 def _margins(stream: VideoStream) -> Margins:

@@ -234,10 +234,12 @@ def _describe_jump(timeline: Timeline, wanted: NDArray[np.float64]) -> str:
     clip could give.
     """
     pictures = timeline.pictures
-    keys = np.array([one.pts for one in pictures if one.is_key and one.pts is not None])
-    back = np.diff(keys).min(initial=0) * float(timeline.base)
-    if back < 0:
-        return f"the clock goes back by {-back:.4g} s"
+    ticks = np.array([math.nan if one.pts is None else one.pts for one in pictures])
+    # Nothing that precedes a key picture in decoding order is shown after it.
+    is_key = np.array([one.is_key for one in pictures])[1:]
+    back = (np.fmax.accumulate(ticks)[:-1] - ticks[1:])[is_key]
+    if (back > 0).any():
+        return f"the clock goes back by {np.nanmax(back) * float(timeline.base):.4g} s"
     times, shown = timeline.times, sum(one.is_shown for one in pictures)
     if len(wanted) == len(times) < shown:
         return f"only {len(times)} of {shown} pictures have a time of their own"
