@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 
+from clips import draw_people
 from records import write_bundle
 from unmask.cli import main
 from unmask.inference.properties import TrainingData
@@ -27,6 +29,10 @@ def clips(make_video: MakeVideo, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("clips")
     make_video(folder / "a.mp4", (480, 180), frames=8, people=2)
     make_video(folder / "deeper/nobody.mkv", frames=8, people=0)
+    (folder / "frames").mkdir()
+    for number in range(4):
+        picture = draw_people((320, 240), 1, (0.5, 0.5), number / 4)
+        cv2.imwrite(str(folder / f"frames/{number}.png"), picture[..., ::-1])
     (folder / "notes.txt").write_text("not a video")
     (folder / "empty").mkdir()
     return folder
@@ -40,7 +46,7 @@ def test_a_folder_is_predicted_as_text_json_csv_and_page(
     assert main(["predict", str(clips), "--bundle", str(bundle), *files]) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "out.json").read_text())
-    seen = found["videos"][0]
+    seen, _, frames = found["videos"]
     assert (found["prior"], found["bundle"]) == (0.5, str(bundle))
     assert [len(track["faces"]) for track in seen["tracks"]] == [3, 3]
     assert f"a.mp4: {seen['probability']:.3f} (a face in 3 of 3 frames; each track: " in printed
@@ -49,14 +55,15 @@ def test_a_folder_is_predicted_as_text_json_csv_and_page(
 
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [Path(row["video"]).name for row in rows] == ["a.mp4", "nobody.mkv"]
+    assert [Path(row["video"]).name for row in rows] == ["a.mp4", "nobody.mkv", "frames"]
     assert float(rows[0]["probability"]) == seen["probability"]
     assert (rows[1]["probability"], rows[1]["status"]) == ("", "no_face")
 
     page = (tmp_path / "out.html").read_text()
     assert f"{seen['probability']:.3f}" in page
-    assert page.count("data:image/svg+xml") == 1
-    assert page.count("data:image/jpeg") == 2 * 3 * 3  # tracks, frames, pictures of each
+    assert [len(track["faces"]) for track in frames["tracks"]] == [3]
+    assert page.count("data:image/svg+xml") == 2
+    assert page.count("data:image/jpeg") == (2 + 1) * 3 * 3  # tracks, frames, pictures of each
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "Its picture is lower than in 95 % of the training videos: 180 pixels high" in page
     assert "no face in 3 frames" in page

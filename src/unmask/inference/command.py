@@ -18,7 +18,7 @@ from unmask.inference.meaning import describe, limits_of, warning_of
 from unmask.inference.page import PICTURE_SIDE, create_entry, render_prediction_page
 from unmask.inference.records import VideoPrediction
 from unmask.progress import track
-from unmask.videos.listing import VIDEO_SUFFIXES
+from unmask.videos import listing
 from unmask.vocabulary import Status
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ def predict_files(
     """Predict how probable it is that faces in videos were manipulated.
 
     Args:
-        videos: files, folders (all videos below them) or quoted patterns such as "clips/*.mp4".
+        videos: files, folders (all videos, and folders of images, below them) or quoted patterns
+            such as "clips/*.mp4".
         bundle: the folder that the workflow exports.
         json: file to write: all probabilities, per video, track and face, and why some are absent.
         csv: file to write: a row per video.
@@ -104,11 +105,10 @@ def _files_of(given: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [one for one in sorted(path.rglob("*")) if one.suffix.lower() in VIDEO_SUFFIXES]
+        files = [*listing.find_videos(path)]
     else:
         pattern = str(path.relative_to(path.anchor))
-        found = sorted(Path(path.anchor).glob(pattern))
-    files = [one for one in found if one.is_file()]
+        files = sorted(one for one in Path(path.anchor).glob(pattern) if one.is_file())
     if not files:
         what = "no video in this folder" if path.is_dir() else "no such file"
         raise UnmaskError(f"{given}: {what}")

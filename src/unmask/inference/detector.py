@@ -41,6 +41,7 @@ from unmask.inference.records import (
     VideoPrediction,
 )
 from unmask.training.backbones import one_line
+from unmask.videos.images import image_files
 from unmask.videos.isolation import Task
 
 Name = TypeVar("Name")
@@ -96,7 +97,7 @@ class DeepfakeDetector:
         """Predict videos, and keep the pictures that the predictions are made of.
 
         Args:
-            videos: the files.
+            videos: the files, or folders of images.
             picture_side: long side in pixels of the pictures of whole frames; 0 for none.
 
         Raises:
@@ -104,8 +105,8 @@ class DeepfakeDetector:
         """
         paths = [Path(video) for video in videos]
         for path in paths:
-            if not path.is_file():
-                raise UnmaskError(f"{path}: no such file")
+            if not (path.is_file() or (path.is_dir() and image_files(path))):
+                raise UnmaskError(f"{path}: no such file, or folder of images")
         config = self.bundle.config
         settings = (config.frames, config.faces, picture_side)
         tasks = (
