@@ -74,9 +74,9 @@ def predict_files(
         predictions.append(one.prediction)
         if html is not None:
             entries.append(create_entry(detector, one))
-    limits, of_bundle = limits_of(detector.manifest), detector.bundle.config.kaggle.prior
+    limits, expected = limits_of(detector.manifest), detector.bundle.config.kaggle.prior
     if json is not None:
-        write_json(PredictionFile(str(bundle), of_bundle, limits, predictions), json)
+        write_json(PredictionFile(str(bundle), expected, limits, predictions), json)
     if csv is not None:
         _write_csv(predictions, csv)
     if html is not None:
