@@ -72,6 +72,7 @@ def test_wheels_of_absent_packages_are_unpacked_for_this_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
     write_wheel(tmp_path / "unmask-1.0-py3-none-any.whl", "unmask")
@@ -84,6 +85,9 @@ def test_wheels_of_absent_packages_are_unpacked_for_this_python(
     ]
     assert sys.path[0] == str(tmp_path / "unmask-1.0-py3-none-any.whl")
     assert sys.path[-1] == str(unpacked)
+    code = "import unmask; print(unmask.VALUE)"  # in a worker process
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "42\n"
 
     write_wheel(tmp_path / "absent_two-1.0-cp27-cp27m-linux_x86_64.whl", "absent_two")
     (missing,) = add_wheels(sorted(tmp_path.glob("*.whl")), unpacked)

@@ -57,6 +57,9 @@ def add_wheels(wheels: Iterable[Path], unpacked: Path) -> list[str]:
         fitting = [one for one in of_package if usable & parse_wheel_filename(one.name)[3]]
         if name == _OWN:
             sys.path.insert(0, str(fitting[0]))
+            # Worker processes must not import another version that is installed.
+            paths = (str(fitting[0]), os.environ.get("PYTHONPATH"))
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         elif not all(map(importlib.util.find_spec, _modules(of_package))):
             if fitting:
                 zipfile.ZipFile(fitting[0]).extractall(unpacked)
