@@ -165,9 +165,10 @@ class SplitConfig(Section):
     video and split (train, val or test), and part if names recur. Fold 0 is then the test split and
     fold 1 validation, which is drawn from training, in whole groups, where the split has none.
     Videos without a set are left out. `training.folds` must be [0]."""
-    identity_threshold: float = Field(0.363, ge=0, le=1)
-    """Minimum cosine similarity of two faces of one person. 0.363 is OpenCV's for SFace. Lower
-    values join more videos, also of relatives and lookalikes; see results/audits/leak_pairs.png."""
+    identity_threshold: float = Field(0.5, ge=0, le=1)
+    """Minimum cosine similarity of two faces of one person. OpenCV's 0.363 for SFace compares one
+    pair of faces; among all pairs of a collection it joins strangers to chains. Lower values join
+    more videos, also of relatives and lookalikes; see results/audits/leak_pairs.png."""
     max_group_share: float = Field(0.5, gt=0, le=1)
     """Maximum share of all videos in one group by identity. Chains of lookalikes can join most of
     the data; the run then stops and names a threshold that breaks the group up."""
