@@ -14,6 +14,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 logger = logging.getLogger("unmask")
+# For what the user should see at once: on the terminal, and in the log file of the job.
+notice = logging.getLogger("unmask.notice")
 
 _LINE_EVERY_S = 5.0
 
@@ -33,6 +35,8 @@ def configure_logging(path: Path | None) -> None:
         stream = path.open("a", encoding="utf-8")
         faulthandler.enable(stream)
         handler = logging.StreamHandler(stream)
+        notice.handlers = [logging.StreamHandler(sys.stderr)]
+        notice.handlers[0].setFormatter(logging.Formatter("unmask: %(levelname)s: %(message)s"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -1,10 +1,37 @@
-"""Audits of the data: FAKE faces with a wrong label, and a comparison of face detectors.
+"""Audits of the data: its metadata, FAKE faces with a wrong label, and face detectors compared.
 
+results/metadata.json                    counts of videos, families and originals, before any is opened
 results/noise/SHARD.parquet              a row per FAKE track: its difference from the original
 results/audits/label_noise.json, .svg    counts by verdict, and of faces left out of training
 results/audits/pairs.png                 originals, fakes and their differences
 results/detectors/                       comparison.csv, .svg and boxes.png, on request
 """
+
+
+rule check_metadata:
+    input:
+        parts=list(PARTS.values()),
+        metadata=metadata_of(PARTS.values()),
+    output:
+        "results/metadata.json",
+    log:
+        "logs/check_metadata.log",
+    benchmark:
+        "benchmarks/check_metadata.tsv"
+    # Before the first video is opened, like the rule experiments.
+    priority: 200
+    localrule: True
+    conda:
+        "../../environment.yml"
+    threads: ALL_CORES
+    resources:
+        **growing(mem_mb=2000, runtime=10),
+    params:
+        settings=settings("split.folds", "split.group_by", "split.file"),
+        code=source_digest("audits.metadata"),
+    shell:
+        "python -m unmask audits.metadata:check_metadata --log {log:q} --parts {input.parts:q} "
+        "--settings {params.settings:q} --output {output:q}"
 
 
 rule audit_labels:

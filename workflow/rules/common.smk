@@ -339,6 +339,10 @@ BUNDLE = f"results/kaggle/{CONFIG.kaggle.bundle}"
 UPLOAD = f"{BUNDLE}.upload.json"
 CALIBRATIONS = expand("results/evaluation/{experiment}/calibration.json", experiment=MODELS)
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
+# Parts that must be fetched are not read in advance.
+CHECKED = when(not is_url(CONFIG.data_root), "results/metadata.json")
+# Of rules that run before all others on this machine.
+ALL_CORES = workflow.resource_settings.cores or 1
 # Results that only some configurations ask for.
 AUDIO = when(CONFIG.audio.extract != "none", "results/audio/{shard}.parquet", shard=SHARDS)
 NOISE = when(CONFIG.audits.label_noise != "keep", "results/noise/{shard}.parquet", shard=SHARDS)

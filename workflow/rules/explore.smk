@@ -147,5 +147,6 @@ rule explore_costs:
 
 rule explore:
     input:
+        CHECKED,
         rules.explore_costs.input,
         rules.explore_costs.output,

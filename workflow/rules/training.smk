@@ -9,28 +9,33 @@ results/train/EXPERIMENT/foldFOLD-seedSEED/
 
 
 rule experiments:
+    input:
+        metadata=CHECKED,
     output:
         figure("results/experiments.csv", "Experiments", "Models"),
     log:
         "logs/experiments.log",
     benchmark:
         "benchmarks/experiments.tsv"
-    # First, so that a misspelt backbone is reported at once, not after the last face is cropped. No
+    # Before the first video is opened, so that a misspelt backbone is reported at once, not after the
+    # last face is cropped: with the highest priority and all cores. No
     # rule has the table as input: with ancient(), a new experiment would only be trained in the next
     # run, because Snakemake ignores other reasons for a job while the job of an input runs.
     priority: 100
     localrule: True
     conda:
         "../../environment.yml"
+    threads: ALL_CORES
     resources:
         **growing(mem_mb=4000, runtime=30),
         machine=CONFIG.machine("training", "experiments"),
     params:
         settings=settings("training", "experiments", "seed", "kaggle.max_bytes"),
+        metadata=lambda wildcards, input: f"--metadata {input.metadata}" if input.metadata else "",
         code=source_digest("training.experiments"),
     shell:
         "python -m unmask training.experiments:check_experiments --log {log:q} "
-        "--settings {params.settings:q} {resources.machine:q} --output {output:q}"
+        "--settings {params.settings:q} {resources.machine:q} --output {output:q} {params.metadata}"
 
 
 WEIGHTS = ensure(

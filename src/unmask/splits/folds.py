@@ -218,7 +218,7 @@ def write_splits(
         same_source = pairs_with_same(present, "source")
         whole = splits.assign(group=group_videos(present, [*same, *same_source]))
     if config.file is None:
-        _check_groups(whole, config)
+        check_group_count(whole.loc[usable.index, "group"].nunique(), config)
         fold, seed = _hashed(whole, config.folds, config)
     else:
         roles = given_roles(present, config, next(iter(given), None)).dropna()
@@ -263,14 +263,17 @@ def _check_reals(videos: pd.DataFrame, usable: pd.DataFrame) -> None:
         )
 
 
-def _check_groups(splits: pd.DataFrame, config: SplitConfig) -> None:
-    usable = splits[splits["status"] == Status.OK]
+def check_group_count(count: int, config: SplitConfig) -> None:
+    """Raise if there are fewer groups than folds.
+
+    Raises:
+        UnmaskError: there are.
+    """
+    if count >= config.folds:
+        return
     kinds = {"original": "families", "identity": "groups of people", "source": "sources"}
-    kind = kinds[config.group_by]
-    count = usable["group"].nunique()
-    if count < config.folds:
-        lower = f"set split.folds: {count} or " if count >= MIN_FOLDS else ""
-        raise UnmaskError(
-            f"split.folds: {config.folds} folds need as many {kind} with a face, and there are "
-            f"{count}; {lower}add videos"
-        )
+    lower = f"set split.folds: {count} or " if count >= MIN_FOLDS else ""
+    raise UnmaskError(
+        f"split.folds: {config.folds} folds need as many {kinds[config.group_by]} with a face, and "
+        f"there are {count}; {lower}add videos"
+    )

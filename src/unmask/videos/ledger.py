@@ -44,6 +44,8 @@ def write_ledger(
     probe = describe_again(read_tables(probes, PROBE), parts)
     ledger = join_ledger(probe, read_tables(cropped, CROPPED))
     present, originals = find_originals(with_file(ledger))
+    if originals.ambiguous:
+        logger.warning("%s", originals.ambiguity())
     ledger.loc[present.index, ["original", "family"]] = present[["original", "family"]]
     if ledger.empty:
         raise UnmaskError("the ledger is empty: no metadata.json in data_root names a video")

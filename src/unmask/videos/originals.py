@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from unmask.vocabulary import Label
 
-logger = logging.getLogger(__name__)
-
-_NAMED = 3  # names listed in a message
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class RealVideos:
@@ -44,9 +40,24 @@ class OriginalCounts:
 
     own_part: int  # in the part of the fake
     other_part: int
-    ambiguous: int  # several other parts have a REAL video of that name
-    absent: int  # no part has one
+    absent: int  # no part has a REAL video of that name
     unnamed: int  # the entry names no original
+    ambiguous: int  # several other parts have a REAL video of that name
+    examples: list[str]  # the first three ambiguous fakes
+
+    @property
+    def found(self) -> int:
+        """Return how many fakes have an original."""
+        return self.own_part + self.other_part
+
+    def ambiguity(self) -> str:
+        """Return a message about ambiguous originals, or nothing."""
+        if not self.ambiguous:
+            return ""
+        return (
+            f"{self.ambiguous} fakes name an original that several other parts have, so it is not "
+            f"known: {', '.join(self.examples)}; put each into the part of its original"
+        )
 
 
 def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
@@ -58,6 +69,8 @@ def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
     Args:
         videos: columns `part`, `video`, `label` and `original`.
     """
+    import pandas as pd  # takes a second, and most jobs that read a metadata.json do without
+
     is_real, is_fake = (videos["label"] == label for label in Label)
     reals = RealVideos(zip(videos["part"][is_real], videos["video"][is_real], strict=True))
     heads = Counter(videos.loc[is_real | videos["original"].isna(), "video"])
@@ -79,19 +92,12 @@ def find_originals(videos: pd.DataFrame) -> tuple[pd.DataFrame, OriginalCounts]:
                 rows.append((original, original, "ambiguous" if several else "absent"))
     found = pd.DataFrame(rows, videos.index, columns=["original", "family", "where"])
     where = found.pop("where")
-    if len(names := videos.loc[where == "ambiguous", "video"]):
-        logger.warning(
-            "%d fakes name an original that several other parts have, so it is not known: %s; put "
-            "each fake into the part of its original",
-            len(names),
-            some_of(names),
-        )
     counts = where[is_fake].value_counts()
-    fields = [field.name for field in dataclasses.fields(OriginalCounts)]
-    return videos.assign(**found), OriginalCounts(*(int(counts.get(name, 0)) for name in fields))
-
-
-def some_of(names: Iterable[str]) -> str:
-    """Return the first three names, for a message."""
-    listed = sorted(names)
-    return ", ".join(listed[:_NAMED]) + (" …" if len(listed) > _NAMED else "")
+    own_part, other_part, absent, unnamed, ambiguous = (
+        int(counts.get(place, 0))
+        for place in ("own_part", "other_part", "absent", "unnamed", "ambiguous")
+    )
+    examples = sorted(videos.loc[where == "ambiguous", "video"])[:3]
+    return videos.assign(**found), OriginalCounts(
+        own_part, other_part, absent, unnamed, ambiguous, examples
+    )

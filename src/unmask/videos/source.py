@@ -18,13 +18,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 from unmask.errors import UnmaskError, reason
 from unmask.videos.images import image_files
+from unmask.videos.listing import label_of
+from unmask.videos.originals import RealVideos
 from unmask.vocabulary import Label, Status
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ class Entry:
     original: str | None  # name of the REAL video that a FAKE was made from; None for a REAL
     family: str  # name of its original, or its own; the same whatever its label
     status: Status = Status.OK  # or why the video cannot be opened
-    detail: str = ""  # the reason of a status other than OK
+    detail: str = ""  # the reason of a status other than OK, or how an unusual label is read
     method: str | None = None  # how a FAKE was made, where the entry says it
     source: str | None = None  # the collection that the video is from, where the entry says it
     group: str | None = None  # who or what it shows, where the entry says it: one fold has them all
@@ -82,6 +84,7 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
             "(for example --config data_root=/data/dfdc)"
         )
     if (root / METADATA).is_file():
+        _check_is_part(root, key)
         return {part_name(root): root}
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     parts = {path.name: path for path in folders if (path / METADATA).is_file()}
@@ -101,6 +104,17 @@ def find_parts(root: Path, key: str = "data_root") -> dict[str, Path]:
             "or a .zip of one"
         )
     return parts
+
+
+def _check_is_part(root: Path, key: str) -> None:
+    """Raise if a metadata.json is above the folders of its videos, which would all be missing."""
+    names = [entry.name for entry in read_metadata(root)]
+    below = sorted(path.name for path in root.iterdir() if path.is_dir())
+    if names and below and not any((root / name).exists() for name in names):
+        raise UnmaskError(
+            f"{key}: {root / METADATA} is above the parts ({', '.join(below[:3])}): none of its "
+            f"{len(names)} videos is next to it; give each folder of videos a {METADATA} of its own"
+        )
 
 
 def part_name(part: Path) -> str:
@@ -271,8 +285,9 @@ def video_names(part: Path) -> list[str]:
 def read_metadata(part: Path) -> list[Entry]:
     """Read a part's `metadata.json`: an object with an entry for each video.
 
-    An entry has a `label`, and may have `original`, `method`, `source`, `group` and `split`. An
-    invalid entry is kept, with a status.
+    An entry has a `label`, and may have `original`, `method`, `source`, `group` and `split`. Labels
+    may have the spellings of `unmask.videos.listing`, such as 1 for FAKE, and an original of the
+    part may lack its extension. An invalid entry is kept, with a status.
 
     Raises:
         UnmaskError: the file cannot be read, is too large, or is not a JSON object.
@@ -302,7 +317,20 @@ def read_metadata(part: Path) -> list[Entry]:
         raise UnmaskError(f"{path}: is a JSON {type(content).__name__}, not an object of videos")
     if not content:
         logger.warning("%s: has no video", path)
-    return [_entry(name, value) for name, value in sorted(content.items())]
+    entries = [_entry(name, value) for name, value in sorted(content.items())]
+    videos = RealVideos(("", entry.name) for entry in entries)
+    return [_with_extension(entry, videos) for entry in entries]
+
+
+def _with_extension(entry: Entry, videos: RealVideos) -> Entry:
+    """Return an entry with the file name of its original, if only one video of the part has it.
+
+    Labels do not matter: a corrected one must not change the family, on which crops depend.
+    """
+    found = [name for _, name in videos.find("", entry.family) if name != entry.name]
+    if len(found) != 1:
+        return entry
+    return replace(entry, original=entry.original and found[0], family=found[0])
 
 
 def described(part: Path, entry: Entry) -> dict[str, Any]:
@@ -333,29 +361,35 @@ def _entry(name: str, value: Any) -> Entry:
         return Entry(name, None, None, name, Status.UNSAFE_NAME, detail)
     if not isinstance(value, Mapping):
         return Entry(name, None, None, name, Status.BAD_METADATA, "the entry is not a JSON object")
-    label, original = value.get("label"), value.get("original")
-    if label not in tuple(Label):
-        detail = f"label is {label!r}, not 'REAL' or 'FAKE'"
+    spelled = value.get("label")
+    label = label_of(int(spelled) if isinstance(spelled, bool) else spelled)
+    if label is None:
+        detail = f"label is {spelled!r}, not REAL or FAKE"
         return Entry(name, None, None, name, Status.BAD_METADATA, detail)
-    known = original if isinstance(original, str) and is_safe_name(original) else None
-    if label == Label.FAKE and known is None and original not in (None, ""):
-        detail = f"original is {original!r}, not a file name"
-        return Entry(name, Label.FAKE, None, name, Status.BAD_METADATA, detail)
-    method, source, group, split = (
-        str(value[key]) if value.get(key) else None
-        for key in ("method", "source", "group", "split")
-    )
+    named = value.get("original")
+    original = _text(named) if isinstance(named, str) else None
+    known = original if original and is_safe_name(original) else None
+    if label == Label.FAKE and known is None and _text(named):
+        detail = f"original is {named!r}, not a file name"
+        return Entry(name, label, None, name, Status.BAD_METADATA, detail)
     return Entry(
         name,
-        Label(label),
-        # A REAL has no original, whatever the file has instead: null, "", NaN.
+        label,
+        # A REAL has no original, whatever the file has instead.
         known if label == Label.FAKE else None,
         known or name,
-        method=method if label == Label.FAKE else None,
-        source=source,
-        group=group,
-        split=split,
+        detail="" if str(spelled).strip().upper() == label else f"label {spelled!r} is {label}",
+        method=_text(value.get("method")) if label == Label.FAKE else None,
+        source=_text(value.get("source")),
+        group=_text(value.get("group")),
+        split=_text(value.get("split")),
     )
+
+
+def _text(value: Any) -> str | None:
+    """Return what an entry has for a key; None for null, NaN, and how tables write these."""
+    text = str(value).strip()
+    return None if text.lower() in ("", "none", "null", "nan") else text
 
 
 def is_safe_name(name: str) -> bool:
