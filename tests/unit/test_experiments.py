@@ -1,16 +1,20 @@
 """The list of experiments shows what will be trained, and whether it can be."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import timm
 from safetensors.torch import save_file
 
-from unmask.config import Config
+from unmask.audits.metadata import MetadataCounts
+from unmask.config import Config, Mixture, TrainingConfig
 from unmask.config_files import load_config
 from unmask.errors import UnmaskError
-from unmask.training.experiments import check_experiments, describe_experiments
+from unmask.files import write_json
+from unmask.training.experiments import check_batches, check_experiments, describe_experiments
+from unmask.videos.originals import OriginalCounts
 
 
 @pytest.fixture
@@ -61,6 +65,8 @@ def test_an_experiment_that_cannot_be_created_is_named(config: Config, tmp_path:
         ({"augment": [{"Blurr": {}}]}, "experiment new: training.augment: .*Blurr"),
         ({"loss": "focal"}, "experiment new: training.loss: .*'focal'"),
         ({"weights": str(tmp_path / "resnet.safetensors")}, "experiment new: .* does not fit"),
+        ({"backbone": "inception_v3"}, "experiment new: training.image_size: .* 64 x 64 .* 299"),
+        ({"backbone": "crossvit_9_240"}, "experiment new: training.image_size: .* 64 x 64 .* 240"),
     ]:
         changed = load_config(
             {**config.model_dump(exclude_unset=True), "experiments": {"one": {}, "new": values}}
@@ -68,3 +74,30 @@ def test_an_experiment_that_cannot_be_created_is_named(config: Config, tmp_path:
         with pytest.raises(UnmaskError, match=message):
             check_experiments(changed, tmp_path / "experiments.csv")
         assert not (tmp_path / "experiments.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("batches", "fakes", "pairs"),
+    [
+        ("paired", 3, 0),
+        ("plain", 0, 0),
+        ("balanced", 0, 0),
+        (Mixture(pairs=1), 3, 0),
+        (Mixture(unpaired=1), 3, 3),
+    ],
+)
+def test_batches_without_anything_to_show_are_refused(batches: Any, fakes: int, pairs: int) -> None:
+    with pytest.raises(UnmaskError, match=rf"training\.batches: .*{pairs} of {fakes} FAKE"):
+        check_batches(TrainingConfig(batches=batches), fakes, pairs)
+    check_batches(TrainingConfig(batches="auto"), fakes, pairs)
+
+
+def test_paired_batches_say_how_many_fakes_they_leave_out(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    originals = OriginalCounts(50, 8, 265, 0, 0, [])
+    write_json(MetadataCounts(77, 323, 0, 244, originals), tmp_path / "metadata.json")
+    experiments = {"experiments": {"one": {"batches": "paired"}}}
+    paired = load_config({**config.model_dump(exclude_unset=True), **experiments})
+    check_experiments(paired, tmp_path / "experiments.csv", tmp_path / "metadata.json")
+    assert "58 of 323 FAKE" in caplog.text

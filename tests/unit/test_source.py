@@ -38,7 +38,7 @@ def test_a_fake_that_names_no_original_is_a_family_of_its_own(
 @pytest.mark.parametrize(
     ("value", "detail"),
     [
-        ({"label": "fake", "original": None}, "label is 'fake', not 'REAL' or 'FAKE'"),
+        ({"label": "maybe", "original": None}, "label is 'maybe'"),
         ({"label": None}, "label is None"),
         ({"label": ["FAKE"]}, "label is ['FAKE']"),
         ({"original": "real.mp4"}, "label is None"),
@@ -54,6 +54,27 @@ def test_an_invalid_entry_is_kept_with_the_reason(
     entries = read_metadata(make_part(tmp_path / "part", {"a.mp4": value, "b.mp4": "REAL"}))
     assert [entry.status for entry in entries] == [Status.BAD_METADATA, Status.OK]
     assert detail in entries[0].detail
+
+
+@pytest.mark.parametrize("label", ["FAKE", "fake", "FAKE ", "Deepfake", 1, "1", True])
+@pytest.mark.parametrize("original", [None, "", " ", "NaN", float("nan"), "r.mp4", "r", " r.mp4 "])
+def test_entries_are_read_as_people_write_them(
+    label: Any, original: Any, make_part: MakePart, tmp_path: Path
+) -> None:
+    entries = {"f.mp4": {"label": label, "original": original, "method": float("nan")}}
+    entries["r.mp4"] = {"label": "real" if isinstance(label, str) else 0}
+    fake, real = read_metadata(make_part(tmp_path / "part", entries))
+    assert (fake.status, fake.label, fake.method) == (Status.OK, Label.FAKE, None)
+    assert fake.original == ("r.mp4" if "r" in str(original) else None)
+    assert fake.family == fake.original or fake.name
+    assert (real.status, real.label, real.original) == (Status.OK, Label.REAL, None)
+
+
+def test_an_original_that_may_be_two_videos_keeps_its_name(
+    make_part: MakePart, tmp_path: Path
+) -> None:
+    entries = {"f.mp4": "r", "r.avi": "REAL", "r.mp4": "REAL"}
+    assert read_metadata(make_part(tmp_path / "part", entries))[0].original == "r"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,17 @@ def test_the_data_root_may_be_a_part(
     assert find_parts(part) == {"part_0": part}
     monkeypatch.chdir(part)
     assert find_parts(Path()) == {"part_0": Path()}
+
+
+def test_metadata_above_the_parts_is_named(make_part: MakePart, tmp_path: Path) -> None:
+    make_part(tmp_path, {"a.mp4": "REAL"})
+    assert find_parts(tmp_path)  # its video is absent
+    (tmp_path / "part_0").mkdir()
+    (tmp_path / "part_0" / "a.mp4").touch()
+    with pytest.raises(UnmaskError, match=rf"data_root: {tmp_path}/metadata\.json.*part_0"):
+        find_parts(tmp_path)
+    (tmp_path / "a.mp4").touch()
+    assert list(find_parts(tmp_path).values()) == [tmp_path]
 
 
 def test_an_absent_folder_or_one_without_parts_is_refused(tmp_path: Path) -> None:
