@@ -18,7 +18,7 @@ rule check_metadata:
         "logs/check_metadata.log",
     benchmark:
         "benchmarks/check_metadata.tsv"
-    # Before the first video is opened, like the rule experiments.
+    # Before the first video is opened, see OR_END_THE_RUN.
     priority: 200
     localrule: True
     conda:
@@ -31,7 +31,7 @@ rule check_metadata:
         code=source_digest("audits.metadata"),
     shell:
         "python -m unmask audits.metadata:check_metadata --log {log:q} --parts {input.parts:q} "
-        "--settings {params.settings:q} --output {output:q}"
+        "--settings {params.settings:q} --output {output:q} {OR_END_THE_RUN}"
 
 
 rule audit_labels:

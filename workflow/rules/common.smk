@@ -341,8 +341,10 @@ CALIBRATIONS = expand("results/evaluation/{experiment}/calibration.json", experi
 IDENTITIES = expand("results/identities/{shard}.parquet", shard=SHARDS)
 # Parts that must be fetched are not read in advance.
 CHECKED = when(not is_url(CONFIG.data_root), "results/metadata.json")
-# Of rules that run before all others on this machine.
+# Checks run before all other jobs, with the highest priority and all cores. What fails them would
+# fail hours later, so they end the run even with --keep-going; Snakemake then exits as on SIGTERM.
 ALL_CORES = workflow.resource_settings.cores or 1
+OR_END_THE_RUN = "|| { kill ${UNMASK_SNAKEMAKE##*:}; exit 2; }"
 # Results that only some configurations ask for.
 AUDIO = when(CONFIG.audio.extract != "none", "results/audio/{shard}.parquet", shard=SHARDS)
 NOISE = when(CONFIG.audits.label_noise != "keep", "results/noise/{shard}.parquet", shard=SHARDS)

@@ -17,10 +17,9 @@ rule experiments:
         "logs/experiments.log",
     benchmark:
         "benchmarks/experiments.tsv"
-    # Before the first video is opened, so that a misspelt backbone is reported at once, not after the
-    # last face is cropped: with the highest priority and all cores. No
-    # rule has the table as input: with ancient(), a new experiment would only be trained in the next
-    # run, because Snakemake ignores other reasons for a job while the job of an input runs.
+    # Before the first video is opened, see OR_END_THE_RUN. No rule has the table as input: with
+    # ancient(), a new experiment would only be trained in the next run, because Snakemake ignores
+    # other reasons for a job while the job of an input runs.
     priority: 100
     localrule: True
     conda:
@@ -35,7 +34,8 @@ rule experiments:
         code=source_digest("training.experiments"),
     shell:
         "python -m unmask training.experiments:check_experiments --log {log:q} "
-        "--settings {params.settings:q} {resources.machine:q} --output {output:q} {params.metadata}"
+        "--settings {params.settings:q} {resources.machine:q} --output {output:q} {params.metadata} "
+        "{OR_END_THE_RUN}"
 
 
 WEIGHTS = ensure(
