@@ -10,8 +10,7 @@ results/detectors/                       comparison.csv, .svg and boxes.png, on 
 
 rule check_metadata:
     input:
-        parts=list(PARTS.values()),
-        metadata=metadata_of(PARTS.values()),
+        made(PARTS.values()),
     output:
         "results/metadata.json",
     log:
@@ -26,11 +25,13 @@ rule check_metadata:
     threads: ALL_CORES
     resources:
         **growing(mem_mb=2000, runtime=10),
+        parts=lambda wildcards: list_file(local(PARTS.values())),
     params:
+        labels=lambda wildcards: labels(SHARDS),
         settings=settings("split.folds", "split.group_by", "split.file"),
         code=source_digest("audits.metadata"),
     shell:
-        "python -m unmask audits.metadata:check_metadata --log {log:q} --parts {input.parts:q} "
+        "python -m unmask audits.metadata:check_metadata --log {log:q} --parts {resources.parts} "
         "--settings {params.settings:q} --output {output:q} {OR_END_THE_RUN}"
 
 
