@@ -279,14 +279,33 @@ def test_what_was_deleted_is_not_created_again(what: str, results: Results) -> N
     client = MlflowClient(results.uri)
     (experiment,) = client.search_experiments(filter_string="name = 'unmask'")
     (run,) = client.search_runs([experiment.experiment_id])
+    remedy = "mlflow runs restore"
     if what == "run":
         client.delete_run(run.info.run_id)
     else:
         client.delete_experiment(experiment.experiment_id)
+        remedy = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
     results.finish()
-    with pytest.raises(UnmaskError, match=f"mlflow {what}s restore") as caught:
+    with pytest.raises(UnmaskError, match=remedy) as caught:
         results.track()
     assert "\n" not in str(caught.value)
+
+
+def test_a_moved_directory_says_where_artifacts_go(
+    results: Results,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results.train()
+    results.finish()
+    results.track()
+    assert not caplog.records
+    (tmp_path / "moved").mkdir()
+    monkeypatch.chdir(tmp_path / "moved")
+    results.track()
+    (message,) = caplog.messages
+    assert f"{tmp_path}/mlartifacts" in message
 
 
 @pytest.mark.parametrize(
