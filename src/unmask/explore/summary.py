@@ -48,6 +48,8 @@ def print_summary(
         )
     if (results / "submission.csv").is_file():
         print(f"submission: {results / 'submission.csv'}")
+    for manifest in sorted(results.glob("kaggle/*/manifest.json")):
+        print(f"another video: unmask predict VIDEO --bundle {manifest.parent}")
     if report.is_file():
         print(f"report: {report.resolve()}")
     print("MLflow UI: make ui, then open http://127.0.0.1:5000 and choose Model training")
