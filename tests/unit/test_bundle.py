@@ -15,7 +15,15 @@ import pytest
 import torch
 
 from records import write_run
-from unmask.config import KaggleConfig, Precision, TrainingConfig
+from unmask.config import (
+    Config,
+    EvaluationConfig,
+    FramesConfig,
+    KaggleConfig,
+    Precision,
+    TrainingConfig,
+)
+from unmask.config_files import load_settings
 from unmask.errors import UnmaskError
 from unmask.evaluation.metrics import binary_metrics
 from unmask.evaluation.results import (
@@ -31,7 +39,7 @@ from unmask.inference.calibrate import Calibration
 from unmask.inference.predictor import Member, VideoCrops
 from unmask.inference.records import MemberRecord, Parity
 from unmask.inference.scoring_head import ScoringHead
-from unmask.kaggle.bundle import check_parity
+from unmask.kaggle.bundle import check_parity, shipped_settings
 from unmask.kaggle.card import CARD, write_card
 from unmask.kaggle.choice import Shipped, check_size, choose_experiments, models_of
 from unmask.kaggle.data import describe_data
@@ -112,6 +120,12 @@ def test_half_precision_must_not_change_predictions(model: Path, tmp_path: Path)
     check_parity(Parity(3, 0.2, "p/b.mp4"), "int8")
     with pytest.raises(UnmaskError, match=r"kaggle\.precision: .* p/b\.mp4 by 0\.0011"):
         check_parity(Parity(3, 0.0011, "p/b.mp4"), "float16")
+
+
+def test_a_bundle_predicts_with_the_settings_that_models_are_scored_with() -> None:
+    config = Config(evaluation=EvaluationConfig(flip=True), frames=FramesConfig(per_video=5))
+    shipped = load_settings(shipped_settings(config))
+    assert (shipped.evaluation.flip, shipped.frames.per_video) == (True, 5)
 
 
 def test_clips_are_some_faces_of_several_videos(worked_part: Path) -> None:

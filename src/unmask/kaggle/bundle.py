@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -133,10 +134,15 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
+def shipped_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that prediction depends on."""
+    sections = dict.fromkeys(("frames", "limits", "faces", "kaggle"), True)
+    return config.model_dump(include=sections | {"evaluation": {"flip"}})
+
+
 def _write_code(config: Config, output: Path) -> list[str]:
     """Write settings, code, wheels and detector; return the packages of the wheels."""
-    sections = dict.fromkeys(("frames", "limits", "faces", "kaggle"), True)
-    settings = config.model_dump(include=sections | {"evaluation": {"flip"}})
+    settings = shipped_settings(config)
     faces, kaggle = config.faces, config.kaggle
     detector = DETECTORS[faces.detector]
     packages = {DETECTORS[name].distribution for name in faces.voters}
