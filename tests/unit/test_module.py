@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
 from unmask.training.backbones import ModelInput, create_backbone
 from unmask.training.dataset import Batch
 from unmask.training.module import DeepfakeClassifier
@@ -95,6 +96,24 @@ def test_one_batch_is_learnt_by_heart() -> None:
         logits = model.train()(batch["image"])
     assert logits.shape == (8,)
     assert ((logits > 0) == (batch["label"] == 1)).all()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_diverging_training_says_where_and_what_to_try(precision: str) -> None:
+    config = CONFIG.model_copy(
+        update={"learning_rate": 1e38, "optimizer": "sgd", "warmup": 0.0, "precision": precision}
+    )
+    batch = Batch(
+        image=torch.randn(8, 3, 32, 32), label=torch.tensor([0.0, 1] * 4), row=torch.arange(8)
+    )
+    model = DeepfakeClassifier(create_backbone(config)[0], AS_IS, config, 0.0, np.arange(8))
+    with pytest.raises(
+        UnmaskError, match=r"epoch \d, .* 1e\+38.*training\.learning_rate: "
+    ) as error:
+        trainer(Watch(), 3, precision).fit(model, load(batch, 2), load(batch, 8))
+    assert f"precision {precision}" in str(error.value)
+    with pytest.raises(UnmaskError, match="diverged"):
+        model.check_weights()
 
 
 @pytest.mark.parametrize("prior_shift", [0.0, 1.5])

@@ -1,4 +1,5 @@
-"""An epoch shows what its kind of batch promises, in any number of processes, from any step."""
+"""An epoch shows what its kind of batch promises, in any number of processes, import re
+from any step."""
 
 from typing import Any
 
@@ -18,6 +19,7 @@ from unmask.training.sampler import (
     choose_mixture,
     describe_epoch,
     draw_epoch,
+    explain_auto,
     pair_faces,
     sample_seed,
 )
@@ -195,6 +197,26 @@ def test_the_log_says_what_an_epoch_consists_of() -> None:
     assert "12% a fake and another REAL crop (1 groups)" in text
     assert "sources: web 100%" in text
     assert "1 of 2 FAKE crops (1 videos)" in text
+
+
+@pytest.mark.parametrize(
+    ("fakes", "shares", "counts"),
+    [
+        ([], "pairs: 0.00, self_blended: 1.00, unpaired: 0.00", (0, 0)),
+        ([("x", "a")], "pairs: 0.01, self_blended: 0.99, unpaired: 0.00", (1, 0)),
+        ([("y", "gone")], "pairs: 0.00, self_blended: 1.00, unpaired: 0.00", (0, 1)),
+    ],
+)
+def test_auto_finds_something_to_show_and_says_why(
+    fakes: list[tuple[str, str]], shares: str, counts: tuple[int, int]
+) -> None:
+    faces = pd.DataFrame([face(name, name) for name in "ab"] + [face(*one) for one in fakes])
+    faces = faces.assign(source="web", group=faces["family"])
+    crops = Crops.of(faces, (faces["label"] == "FAKE").to_numpy())
+    text = explain_auto(crops)
+    assert shares in text
+    assert all(f" {count} " in text.partition("because")[2] for count in counts)
+    assert len(EpochSampler(crops, TrainingConfig(batches="auto", batch_size=2), 1)) == 2
 
 
 @pytest.mark.parametrize("batches", ["plain", "balanced", "auto"])

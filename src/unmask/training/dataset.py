@@ -43,6 +43,7 @@ from unmask.training.sampler import (
     EpochSampler,
     SampleId,
     describe_epoch,
+    explain_auto,
     sample_seed,
 )
 from unmask.training.self_blending import FaceCrop, Lookalikes, self_blend
@@ -305,6 +306,8 @@ def create_train_loader(
     crops = Crops.of(faces, dataset.targets)
     sampler = EpochSampler(crops, config, seed, rank, world_size)
     if rank == 0:
+        if config.batches == "auto":
+            logger.info("%s", explain_auto(crops))
         logger.info("%s", describe_epoch(faces, crops, sampler.units(0)))
     return _create_loader(dataset, sampler, sampler.batch_size, workers)
 

@@ -421,6 +421,7 @@ class Progress(Callback):
         if self._ended - self._last_line < _LINE_EVERY_S:
             return
         self._last_line = self._ended
+        pl_module.check_weights()  # type: ignore[operator]
         metrics = self._speed() | {
             "train/learning_rate": trainer.optimizers[0].param_groups[0]["lr"]
         }

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from unmask.config import TrainingConfig
+from unmask.errors import UnmaskError
 from unmask.training.backbones import ModelInput
 from unmask.training.dataset import Batch
 from unmask.training.losses import class_weights, find_loss, smoothed
@@ -175,6 +176,7 @@ class DeepfakeClassifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation split, over the crops of all devices."""
         logits, labels, rows = self._gathered(self._validated[0])
+        self._check_finite(logits)
         logits = logits + self._prior_shift
         videos = self._video_of_row[rows]
         video_logits, video_labels = _mean_by(videos, logits), _mean_by(videos, labels)
@@ -188,6 +190,26 @@ class DeepfakeClassifier(pl.LightningModule):
         if len(logits):
             self.log("val/blended_log_loss", _log_loss(logits, labels))
             self.log("val/blended_auc", _auc(logits, labels))
+
+    def check_weights(self) -> None:
+        """Raise if training has diverged.
+
+        Raises:
+            UnmaskError: a weight is not finite.
+        """
+        self._check_finite(torch.stack([weight.detach().sum() for weight in self._trained]))
+
+    def _check_finite(self, values: Tensor) -> None:
+        if values.isfinite().all():
+            return
+        config, precision = self._config, "training.precision: 32-true, "
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"] if self.trainer.optimizers else 0.0
+        raise UnmaskError(
+            f"training diverged in epoch {self.current_epoch}, at a learning rate of {rate:.2g} "
+            f"(training.learning_rate is {config.learning_rate:g}) and in precision "
+            f"{config.precision}; try {precision if config.precision != '32-true' else ''}"
+            f"training.learning_rate: {config.learning_rate / 3:.1g}, or training.clip_norm: 1"
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, updated at each step."""

@@ -151,6 +151,17 @@ def choose_mixture(crops: Crops, batches: str | Mixture) -> Mixture:
     return Mixture(**{kind: share / total for kind, share in shares.items()})
 
 
+def explain_auto(crops: Crops) -> str:
+    """Return what `batches: auto` chose and why, for the log."""
+    chosen = choose_mixture(crops, "auto")
+    pairs, unpaired = (len(np.unique(crops.groups[of])) for of in (crops.pairs, crops.unpaired))
+    return (
+        f"batches: auto is {{pairs: {chosen.pairs:.2f}, self_blended: {chosen.self_blended:.2f}, "
+        f"unpaired: {chosen.unpaired:.2f}}}, because {pairs} families have fakes with their "
+        f"original's crops and {unpaired} have other fakes; both shares grow with these numbers"
+    )
+
+
 def draw_epoch(crops: Crops, batches: str | Mixture, rng: np.random.Generator) -> Rows:
     """Draw what one epoch shows.
 
