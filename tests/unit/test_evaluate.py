@@ -113,6 +113,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     videos = videos.assign(part="p", group=videos["family"], video_fps=25.0)
     videos["source"] = np.where(videos["family"] < "10", "film", "web")
     videos["method"] = np.where(videos["video"].str.endswith("b.mp4"), "swap", None)
+    videos["video_field_order"] = np.where(videos["family"] < "10", "tt", None)
     videos = videos.assign(video_width=640, video_height=480)
     ledger = videos.reindex(columns=list(VIDEOS.columns))
     write_table(ledger, VIDEOS, folder / "videos.parquet")
@@ -244,6 +245,10 @@ def test_the_worst_subgroup_is_furthest_above_its_constant_baseline(
     assert (faceless.count, faceless.log_loss_interval) == (1, (None, None))
     swap = groups["method, with all REAL", "swap"]
     assert (swap.count, swap.fake) == (2 * FAMILIES + 1, FAMILIES)
+    interlaced, others = (groups["field order", name] for name in ("tt", "not stated"))
+    assert interlaced.count == groups["source", "film"].count
+    assert interlaced.count + others.count == metrics.test.count
+    assert not any(by == "transfer" for by, _ in groups)  # the same in all videos
     worst = metrics.worst_subgroup
     assert worst is not None
     assert worst.excess == max(one.excess for one in groups.values() if one.count >= 10)
