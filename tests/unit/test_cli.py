@@ -98,6 +98,22 @@ def test_a_command_does_its_work_and_logs_it(make_part: MakePart, tmp_path: Path
     assert "statuses: {'missing': 1}" in log.read_text()
 
 
+def test_a_file_can_stand_for_its_lines(make_part: MakePart, tmp_path: Path) -> None:
+    parts = [make_part(tmp_path / name, {f"{name}.mp4": "REAL"}) for name in ("one", "the other")]
+    (tmp_path / "parts").write_text("".join(f"{part}\n" for part in parts))
+    output = tmp_path / "probe.parquet"
+    done = run(*PROBE_ALL, "--parts", f"@{tmp_path}/parts", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert set(read_table(output, PROBE)["part"]) == {"one", "the other"}
+
+
+def test_a_list_may_be_empty_whatever_its_name() -> None:
+    name = "splits.folds:write_splits"
+    lists = ["--identities", "--given", "--ledger", "x", "--output", "x", "--audit", "x"]
+    options = create_app(name, import_function(name))(lists, exit_on_error=False)
+    assert (options["identities"], options["given"]) == ([], [])
+
+
 def test_the_help_lists_all_commands_with_a_line_each_and_imports_none() -> None:
     show = (
         "import sys; from unmask.cli import main; main(['--help']); print('torch' in sys.modules)"

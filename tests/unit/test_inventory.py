@@ -13,7 +13,6 @@ import pytest
 
 from unmask.videos.inventory import (
     check_inventory,
-    labels_of,
     note_inventory,
     take_inventory,
     token_of_test_set,
@@ -143,7 +142,7 @@ def test_all_that_metadata_says_is_in_the_labels_and_its_format_is_not(
     part: Path, noted: Path
 ) -> None:
     def labels() -> str:
-        return labels_of(noted, [part], 0, 1)
+        return check_inventory(noted, [part], 0, 1).labels
 
     before = labels()
     (part / "metadata.json").write_text(json.dumps(METADATA, indent=4))

@@ -123,7 +123,7 @@ def test_parts_of_a_bucket_are_fetched_once_and_give_the_bytes_of_local_folders(
     folders = config(challenge, str(challenge.root / "train"))
     workflow.finish("results/splits.parquet", directory=local, config=folders)
     for path in (local / "results").rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.parent.name != "inventory":
             assert (tmp_path / path.relative_to(local)).read_bytes() == path.read_bytes(), path
 
 

@@ -18,6 +18,7 @@ from running import ROOT, Finished, jobs_of
 
 pytestmark = pytest.mark.workflow
 
+SHARDS = 5000
 COLUMNS = ("probe", "crop_faces", "ledger", "train", "predict")
 
 
@@ -177,7 +178,7 @@ def test_five_thousand_shards_are_joined_by_the_real_commands(
     """Their paths are more than a command can have."""
     source = finished.challenge.root / "train/dfdc_train_part_0/metadata.json"
     entries = json.loads(source.read_text())
-    for number in range(5000):
+    for number in range(SHARDS):
         part = f"a_part_with_a_longer_name_{number:04d}"
         (tmp_path / "data" / part).mkdir(parents=True)
         own = {
@@ -193,4 +194,4 @@ def test_five_thousand_shards_are_joined_by_the_real_commands(
         config=[f"data_root={tmp_path / 'data'}"],
     )
     summary = json.loads((tmp_path / "results/ledger.json").read_text())
-    assert summary["videos"] == 5000 * len(entries)
+    assert summary["videos"] == SHARDS * len(entries)

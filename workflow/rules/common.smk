@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 
 from snakemake.io import is_flagged
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
@@ -23,7 +23,7 @@ from unmask.errors import UnmaskError
 from unmask.files import atomic_path
 from unmask.provenance import source_digest
 from unmask.videos.buckets import find_stored_parts, is_url
-from unmask.videos.inventory import check_inventory, labels_of, token_of_test_set
+from unmask.videos.inventory import check_inventory, token_of_test_set
 from unmask.videos.source import find_parts, shards_of
 
 # Jobs run the interpreter that runs Snakemake, whether or not its environment is activated; in a
@@ -163,41 +163,38 @@ def of_shard(function):
     return lambda wildcards: function(PARTS_OF_SHARD[wildcards.shard])
 
 
-def noted(function, shard):
-    """Return what a function of `unmask.videos.inventory` says of a shard's parts; "" where none is here."""
+def held(shard):
+    """Return token and labels of what a shard's parts hold; None if they are in a bucket or absent."""
     parts = local(PARTS_OF_SHARD[shard])
     if not parts or not all(map(Path.exists, parts)):
-        return ""
-    chunk = int(shard.rpartition("-")[2])
-    path = Path(f"results/inventory/{shard}.json")
+        return None
+    if workflow.dryrun and not Path(f"results/probe/{shard}.parquet").exists():
+        return None  # The plan of a first run needs no look at the videos.
+    path, chunk = Path(f"results/inventory/{shard}.json"), int(shard.rpartition("-")[2])
     try:
-        return function(path, parts, chunk, CONFIG.shards_per_part)
+        inventory = check_inventory(path, parts, chunk, CONFIG.shards_per_part)
     except UnmaskError:
-        return ""  # The probe fails in one line.
-
-
-def of_all(function, shards):
-    """Return what a function says of the parts of all shards, which are looked at in parallel."""
-    with ThreadPoolExecutor(16) as pool:
-        return dict(zip(shards, pool.map(partial(noted, function), shards)))
+        return None  # The probe fails in one line.
+    return inventory.token, inventory.labels
 
 
 @cache
-def tokens():
-    """Return the token of each shard's videos."""
-    return of_all(lambda *where: check_inventory(*where).token, list(PARTS_OF_SHARD))
+def all_held():
+    """Return what all shards hold, which are looked at in parallel."""
+    with ThreadPoolExecutor(16) as pool:
+        return dict(zip(PARTS_OF_SHARD, pool.map(held, PARTS_OF_SHARD)))
 
 
 def videos(wildcards):
-    """Return the token of a shard's videos."""
-    if workflow.is_main_process and tokens()[wildcards.shard]:
-        return tokens()[wildcards.shard]
-    return noted(lambda *where: check_inventory(*where).token, wildcards.shard)
+    """Return the token of a shard's videos; the job of one shard looks at no other."""
+    known = all_held()[wildcards.shard] if workflow.is_main_process else None
+    return (known or held(wildcards.shard) or ("", ""))[0]
 
 
 def labels(shards):
     """Return a digest of what metadata.json says of the videos of some shards."""
-    return hashlib.sha256(repr(of_all(labels_of, shards)).encode()).hexdigest()[:16]
+    said = [(all_held()[shard] or held(shard) or ("", ""))[1] for shard in shards]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
 def test_videos(wildcards):

@@ -52,6 +52,11 @@ class Inventory:
     token: str  # the parameter of the probe that noted it
     parts: dict[str, PartInventory]
 
+    @property
+    def labels(self) -> str:
+        """Return a digest of all that `metadata.json` says of the videos."""
+        return _digest([part.labels for part in self.parts.values()])
+
 
 def take_inventory(
     parts: Iterable[Path], chunk: int, chunks: int, noted: Inventory | None = None
@@ -69,25 +74,19 @@ def take_inventory(
     """
     found = {}
     for part in parts:
-        metadata, labels, families = _read_part(part, chunk, chunks, noted)
+        earlier = noted.parts.get(part_name(part)) if noted else None
+        metadata = file_states(part, [METADATA]).get(METADATA)
+        if earlier and metadata == earlier.metadata:
+            labels = earlier.labels
+            families = {name: video.family for name, video in earlier.videos.items()}
+        else:
+            entries = shard_entries(part, chunk, chunks)
+            labels = _digest(entries)
+            families = {entry.name: entry.family for entry in entries if entry.status == Status.OK}
         states = file_states(part, families)
         videos = {name: Listed(family, states.get(name)) for name, family in families.items()}
         found[part_name(part)] = PartInventory(metadata, labels, videos)
     return found
-
-
-def _read_part(
-    part: Path, chunk: int, chunks: int, noted: Inventory | None
-) -> tuple[FileState | None, str, dict[str, str]]:
-    """Return the state of a `metadata.json`, the digest of its entries, and families by video."""
-    earlier = noted.parts.get(part_name(part)) if noted else None
-    metadata = file_states(part, [METADATA]).get(METADATA)
-    if earlier and metadata == earlier.metadata:
-        families = {name: video.family for name, video in earlier.videos.items()}
-        return metadata, earlier.labels, families
-    entries = shard_entries(part, chunk, chunks)
-    families = {entry.name: entry.family for entry in entries if entry.status == Status.OK}
-    return metadata, _digest(entries), families
 
 
 def note_inventory(
@@ -133,7 +132,10 @@ def check_inventory(path: Path, parts: Sequence[Path], chunk: int, chunks: int) 
     Raises:
         UnmaskError: a `metadata.json` or an archive cannot be read.
     """
-    noted = _read_noted(path)
+    try:
+        noted = read_json(path, Inventory)
+    except UnmaskError:
+        noted = None
     now = take_inventory(parts, chunk, chunks, noted)
     if noted is None or not _is_same(parts, now, noted.parts):
         videos = {part: one.videos for part, one in now.items()}
@@ -149,27 +151,11 @@ def check_inventory(path: Path, parts: Sequence[Path], chunk: int, chunks: int) 
     return Inventory(noted.token, now)
 
 
-def labels_of(path: Path, parts: Sequence[Path], chunk: int, chunks: int) -> str:
-    """Return a digest of what the `metadata.json` of a shard's parts say now about its videos.
-
-    The arguments and errors are those of `check_inventory`.
-    """
-    noted = _read_noted(path)
-    return _digest([_read_part(part, chunk, chunks, noted)[1] for part in parts])
-
-
 def token_of_test_set(sample: Path, videos: Path) -> str:
     """Return a digest of `sample_submission.csv` and of the sizes and times of its videos."""
     content = sample.read_bytes()
     names = [line.split(",")[0] for line in content.decode(errors="replace").splitlines()]
     return _digest((content, file_states(videos, names)))
-
-
-def _read_noted(path: Path) -> Inventory | None:
-    try:
-        return read_json(path, Inventory)
-    except UnmaskError:
-        return None
 
 
 def _is_same(
