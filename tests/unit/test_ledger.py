@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from unmask.errors import UnmaskError
-from unmask.tables import CROPPED, PROBE, write_table
+from unmask.tables import CROPPED, PROBE, VIDEOS, read_table, write_table
 from unmask.videos.ledger import join_ledger, write_ledger
 from unmask.vocabulary import Status
 
@@ -76,6 +76,25 @@ def test_a_video_whose_file_is_only_in_the_later_part_is_used(earlier: Status) -
         cropped("p1", a=Status.OK),
     ).set_index("part")
     assert ledger.loc["p1", "status"] == Status.OK
+
+
+def test_the_ledger_has_what_metadata_says_now(make_part: MakePart, tmp_path: Path) -> None:
+    write_table(probed("p", a=Status.OK, b=Status.OK, gone=Status.OK), PROBE, tmp_path / "probe")
+    write_table(cropped("p", a=Status.OK, b=Status.NO_FACE), CROPPED, tmp_path / "cropped")
+    corrected = {"label": "FAKE", "original": "b.mp4", "group": "x", "split": "test"}
+    entries = {"a.mp4": corrected, "b.mp4": "REAL", "../c.mp4": "REAL", "later.mp4": "REAL"}
+    part = make_part(tmp_path / "p", entries)
+    output = tmp_path / "videos.parquet"
+    tables = [tmp_path / "probe"], [tmp_path / "cropped"]
+    write_ledger(*tables, output, tmp_path / "ledger.json", [part])
+    ledger = read_table(output, VIDEOS).set_index("video")
+    assert ledger["status"].to_dict() == {
+        "a.mp4": Status.OK,
+        "b.mp4": Status.NO_FACE,
+        "../c.mp4": Status.UNSAFE_NAME,  # opened by no probe
+    }
+    described = ["label", "original", "given_group", "given_split"]
+    assert ledger.loc["a.mp4", described].tolist() == ["FAKE", "b.mp4", "x", "test"]
 
 
 def test_a_ledger_without_a_video_or_a_face_is_refused(tmp_path: Path) -> None:
