@@ -52,7 +52,9 @@ unreadable: @not_video
 unreadable no_video_stream decode_error: @playlists
 missing: @no_file
 missing unreadable: folder.mp4 fifo.mp4 socket.mp4
-missing unreadable: link_to_folder.mp4 link_to_device.mp4 link_to_fifo.mp4
+missing unreadable: link_to_device.mp4 link_to_fifo.mp4
+# The folder has pictures, and a folder of pictures is a video.
+ok missing unreadable: link_to_folder.mp4
 decode_error unreadable no_face too_large timeout: declared_16000* declared_8192* picture* samples*
 decode_error unreadable too_large: declared_16384* declared_65520.*
 unreadable no_face: ansi_art.txt

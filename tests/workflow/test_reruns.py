@@ -87,7 +87,7 @@ def removed(data: Data) -> None:
     data.edit(data.real)
 
 
-def test_video_replaced(data: Data) -> None:
+def replaced_test_video(data: Data) -> None:
     videos = sorted((data.root / "test/test_videos").iterdir())
     shutil.copyfile(videos[0], videos[1])
 
@@ -106,7 +106,7 @@ CHANGES: dict[str, Callable[[Data], object]] = {
     "a truncated download is fetched again": fetched_again,
     "a video is added": added,
     "a video is removed from `metadata.json`": removed,
-    "a test video is replaced": test_video_replaced,
+    "a test video is replaced": replaced_test_video,
 }
 
 

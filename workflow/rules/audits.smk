@@ -30,9 +30,10 @@ rule check_metadata:
         labels=lambda wildcards: labels(SHARDS),
         settings=settings("split.folds", "split.group_by", "split.file"),
         code=source_digest("audits.metadata"),
+        or_else=OR_END_THE_RUN,
     shell:
         "python -m unmask audits.metadata:check_metadata --log {log:q} --parts {resources.parts} "
-        "--settings {params.settings:q} --output {output:q} {OR_END_THE_RUN}"
+        "--settings {params.settings:q} --output {output:q} {params.or_else}"
 
 
 rule audit_labels:

@@ -213,7 +213,7 @@ def list_file(paths):
 
 
 def lists(*names):
-    """Return some inputs of a rule as resources: files with a path per line."""
+    """Return inputs as resources: files with a path per line."""
     return {
         name: lambda wildcards, input, name=name: list_file(getattr(input, name)) for name in names
     }

@@ -32,10 +32,11 @@ rule experiments:
         settings=settings("training", "experiments", "seed", "kaggle.max_bytes"),
         metadata=lambda wildcards, input: f"--metadata {input.metadata}" if input.metadata else "",
         code=source_digest("training.experiments"),
+        or_else=OR_END_THE_RUN,
     shell:
         "python -m unmask training.experiments:check_experiments --log {log:q} "
         "--settings {params.settings:q} {resources.machine:q} --output {output:q} {params.metadata} "
-        "{OR_END_THE_RUN}"
+        "{params.or_else}"
 
 
 WEIGHTS = ensure(
