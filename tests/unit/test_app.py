@@ -13,7 +13,10 @@ import unmask
 from records import write_bundle
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver")
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver"),
+    pytest.mark.serial,  # a browser, the app and its workers need both cores
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_a_video_is_uploaded_predicted_and_deleted(
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=390,800"):
         options.add_argument(f"--{argument}")
     with Chrome(options, ChromeService(str(DRIVER))) as browser:
-        wait = WebDriverWait(browser, 60)
+        wait = WebDriverWait(browser, 180)
         browser.get(address)
         field = wait.until(lambda b: b.find_element(By.CSS_SELECTOR, "input[type=file]"))
         field.send_keys(str(large))
